@@ -1,0 +1,1 @@
+"""fairsweep: which optimizer, at which learning rate? An honest answer, fast."""

@@ -1,0 +1,168 @@
+"""From configuration to objects. The only place that instantiates what a configuration names."""
+
+import inspect
+import json
+from functools import lru_cache
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
+
+from fairsweep.config import RULES, ConfigError
+from fairsweep.data import Data, Source, prepare
+from fairsweep.models import Classifier, Shape
+from fairsweep.sources import fingerprint
+
+# Arguments of a torch scheduler that count time: in epochs in the YAML, in steps for torch.
+TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")
+# Those of them that mean "to the end of the run" where they are null.
+HORIZONS = ("T_max", "total_steps")
+
+
+def construct(group: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the class or function that a group's `_target_` names with the group's other values.
+
+    Raises:
+        ConfigError: the target is not allowed or does not exist, or refuses its arguments.
+    """
+    target = node.get("_target_")
+    rule = RULES[f"{group}._target_"]
+    if not rule.holds(target):
+        raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
+    try:
+        return hydra.utils.instantiate(node, _partial_=True)(*args, **kwargs)
+    except InstantiationException as error:
+        raise ConfigError(f"{group}._target_={target}: no such class") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{group} ({target}): {error}") from error
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """The device that `trainer.device` names.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    name = cfg.trainer.device
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    chosen = torch.device(name)
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        if (chosen.index or 0) >= count:
+            raise ConfigError(
+                f"trainer.device={name}: this machine has {count} CUDA devices; use cpu or auto"
+            )
+        return torch.device("cuda", chosen.index or 0)
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"trainer.device={name}: not available on this machine; use cpu or auto")
+    return chosen
+
+
+def precision(cfg: DictConfig, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it natively."""
+    if cfg.trainer.precision != "auto":
+        return str(cfg.trainer.precision)
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = False
+    return "bf16" if native else "fp32"
+
+
+def data(cfg: DictConfig, device: torch.device | None = None) -> Data:
+    """The data set of `cfg.data`, read and checked once per process, resident on the device."""
+    text = json.dumps(plain(cfg.data), sort_keys=True)
+    return resident(text, device or torch.device("cpu"))
+
+
+@lru_cache(maxsize=4)
+def resident(text: str, device: torch.device) -> Data:
+    if device.type != "cpu":
+        return resident(text, torch.device("cpu")).to(device)
+    values = json.loads(text)
+    mark = fingerprint(values) or ""
+    cuts = {key: values.pop(key) for key in inspect.signature(prepare).parameters if key in values}
+    source: Source = construct("data", values)
+    return prepare(source=source, fingerprint=mark or fingerprint({**values, **cuts}) or "", **cuts)
+
+
+def model(cfg: DictConfig, shape: Shape, classes: int) -> nn.Module:
+    """The model for images of this shape, its parameters from torch's global generator."""
+    node = plain(cfg.model)
+    node.pop("name", None)
+    built = construct("model", node, shape, classes)
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor]) -> Classifier:
+    """A recorded run's model with its weights, on the CPU, ready to classify pixel values.
+
+    Args:
+        facts: what `Data.facts()` says of the data that it was trained on.
+    """
+    network = model(cfg, tuple(facts["shape"]), len(facts["classes"]))
+    network.load_state_dict(weights)
+    return Classifier(network, facts["mean"], facts["std"]).eval()
+
+
+def loss(cfg: DictConfig) -> nn.Module:
+    built = construct("loss", plain(cfg.loss))
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
+    """torch's own optimizer, in its fused form where it has one: several times faster on small models."""
+    node = plain(cfg.optimizer)
+    name = str(node["_target_"]).rsplit(".", 1)[-1]
+    kind = getattr(torch.optim, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer):
+        raise ConfigError(f"optimizer._target_=torch.optim.{name}: torch.optim has no such optimizer")
+    if name in ("LBFGS", "SparseAdam"):
+        raise ConfigError(
+            f"optimizer._target_=torch.optim.{name}: not supported, "
+            "it needs closures or sparse gradients; use another optimizer"
+        )
+    arguments = inspect.signature(kind).parameters
+    if "fused" in arguments and not {"fused", "foreach"} & node.keys():
+        node["fused"] = True
+    built = construct("optimizer", node, model.parameters())
+    assert isinstance(built, Optimizer)
+    return built
+
+
+def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+    """torch's own scheduler, to be stepped once per batch, behind an optional linear warm-up."""
+    node = plain(cfg.scheduler)
+    warmup = round(node.pop("warmup") * steps_per_epoch)
+    rest = cfg.trainer.epochs * steps_per_epoch - warmup
+    for name in TIMES:
+        if name in HORIZONS and node.get(name, 0) is None:
+            node[name] = rest
+        elif isinstance(node.get(name), list):
+            node[name] = [round(epochs * steps_per_epoch) for epochs in node[name]]
+        elif name in node:
+            node[name] = round(node[name] * steps_per_epoch)
+    main = construct("scheduler", node, optimizer)
+    if not warmup:
+        assert isinstance(main, LRScheduler)
+        return main
+    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return SequentialLR(optimizer, [rise, main], milestones=[warmup])

@@ -1,0 +1,275 @@
+"""What a run's configuration may say, checked without torch, and the signature that names the run."""
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# What can select weights, trials and arms; 1: higher is better, -1: lower is.
+OBJECTIVES = {"val_accuracy": 1, "val_loss": -1}
+
+ROOT = Path(__file__).resolve().parents[2]
+
+OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's, told in one line: which key, which value, what is allowed."""
+
+
+class Rule(NamedTuple):
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def number(allowed: str, holds: Callable[[float], bool] = math.isfinite) -> Rule:
+    return Rule(allowed, lambda value: is_number(value) and holds(value))
+
+
+def integer(least: int) -> Rule:
+    return Rule(f"a whole number, {least} or more", lambda value: is_integer(value) and value >= least)
+
+
+def one_of(*names: str) -> Rule:
+    return Rule(" | ".join(names), lambda value: isinstance(value, str) and value in names)
+
+
+def or_null(rule: Rule) -> Rule:
+    return Rule(f"{rule.allowed}, or null", lambda value: value is None or rule.holds(value))
+
+
+def list_of(item: Rule, lengths: Iterable[int] | None = None) -> Rule:
+    sizes = None if lengths is None else tuple(lengths)
+    return Rule(
+        f"a list of {'' if sizes is None else f'{sizes[0]} '}values, each {item.allowed}",
+        lambda value: (
+            isinstance(value, list) and (sizes is None or len(value) in sizes) and all(map(item.holds, value))
+        ),
+    )
+
+
+def either(first: Rule, second: Rule) -> Rule:
+    return Rule(f"{first.allowed}, or {second.allowed}", lambda v: first.holds(v) or second.holds(v))
+
+
+ABOVE_ZERO = number("a number above 0", lambda value: value > 0)
+NOT_NEGATIVE = number("a number, 0 or more", lambda value: value >= 0)
+BELOW_ONE = number("a number from 0 up to, but not including, 1", lambda value: 0 <= value < 1)
+BOOLEAN = Rule("true | false", lambda value: isinstance(value, bool))
+TEXT = Rule("a text", lambda value: isinstance(value, str) and value != "")
+PIXEL_STATISTIC = number("a number")
+SIZE = Rule(
+    "a share of the images below 1 (0.1) or a whole number of them (5000); 0 for none",
+    lambda v: is_number(v) and v >= 0 and (v < 1 or is_integer(v)),
+)
+CHANNEL_WIDTHS = list_of(integer(1))
+DEVICE = Rule(
+    "auto | cuda | cuda:N | mps | cpu",
+    lambda v: isinstance(v, str) and re.fullmatch(r"auto|cuda(:\d+)?|mps|cpu", v) is not None,
+)
+
+
+def target(*prefixes: str) -> Rule:
+    return Rule(
+        "a class of " + " or ".join(prefix.rstrip(".") for prefix in prefixes),
+        lambda v: (
+            isinstance(v, str)
+            and any(re.fullmatch(re.escape(prefix) + r"\w+", v) is not None for prefix in prefixes)
+        ),
+    )
+
+
+RULES: Mapping[str, Rule] = {
+    "seed": integer(0),
+    "objective": one_of(*OBJECTIVES),
+    "rerun": BOOLEAN,
+    "reuse": one_of("same", "any"),
+    "record.dir": TEXT,
+    "record.pictures": one_of("auto", "all", "none"),
+    "record.keep": one_of("weights", "all", "none"),
+    "data._target_": target("fairsweep.data."),
+    "data.name": TEXT,
+    "data.root": TEXT,
+    "data.dataset": one_of("MNIST", "FashionMNIST", "KMNIST"),
+    "data.channels": Rule("1 (grey) or 3 (RGB)", lambda value: is_integer(value) and value in (1, 3)),
+    "data.size": integer(1),
+    "data.val_size": SIZE,
+    "data.test_size": SIZE,
+    "data.val_seed": integer(0),
+    "data.limit": or_null(integer(1)),
+    "data.mean": or_null(either(PIXEL_STATISTIC, list_of(PIXEL_STATISTIC))),
+    "data.std": or_null(either(ABOVE_ZERO, list_of(ABOVE_ZERO))),
+    "data.augment.shift": integer(0),
+    "data.augment.rotate": NOT_NEGATIVE,
+    "model._target_": target("fairsweep.models."),
+    "model.name": TEXT,
+    "model.widths": CHANNEL_WIDTHS,
+    "model.hidden": CHANNEL_WIDTHS,
+    "model.kernel": integer(1),
+    "model.padding": integer(0),
+    "model.norm": one_of("none", "batch"),
+    "model.activation": one_of("none", "relu", "tanh", "gelu"),
+    "model.pool": one_of("each", "last"),
+    "model.dropout": BELOW_ONE,
+    "loss._target_": target("torch.nn.", "fairsweep.losses."),
+    "loss.label_smoothing": BELOW_ONE,
+    "optimizer._target_": target("torch.optim."),
+    "optimizer.lr": ABOVE_ZERO,
+    "optimizer.momentum": BELOW_ONE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.nesterov": BOOLEAN,
+    "optimizer.betas": list_of(BELOW_ONE, [2]),
+    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.alpha": BELOW_ONE,
+    "optimizer.lr_decay": NOT_NEGATIVE,
+    "scheduler._target_": target("torch.optim.lr_scheduler."),
+    "scheduler.warmup": NOT_NEGATIVE,
+    "scheduler.factor": ABOVE_ZERO,
+    "scheduler.total_iters": NOT_NEGATIVE,
+    "scheduler.step_size": ABOVE_ZERO,
+    "scheduler.gamma": ABOVE_ZERO,
+    "scheduler.T_max": or_null(ABOVE_ZERO),
+    "scheduler.eta_min": NOT_NEGATIVE,
+    "scheduler.max_lr": ABOVE_ZERO,
+    "scheduler.total_steps": or_null(ABOVE_ZERO),
+    "scheduler.pct_start": BELOW_ONE,
+    "scheduler.div_factor": ABOVE_ZERO,
+    "scheduler.final_div_factor": ABOVE_ZERO,
+    "scheduler.cycle_momentum": BOOLEAN,
+    "trainer.epochs": integer(1),
+    "trainer.batch_size": integer(1),
+    "trainer.device": DEVICE,
+    "trainer.precision": one_of("fp32", "bf16", "auto"),
+    "trainer.threads": or_null(integer(1)),
+    "trainer.deterministic": BOOLEAN,
+    "trainer.clip_norm": or_null(ABOVE_ZERO),
+    "trainer.patience": or_null(integer(1)),
+    "trainer.max_seconds": or_null(ABOVE_ZERO),
+    "trainer.log_every": integer(1),
+    "trainer.weights": or_null(TEXT),
+    "trainer.stop_epoch": or_null(integer(1)),
+    "trainer.test_weights": one_of("best", "last"),
+    "trainer.test_each_epoch": BOOLEAN,
+    "tracking.uri": or_null(TEXT),
+    "tracking.experiment": TEXT,
+    "tracking.log_model": one_of("auto", "all", "none"),
+    "tracking.tensorboard": BOOLEAN,
+}
+
+# Their further arguments are their class's own: they are checked against it when it is built.
+OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
+
+# What cannot change a run's result is no part of its name.
+NOT_IN_SIGNATURE = (
+    "rerun",
+    "reuse",
+    "record",
+    "tracking",
+    "data.root",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.log_every",
+    "trainer.stop_epoch",
+    "trainer.weights",  # their content is, below
+)
+
+
+def without_credentials(text: str) -> str:
+    """The text without the user and password of any URL in it."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint `; did you mean 'x'?`, or nothing where no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of a nested mapping by its dotted key; a list is a value."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in leaves(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, every interpolation resolved.
+
+    Raises:
+        ConfigError: a value is missing (`???`) or an interpolation cannot be resolved.
+    """
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {reason}; give it a value") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every value of a run's configuration, without torch.
+
+    Raises:
+        ConfigError: the first key that is unknown, or whose value is not allowed.
+    """
+    values = leaves(resolved(cfg))
+    for key, value in values.items():
+        rule = RULES.get(key)
+        if rule is None:
+            if key.split(".")[0] not in OPEN_GROUPS:
+                raise ConfigError(f"{key}: unknown key{nearest(key, RULES)}")
+        elif not rule.holds(value):
+            raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+    if values.get("optimizer.nesterov") and not values.get("optimizer.momentum"):
+        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+    epochs = values["trainer.epochs"]
+    if (stop := values["trainer.stop_epoch"]) is not None and stop > epochs:
+        raise ConfigError(f"trainer.stop_epoch={stop}: must be at most trainer.epochs={epochs}")
+    if values["scheduler.warmup"] >= epochs:
+        raise ConfigError(
+            f"scheduler.warmup={values['scheduler.warmup']}: must be below trainer.epochs={epochs}"
+        )
+    if values["data.val_size"] == 0 and values["trainer.patience"] is not None:
+        raise ConfigError(
+            f"trainer.patience={values['trainer.patience']}: early stopping needs validation; "
+            "set data.val_size above 0"
+        )
+
+
+def signature(cfg: DictConfig) -> str:
+    """The name of a run: 16 hex digits of the hash of all that can change its result.
+
+    Starting weights count by the content of their file, so `trainer.weights` must be a file's path by now.
+    """
+    values = resolved(cfg)
+    weights = values["trainer"]["weights"]
+    for key in NOT_IN_SIGNATURE:
+        *parents, name = key.split(".")
+        node = values
+        for parent in parents:
+            node = node[parent]
+        node.pop(name, None)
+    if weights is not None:
+        values["trainer"]["weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

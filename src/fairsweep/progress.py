@@ -1,0 +1,102 @@
+"""What is seen of a run: a live bar on a terminal, a line per epoch, and a summary."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from fairsweep import tracking
+
+if TYPE_CHECKING:
+    from fairsweep.experiment import Outcome
+    from fairsweep.training import Lane, Line
+
+
+class Progress:
+    """Shows lanes in training; a context, entered while they train."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.tasks: dict[Lane, TaskID] = {}
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def note(self, text: str) -> None:
+        """A line that is to be read now."""
+        self.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
+
+    def show(self, lane: "Lane", lines: "list[Line]") -> None:
+        """Move a lane's bar, and print a line for each epoch that ended."""
+        epochs = int(lane.trainer.epochs)
+        if lane not in self.tasks:
+            self.tasks[lane] = self.bar.add_task("", total=lane.steps_per_epoch, figures="")
+        for line in lines:
+            if "train_loss" in line:
+                done = (lane.step - 1) % lane.steps_per_epoch + 1
+                self.bar.update(
+                    self.tasks[lane],
+                    completed=done,
+                    description=f"epoch {(lane.step - 1) // lane.steps_per_epoch + 1}/{epochs}",
+                    figures=f"loss {line['train_loss']:.4f}  accuracy {line['train_accuracy']:.2%}",
+                )
+            if "epoch_seconds" in line:
+                self.console.print(epoch_line(line, epochs), highlight=False, soft_wrap=True)
+
+
+def epoch_line(line: "Line", epochs: int) -> str:
+    """One epoch's figures, aligned below those of the epoch before."""
+    parts = [
+        f"epoch {line['epoch']:>{len(str(epochs))}.0f}/{epochs}",
+        f"train loss {line['epoch_train_loss']:.4f}  accuracy {line['epoch_train_accuracy']:6.2%}",
+    ]
+    for split, name in (("val", "val"), ("epoch_test", "test")):
+        if f"{split}_loss" in line:
+            accuracy = line[f"{split}_accuracy"]
+            parts.append(f"{name} loss {line[f'{split}_loss']:.4f}  accuracy {accuracy:6.2%}")
+    parts.append(f"{line['epoch_seconds']:.1f} s ({line['images_per_second']:,.0f} images/s)")
+    return "   ".join(parts)
+
+
+def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
+    """How a run ended, its figures, and where everything is."""
+    status = outcome.status
+    table = Table.grid(padding=(0, 2))
+    ending = status["status"] + (" before; taken over" if outcome.reused else "")
+    table.add_row("status", ending + (f": {status['reason']}" if status["reason"] else ""))
+    if status["objective"] is not None:
+        table.add_row(
+            "objective",
+            f"{status['objective_key']} {status['objective']:.4f} (epoch {status['best_epoch']})",
+        )
+    if status["test_accuracy"] is not None:
+        table.add_row("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}")
+    table.add_row("trained", f"{status['epoch']} epochs, {status['seconds']:.1f} s, on {status['device']}")
+    table.add_row("files", str(outcome.folder.path))
+    if cfg.tracking.uri is not None:
+        table.add_row("compare", tracking.ui_command(cfg.tracking.uri))
+    console.print()
+    console.print(table, highlight=False, soft_wrap=True)

@@ -1,0 +1,272 @@
+"""The run folder: what a run was, did and left. Every write is atomic, or an append to the journal."""
+
+import io
+import json
+import os
+import pickle
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from fairsweep.config import OBJECTIVES, ConfigError, without_credentials
+
+FINAL = ("finished", "diverged")
+
+
+class RunFolder:
+    """`<record.dir>/runs/<signature>/`: configuration, status, journal, log, checkpoints, pictures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.signature = path.name
+        self.pictures = path / "pictures"
+
+    def lock(self) -> FileLock:
+        """The right to write here, of one process at a time; the system takes it back when that one dies."""
+        folder = self.path.parents[1] / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{self.signature}.lock")
+
+    def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
+        """Begin the record of a run at its first step."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            self.path / "config.yaml",
+            without_credentials(OmegaConf.to_yaml(cfg, resolve=True)).encode(),
+        )
+        write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
+        self.truncate_journal(0)
+        self.set_status(status="running", signature=self.signature, started=time.time(), ended=None, **status)
+
+    def archive(self) -> Path:
+        """Move the folder out of the way, to `runs/.history/`."""
+        history = self.path.parent / ".history"
+        history.mkdir(exist_ok=True)
+        goal = history / f"{self.signature}-{time.time_ns()}"
+        self.path.rename(goal)
+        return goal
+
+    # What it holds
+
+    def config(self) -> DictConfig:
+        cfg = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the run's data: `Data.facts()`."""
+        return read_json(self.path / "data.json")
+
+    def status(self) -> dict[str, Any]:
+        """The last status written; empty where no run has begun."""
+        path = self.path / "status.json"
+        return read_json(path) if path.exists() else {}
+
+    def set_status(self, **changes: Any) -> None:
+        content = self.status() | changes
+        write_atomically(self.path / "status.json", json.dumps(content, indent=1).encode())
+
+    def log(self, text: str) -> None:
+        """Append to the run's own log, each entry behind the time."""
+        with (self.path / "run.log").open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    # Journal
+
+    def append(self, line: dict[str, float]) -> None:
+        """Add a line, with the time, to the journal."""
+        with (self.path / "journal.jsonl").open("a") as file:
+            file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+
+    def journal(self, durable: bool = False) -> list[dict[str, float]]:
+        """The journal's lines; if durable, only those that no resume will take back."""
+        content = (self.path / "journal.jsonl").read_bytes()
+        if durable:
+            content = content[: self.status().get("journal_bytes", 0)]
+        return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def truncate_journal(self, size: int) -> None:
+        with (self.path / "journal.jsonl").open("ab") as file:
+            file.truncate(size)
+
+    # Checkpoints
+
+    def save_checkpoint(self, state: dict[str, Any], best: dict[str, Any] | None) -> None:
+        """Write `last.pt` and, if given, `best.pt`; the `last.pt` before it stays as `previous.pt`.
+
+        From here on the journal's lines so far are durable: a resume goes on behind them.
+        """
+        size = self.sync_journal()
+        self.keep_previous()
+        self.save("last.pt", {**state, "journal_bytes": size})
+        if best is not None:
+            self.save("best.pt", best)
+        self.set_status(journal_bytes=size, step=state["step"], seconds=state["seconds"])
+
+    def finish(self, kept: dict[str, dict[str, Any]], status: dict[str, Any]) -> None:
+        """The end of a run: of its checkpoints, only these contents (by file name) stay.
+
+        Killed at any point of this, the run can still be resumed, or is finished.
+        """
+        size = self.sync_journal()
+        self.keep_previous()
+        for name, content in kept.items():
+            self.save(name, {**content, "journal_bytes": size})
+        self.set_status(journal_bytes=size, **status)
+        for name in {"last.pt", "best.pt", "previous.pt"} - kept.keys():
+            (self.path / name).unlink(missing_ok=True)
+
+    def keep_previous(self) -> None:
+        last = self.path / "last.pt"
+        if last.exists():
+            last.replace(self.path / "previous.pt")
+
+    def sync_journal(self) -> int:
+        """Bring the journal to the disk; its size in bytes."""
+        with (self.path / "journal.jsonl").open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def save(self, name: str, content: dict[str, Any]) -> None:
+        """Write tensors and plain values so that `torch.load(..., weights_only=True)` reads them."""
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save({**content, "signature": self.signature}, buffer)
+        write_atomically(self.path / name, buffer.getvalue())
+
+    def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest checkpoint that is whole and of this run, and what is wrong with those passed over."""
+        complaints = []
+        for name in ("last.pt", "previous.pt"):
+            path = self.path / name
+            if not path.exists():
+                continue
+            try:
+                state = read_checkpoint(path)
+            except ValueError as error:
+                complaints.append(f"{path}: {error}; the one before it is used")
+                continue
+            if state.get("signature") == self.signature and "optimizer" in state:
+                return state, complaints
+            complaints.append(f"{path}: it is another run's; the one before it is used")
+        return None, complaints
+
+    def tested_weights_file(self) -> Path:
+        """The checkpoint that the test figures belong to."""
+        best = self.path / "best.pt"
+        tested_best = self.config().trainer.test_weights == "best" and best.exists()
+        return best if tested_best else self.path / "last.pt"
+
+    def weights(self) -> dict[str, Any]:
+        """The weights that the test figures belong to.
+
+        Raises:
+            ConfigError: they were not kept, or are damaged.
+        """
+        return read_weights(self.tested_weights_file())
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The model's weights in a checkpoint.
+
+    Raises:
+        ConfigError: it is not there, or damaged.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; this run keeps no weights (record.keep)")
+    try:
+        weights: dict[str, Any] = read_checkpoint(path)["model"]
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return weights
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU; nothing is unpickled but tensors and plain values.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint of ours.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError("it is damaged or no checkpoint") from error
+    if damaged:
+        raise ValueError(f"it is damaged (in {damaged})")
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError("it is no checkpoint of this program")
+    return state
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    assert isinstance(content, dict)
+    return content
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, or a power cut, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def folder_of(directory: str, signature: str) -> RunFolder:
+    """The folder of a run, whether it exists or not."""
+    return RunFolder(Path(directory).absolute() / "runs" / signature)
+
+
+def find(directory: str, which: str) -> RunFolder:
+    """The folder of a recorded run: by its signature (or the beginning of it), `latest`, or `best`.
+
+    `latest` is the finished run that ended last; `best` the finished run with the best objective, the later
+    of equals, among those that select by the same figure as the latest.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    runs = Path(directory).absolute() / "runs"
+    folders = [RunFolder(path.parent) for path in sorted(runs.glob("*/status.json"))]
+    if which not in ("latest", "best"):
+        matches = [folder for folder in folders if folder.signature.startswith(which)]
+        if len(matches) != 1:
+            raise ConfigError(
+                f"run={which}: {len(matches) or 'no'} runs of that name in {runs}; "
+                "allowed: latest, best, or the name of one folder there"
+            )
+        return matches[0]
+    finished = [(status, folder) for folder in folders if (status := folder.status())["status"] == "finished"]
+    if which == "best":
+        finished = [pair for pair in finished if pair[0]["objective"] is not None]
+    if not finished:
+        raise ConfigError(f"run={which}: no finished run in {runs}; train one first")
+    status, folder = max(finished, key=lambda pair: pair[0]["ended"])
+    if which == "latest":
+        return folder
+    key = status["objective_key"]
+    sign = OBJECTIVES[key]
+    return max(
+        (pair for pair in finished if pair[0]["objective_key"] == key),
+        key=lambda pair: (sign * pair[0]["objective"], pair[0]["ended"]),
+    )[1]

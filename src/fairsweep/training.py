@@ -1,0 +1,442 @@
+"""The training loop: `fit` trains lanes side by side and tells what happens as it happens.
+
+It knows nothing of folders, tracking or terminals: whoever iterates over its events journals them, saves
+`lane.state_dict()` when it likes, and may end a lane from outside with `lane.end`.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from fairsweep import build
+from fairsweep.config import OBJECTIVES, ConfigError
+from fairsweep.data import Split, augment
+
+Line = dict[str, float]
+
+# Enough images for full speed, few enough to stay in the processor's cache.
+EVALUATION_BATCH = 500
+
+
+class Ending(NamedTuple):
+    """How a lane ended: `finished`, `diverged`, `failed`, `paused`, `interrupted`; and why."""
+
+    status: str
+    reason: str = ""
+    error: BaseException | None = None
+
+
+class Event(NamedTuple):
+    """What a lane has to tell: lines for its journal, or that it ended (`lane.ending`), or both."""
+
+    lane: "Lane"
+    lines: list[Line]
+
+
+class Lane:
+    """One run's live state: model, optimizer, scheduler, random state, position.
+
+    Raises:
+        ConfigError: the device is not there; or model, data, loss, optimizer, batch size do not fit.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.trainer = cfg.trainer
+        self.seed = int(cfg.seed)
+        self.objective_key = str(cfg.objective)
+        self.device = build.device(cfg)
+        self.precision = build.precision(cfg, self.device)
+        self.data = build.data(cfg, self.device)
+        images = len(self.data.train.labels)
+        batch_size = int(self.trainer.batch_size)
+        if batch_size > images:
+            raise ConfigError(
+                f"trainer.batch_size={batch_size}: must be at most the number of training images, {images}"
+            )
+        # Batch normalisation knows no statistics of a single image: a last batch of one is left out.
+        self.steps_per_epoch = images // batch_size + (images % batch_size > 1)
+        self.total_steps = int(self.trainer.epochs) * self.steps_per_epoch
+
+        self.random_state = seeded_random_state(self.device, self.seed)
+        with self.own_random_state():
+            self.model = build.model(cfg, self.data.shape, len(self.data.classes))
+        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.loss = build.loss(cfg)
+        self.optimizer = build.optimizer(cfg, self.model)
+        self.scheduler = build.scheduler(cfg, self.optimizer, self.steps_per_epoch)
+        self.augmentation = cfg.data.augment if any(cfg.data.augment.values()) else None
+        self.augment_generator = torch.Generator(self.device).manual_seed(mixed(self.seed, 0))
+        mean, std = (
+            torch.tensor(figure, device=self.device).view(1, -1, 1, 1)
+            for figure in (self.data.mean, self.data.std)
+        )
+        self.scale, self.shift = 1 / (255 * std), -mean / std
+
+        self.step = 0
+        self.seconds = 0.0  # of training, over all sittings
+        self.losses: list[Tensor] = []  # of each step since the last line
+        self.sizes: list[int] = []  # of each batch since the last line
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)  # since the last line
+        self.epoch_loss, self.epoch_correct, self.epoch_images = 0.0, 0, 0  # sums of this epoch
+        self.epoch_seconds = 0.0
+        self.objective: float | None = None  # of the last validation
+        self.best: dict[str, Any] | None = None  # objective, epoch and weights of the best epoch
+        self.epochs_without_gain = 0
+        self.batches: tuple[Tensor, ...] = ()  # image indices of this epoch's batches
+        self.batches_of_epoch = -1
+        self.ending: Ending | None = None
+        self._check_fit(cfg)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
+
+    def end(self, status: str, reason: str = "", error: BaseException | None = None) -> None:
+        self.ending = Ending(status, reason, error)
+
+    # One step, and what it needs
+
+    def own_random_state(self) -> AbstractContextManager[None]:
+        """Torch's global generators are in this lane's state inside, and as they were outside."""
+        return swapped_random_state(self)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixel values (N, C, H, W) from 0 to 255, float, in place: to zero mean and unit deviation."""
+        return pixels.mul_(self.scale).add_(self.shift)
+
+    def train_step(self, index: Tensor) -> None:
+        """One optimizer step on the training images of these indices (N,)."""
+        pixels = self.data.train.images[index].to(torch.float32, memory_format=torch.channels_last)
+        labels = self.data.train.labels[index]
+        if self.augmentation is not None:
+            pixels = augment(
+                pixels, self.augmentation.shift, self.augmentation.rotate, self.augment_generator
+            )
+        with self.autocast():
+            logits = self.model(self.normalise(pixels))
+        loss = self.loss(logits.float(), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.trainer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.step += 1
+        self.losses.append(loss.detach())
+        self.sizes.append(len(index))
+        self.correct += (logits.argmax(1) == labels).sum()
+
+    def advance(self, steps: int, stop: Callable[[], bool]) -> None:
+        """That many optimizer steps within this epoch, or fewer if `stop` says so."""
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if self.batches_of_epoch != epoch:
+            generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
+            order = torch.randperm(len(self.data.train.labels), generator=generator)
+            self.batches = torch.split(order.to(self.device), int(self.trainer.batch_size))
+            self.batches_of_epoch = epoch
+        for index in self.batches[position : position + steps]:
+            if stop():
+                return
+            self.train_step(index)
+
+    def steps_to_line(self) -> int:
+        """Steps until the next line of the journal is due: every `log_every`, and at an epoch's end."""
+        every = int(self.trainer.log_every)
+        return min(every - self.step % every, self.steps_per_epoch - self.step % self.steps_per_epoch)
+
+    # What is told after some steps
+
+    def report(self) -> list[Line]:
+        """The lines that are due after a step; sets `ending` when the run is over.
+
+        A loss that is not finite ends the lane as diverged.
+        """
+        if self.step % self.trainer.log_every and self.step % self.steps_per_epoch:
+            return []
+        started = time.perf_counter()
+        lines = [self._interval()]
+        self.count_seconds(started)
+        limit = self.trainer.max_seconds
+        out_of_time = limit is not None and self.seconds >= limit
+        if self.ending is None and (out_of_time or self.step % self.steps_per_epoch == 0):
+            lines.append(self._epoch_end())
+            if self.ending is None and out_of_time:
+                self.end("finished", f"trainer.max_seconds={limit} reached")
+            if self.ending is not None and self.ending.status == "finished":
+                lines.append(self._test())
+        return lines
+
+    def _interval(self) -> Line:
+        """Means over the steps since the last line; the only place where the host waits for the device."""
+        losses = torch.stack(self.losses).cpu().double()
+        sizes = torch.tensor(self.sizes, dtype=torch.float64)
+        correct, images = int(self.correct), sum(self.sizes)
+        loss = float((losses * sizes).sum()) / images
+        if not bool(losses.isfinite().all()):
+            first = int((~losses.isfinite()).nonzero()[0])
+            step = self.step - len(losses) + first + 1
+            self.end("diverged", f"the loss of step {step} is {float(losses[first])}")
+        self.epoch_loss += loss * images
+        self.epoch_correct += correct
+        self.epoch_images += images
+        self.losses, self.sizes = [], []
+        self.correct.zero_()
+        return self._line(
+            train_loss=loss,
+            train_accuracy=correct / images,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+        )
+
+    def _epoch_end(self) -> Line:
+        """Validation; best weights; early stopping, pause and the end."""
+        figures = {
+            "epoch_train_loss": self.epoch_loss / self.epoch_images,
+            "epoch_train_accuracy": self.epoch_correct / self.epoch_images,
+            "images_per_second": self.epoch_images / self.epoch_seconds,
+            "epoch_seconds": self.epoch_seconds,
+        }
+        self.epoch_loss, self.epoch_correct, self.epoch_images = 0.0, 0, 0
+        self.epoch_seconds = 0.0
+        if len(self.data.val.labels):
+            figures["val_loss"], figures["val_accuracy"] = self.evaluate(self.data.val)
+            self._select(figures)
+        if self.trainer.test_each_epoch:
+            figures["epoch_test_loss"], figures["epoch_test_accuracy"] = self.evaluate(self.data.test)
+        patience = self.trainer.patience
+        if self.ending is not None:
+            pass
+        elif self.step >= self.total_steps:
+            self.end("finished")
+        elif patience is not None and self.epochs_without_gain >= patience:
+            self.end("finished", f"no better {self.objective_key} for {patience} epochs")
+        elif self.trainer.stop_epoch is not None and self.epoch >= self.trainer.stop_epoch:
+            self.end("paused", f"trainer.stop_epoch={self.trainer.stop_epoch} reached")
+        return self._line(**figures)
+
+    def _select(self, figures: Line) -> None:
+        """Keep the weights if their objective is the best so far."""
+        if not np.isfinite(figures["val_loss"]):
+            self.end("diverged", f"the validation loss after step {self.step} is {figures['val_loss']}")
+            return
+        self.objective = figures[self.objective_key]
+        sign = OBJECTIVES[self.objective_key]
+        if self.best is None or sign * self.objective > sign * self.best["objective"]:
+            self.best = {
+                "objective": self.objective,
+                "epoch": self.epoch,
+                **copy.deepcopy(self.snapshot()),
+            }
+            self.epochs_without_gain = 0
+        else:
+            self.epochs_without_gain += 1
+
+    def _test(self) -> Line:
+        """Test figures of the weights that `trainer.test_weights` names, and their objective."""
+        last = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.tested_weights())
+        loss, accuracy = self.evaluate(self.data.test)
+        self.model.load_state_dict(last)
+        line = self._line(test_loss=loss, test_accuracy=accuracy)
+        if self.best is not None and self.objective is not None:
+            tested_best = self.trainer.test_weights == "best"
+            line["objective"] = self.best["objective"] if tested_best else self.objective
+        return line
+
+    def tested_weights(self) -> dict[str, Tensor]:
+        if self.trainer.test_weights == "best" and self.best is not None:
+            weights: dict[str, Tensor] = self.best["model"]
+            return weights
+        return self.model.state_dict()
+
+    @torch.inference_mode()
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean loss and accuracy of the model as it is, on a whole split."""
+        self.model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for images, labels in zip(
+            torch.split(split.images, EVALUATION_BATCH),
+            torch.split(split.labels, EVALUATION_BATCH),
+            strict=True,
+        ):
+            pixels = images.to(torch.float32, memory_format=torch.channels_last)
+            with self.autocast():
+                logits = self.model(self.normalise(pixels))
+            loss += self.loss(logits.float(), labels) * len(labels)
+            correct += (logits.argmax(1) == labels).sum()
+        self.model.train()
+        return float(loss) / len(split.labels), int(correct) / len(split.labels)
+
+    def _line(self, **figures: float) -> Line:
+        return {"step": self.step, "epoch": self.step / self.steps_per_epoch, **figures}
+
+    def count_seconds(self, started: float) -> None:
+        elapsed = time.perf_counter() - started
+        self.seconds += elapsed
+        self.epoch_seconds += elapsed
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on as if nothing had happened; loads with `weights_only=True`."""
+        return {**self.snapshot(), "best": self.best}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state at this step; shares its tensors with the lane."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random_state": self.random_state,
+            "augment_state": self.augment_generator.get_state(),
+            "threads": torch.get_num_threads(),
+            "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
+            "correct": self.correct.cpu(),
+            **{name: getattr(self, name) for name in PLAIN_STATE},
+        }
+
+    def kept(self, keep: str) -> dict[str, dict[str, Any]]:
+        """What `record.keep` keeps of a finished run, by file name: `weights`, `all` or `none`."""
+        if keep == "none":
+            return {}
+        snapshots = {"last.pt": self.snapshot()}
+        if self.best is not None:
+            snapshots["best.pt"] = self.best
+        if keep == "all":
+            return snapshots
+        return {name: {"model": state["model"], "step": state["step"]} for name, state in snapshots.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.random_state = state["random_state"]
+        self.augment_generator.set_state(state["augment_state"])
+        self.best = state["best"]
+        self.losses = list(state["losses"].to(self.device))
+        self.correct.copy_(state["correct"])
+        for name in PLAIN_STATE:
+            setattr(self, name, state[name])
+
+    def load_weights(self, weights: dict[str, Tensor], source: str) -> None:
+        """Start from these weights instead of the random ones.
+
+        Raises:
+            ConfigError: they are another model's.
+        """
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"trainer.weights={source}: not this model's weights ({' '.join(str(error).split())})"
+            ) from error
+
+    def _check_fit(self, cfg: DictConfig) -> None:
+        """Two images through model and loss, so that what does not fit is said before training."""
+        images, labels = self.data.train.images[:2], self.data.train.labels[:2]
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                logits = self.model(self.normalise(images.float()))
+                self.loss(logits, labels)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"model ({cfg.model._target_}) and loss ({cfg.loss._target_}) do not fit images of shape "
+                f"{self.data.shape}: {error}"
+            ) from error
+        if logits.shape != (len(labels), len(self.data.classes)):
+            raise ConfigError(
+                f"model ({cfg.model._target_}): gives {tuple(logits.shape)} for {len(labels)} images, "
+                f"must give one logit for each of {len(self.data.classes)} classes"
+            )
+        self.model.train()
+
+
+PLAIN_STATE = (
+    "step",
+    "seconds",
+    "sizes",
+    "epoch_loss",
+    "epoch_correct",
+    "epoch_images",
+    "epoch_seconds",
+    "objective",
+    "epochs_without_gain",
+)
+
+
+def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Train lanes side by side until each has ended, which its last event tells.
+
+    A lane's exception ends that lane as `failed` and no other. When `stop` turns true, the lanes that are
+    left end as `interrupted`, between two steps.
+    """
+    active = list(lanes)
+    while active:
+        steps = min(lane.steps_to_line() for lane in active)
+        for lane in active:
+            lines: list[Line] = []
+            try:
+                started = time.perf_counter()
+                with lane.own_random_state():
+                    lane.advance(steps, stop)
+                lane.count_seconds(started)
+                lines = lane.report()
+            except (Exception, SystemExit) as error:
+                lane.end("failed", f"{type(error).__name__}: {error}", error)
+            if lane.ending is None and stop():
+                lane.end("interrupted", f"stopped after step {lane.step}")
+            if lines or lane.ending is not None:
+                yield Event(lane, lines)
+        active = [lane for lane in active if lane.ending is None]
+
+
+def mixed(*numbers: int) -> int:
+    """One 64-bit seed out of several numbers, unlike that of any other such list."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def default_generators(device: torch.device) -> dict[str, torch.Generator]:
+    """Torch's global generators that a lane on this device draws from."""
+    generators = {"cpu": torch.default_generator}
+    if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        generators["cuda"] = torch.cuda.default_generators[device.index]
+    elif device.type == "mps":
+        generators["mps"] = torch.mps._get_default_mps_generator()
+    return generators
+
+
+def seeded_random_state(device: torch.device, seed: int) -> dict[str, Tensor]:
+    """The state of each of those generators after seeding it."""
+    return {
+        name: torch.Generator(generator.device).manual_seed(seed).get_state()
+        for name, generator in default_generators(device).items()
+    }
+
+
+@contextmanager
+def swapped_random_state(lane: Lane) -> Iterator[None]:
+    generators = default_generators(lane.device)
+    outer = {name: generator.get_state() for name, generator in generators.items()}
+    for name, generator in generators.items():
+        generator.set_state(lane.random_state[name])
+    try:
+        yield
+    finally:
+        for name, generator in generators.items():
+            lane.random_state[name] = generator.get_state()
+            generator.set_state(outer[name])

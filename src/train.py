@@ -1,0 +1,33 @@
+"""Train one configuration: `python src/train.py optimizer=sgd optimizer.lr=0.1`."""
+
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fairsweep import config, experiment, tracking
+from fairsweep.cli import entry_point
+from fairsweep.progress import Progress, summary
+
+# What a shell expects of a command that did what it was asked to, failed, or was interrupted.
+EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrupted": 130}
+
+
+@entry_point("train")
+def main(cfg: DictConfig) -> float | None:
+    """Check, train, tell. Returns the objective, for whoever sweeps over it."""
+    config.check(cfg)
+    single = HydraConfig.get().mode == RunMode.RUN
+    progress = Progress(Console())
+    (outcome,) = experiment.run([cfg], progress, single)
+    tracking.sync_pending(cfg.record.dir, cfg, progress.note)
+    summary(progress.console, outcome, cfg)
+    if status := EXIT_STATUS[outcome.status["status"]]:
+        sys.exit(status)
+    return outcome.objective
+
+
+if __name__ == "__main__":
+    main()
