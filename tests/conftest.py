@@ -1,9 +1,26 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
 
 from fairsweep.config import ROOT
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Compose:
+    """Composes conf/train.yaml with overrides, as `src/train.py` does; writes go to tmp_path, untracked."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return hydra_compose("train", [f"record.dir={tmp_path}", "tracking=none", *overrides])
+
+    return composed
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import inspect
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import torch
@@ -11,12 +11,14 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from fairsweep.config import RULES, ConfigError
+from fairsweep.config import RULES, ConfigError, unknown
 from fairsweep.data import Data, Source, prepare
 from fairsweep.models import Classifier, Shape
 from fairsweep.sources import fingerprint
+
+T = TypeVar("T")
 
 # Arguments of a torch scheduler that count time: in epochs in the YAML, in steps for torch.
 TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")
@@ -24,22 +26,35 @@ TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones"
 HORIZONS = ("T_max", "total_steps")
 
 
-def construct(group: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> T:
     """Call the class or function that a group's `_target_` names with the group's other values.
 
     Raises:
-        ConfigError: the target is not allowed or does not exist, or refuses its arguments.
+        ConfigError: the target is not allowed or does not exist, refuses its arguments, or makes no `kind`.
     """
     target = node.get("_target_")
     rule = RULES[f"{group}._target_"]
     if not rule.holds(target):
         raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
     try:
-        return hydra.utils.instantiate(node, _partial_=True)(*args, **kwargs)
+        # Not recursive: what stands inside the node could name a target that is not allowed.
+        make = hydra.utils.instantiate(node, _partial_=True, _recursive_=False)
     except InstantiationException as error:
         raise ConfigError(f"{group}._target_={target}: no such class") from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    parameters = list(inspect.signature(make.func).parameters.values())[len(args) :]
+    names = [parameter.name for parameter in parameters]
+    for name in make.keywords:
+        if name not in names and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            raise ConfigError(unknown(f"{group}.{name}", names, f"{target} has no such argument"))
+    try:
+        built = make(*args, **kwargs)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise ConfigError(f"{group} ({target}): {error}") from error
+    if not isinstance(built, kind):
+        raise ConfigError(f"{group}._target_={target}: must make a {kind.__name__}")
+    return built
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def resident(text: str, device: torch.device) -> Data:
     values = json.loads(text)
     mark = fingerprint(values) or ""
     cuts = {key: values.pop(key) for key in inspect.signature(prepare).parameters if key in values}
-    source: Source = construct("data", values)
+    source = construct(Source, "data", values)
     return prepare(source=source, fingerprint=mark or fingerprint({**values, **cuts}) or "", **cuts)
 
 
@@ -106,9 +121,7 @@ def model(cfg: DictConfig, shape: Shape, classes: int) -> nn.Module:
     """The model for images of this shape, its parameters from torch's global generator."""
     node = plain(cfg.model)
     node.pop("name", None)
-    built = construct("model", node, shape, classes)
-    assert isinstance(built, nn.Module)
-    return built
+    return construct(nn.Module, "model", node, shape, classes)
 
 
 def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor]) -> Classifier:
@@ -123,9 +136,7 @@ def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor
 
 
 def loss(cfg: DictConfig) -> nn.Module:
-    built = construct("loss", plain(cfg.loss))
-    assert isinstance(built, nn.Module)
-    return built
+    return construct(nn.Module, "loss", plain(cfg.loss))
 
 
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
@@ -143,26 +154,29 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     arguments = inspect.signature(kind).parameters
     if "fused" in arguments and not {"fused", "foreach"} & node.keys():
         node["fused"] = True
-    built = construct("optimizer", node, model.parameters())
-    assert isinstance(built, Optimizer)
-    return built
+    return construct(Optimizer, "optimizer", node, model.parameters())
 
 
 def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     """torch's own scheduler, to be stepped once per batch, behind an optional linear warm-up."""
     node = plain(cfg.scheduler)
-    warmup = round(node.pop("warmup") * steps_per_epoch)
-    rest = cfg.trainer.epochs * steps_per_epoch - warmup
+    steps = cfg.trainer.epochs * steps_per_epoch
+    warmup = min(round(node.pop("warmup") * steps_per_epoch), steps - 1)
+    rest = steps - warmup
     for name in TIMES:
         if name in HORIZONS and node.get(name, 0) is None:
             node[name] = rest
         elif isinstance(node.get(name), list):
             node[name] = [round(epochs * steps_per_epoch) for epochs in node[name]]
-        elif name in node:
-            node[name] = round(node[name] * steps_per_epoch)
-    main = construct("scheduler", node, optimizer)
+        elif node.get(name):  # a time above 0 is a step at least
+            node[name] = max(1, round(node[name] * steps_per_epoch))
+    main = construct(LRScheduler, "scheduler", node, optimizer)
+    if isinstance(main, ReduceLROnPlateau):
+        raise ConfigError(
+            f"scheduler._target_={cfg.scheduler._target_}: not supported, it needs validation at each step; "
+            "use another scheduler"
+        )
     if not warmup:
-        assert isinstance(main, LRScheduler)
         return main
     rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
     return SequentialLR(optimizer, [rise, main], milestones=[warmup])

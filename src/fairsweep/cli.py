@@ -2,32 +2,48 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fairsweep.config import ROOT, ConfigError, nearest
+from fairsweep.config import ROOT, ConfigError, nearest, unknown
 
 
 def explain(error: BaseException) -> str:
     """One line for the user out of an error of Hydra's, of OmegaConf's or of ours."""
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        known = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
-        key = str(cause.full_key)
-        return (
-            f"{key}: unknown key{nearest(key.rsplit('.')[-1], map(str, known))}"
-            f" (allowed: {', '.join(sorted(map(str, known)))})"
-        )
+        known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
+        return unknown(str(cause.full_key), map(str, known))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted(option for option in error.options if not option.startswith("_"))
         return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {', '.join(options)})"
-    return " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        reason = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
+        return f"{error.override}: cannot be read ({reason}); must be key=value, special text in quotes"
+    text = " ".join(str(error).split())
+    if is_wrong_choice(error):
+        return f"{' '.join(misfits(sys.argv[1:]))}: must be group=choice, a file in conf/<group>/ ({text})"
+    return f"{text} ({' '.join(str(cause).split())})" if isinstance(cause, OmegaConfBaseException) else text
+
+
+def is_wrong_choice(error: BaseException) -> bool:
+    """Hydra has a plain ValueError for a choice that is no text."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
+
+
+def misfits(words: list[str]) -> Iterator[str]:
+    """Those words of a command line that choose for a group what is no text: `trainer=1`, `=3`."""
+    for word in words:
+        group, equals, choice = word.lstrip("+").partition("=")
+        folder = ROOT / "conf" / group
+        if equals and folder.is_dir() and not (folder / f"{choice}.yaml").exists():
+            yield word
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -50,6 +66,10 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (HydraException, OmegaConfBaseException) as error:
+                fail(error)
+            except ValueError as error:  # of Hydra's
+                if not is_wrong_choice(error):
+                    raise
                 fail(error)
 
         return main

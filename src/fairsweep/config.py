@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,6 +174,14 @@ RULES: Mapping[str, Rule] = {
 # Their further arguments are their class's own: they are checked against it when it is built.
 OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
 
+# What no run can do without; the other keys belong to one choice of their group or another.
+REQUIRED = (
+    *(key for key in RULES if key.split(".")[0] not in ("data", *OPEN_GROUPS)),
+    *(key for key in RULES if key.endswith("._target_")),
+    *(f"data.{name}" for name in ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std")),
+    *("data.augment.shift", "data.augment.rotate", "model.name", "optimizer.lr", "scheduler.warmup"),
+)
+
 # What cannot change a run's result is no part of its name.
 NOT_IN_SIGNATURE = (
     "rerun",
@@ -198,6 +206,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The hint `; did you mean 'x'?`, or nothing where no known name is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(key: str, known: Iterable[str], what: str = "unknown key") -> str:
+    """The line for a key whose last name is none of the known ones."""
+    names = sorted(known)
+    return f"{key}: {what}{nearest(key.rsplit('.')[-1], names)} (allowed: {', '.join(names)})"
+
+
+def no_rule(key: str) -> str:
+    """The line for a key that RULES does not know."""
+    above = ""
+    for name in key.split("."):
+        known = {rule.removeprefix(above).split(".")[0] for rule in RULES if rule.startswith(above)}
+        if name not in known:
+            return unknown(above + name, known)
+        above += f"{name}."
+    return f"{key}: must have keys of its own: {', '.join(sorted(r for r in RULES if r.startswith(above)))}"
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """The `_target_` of every mapping in a nested value."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from targets(child)
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -232,14 +268,25 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first key that is unknown, or whose value is not allowed.
     """
-    values = leaves(resolved(cfg))
+    nested = resolved(cfg)
+    values = leaves(nested)
     for key, value in values.items():
+        group, _, name = key.partition(".")
         rule = RULES.get(key)
-        if rule is None:
-            if key.split(".")[0] not in OPEN_GROUPS:
-                raise ConfigError(f"{key}: unknown key{nearest(key, RULES)}")
-        elif not rule.holds(value):
-            raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+        if rule is not None:
+            if not rule.holds(value):
+                raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+        elif group not in OPEN_GROUPS or not name or name.startswith("_"):
+            raise ConfigError(no_rule(key))
+        elif (parent := RULES.get(key.rpartition(".")[0])) is not None:
+            raise ConfigError(f"{key.rpartition('.')[0]}: must be {parent.allowed}, has the key {name}")
+    for group in OPEN_GROUPS:
+        arguments = [value for name, value in nested.get(group, {}).items() if name != "_target_"]
+        for found in targets(arguments):
+            raise ConfigError(f"{group}: has an inner _target_={json.dumps(found)}: must have none inside")
+    for key in REQUIRED:
+        if key not in values:
+            raise ConfigError(f"{key}: is missing: must be {RULES[key].allowed}")
     if values.get("optimizer.nesterov") and not values.get("optimizer.momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
     epochs = values["trainer.epochs"]
@@ -248,6 +295,12 @@ def check(cfg: DictConfig) -> None:
     if values["scheduler.warmup"] >= epochs:
         raise ConfigError(
             f"scheduler.warmup={values['scheduler.warmup']}: must be below trainer.epochs={epochs}"
+        )
+    cycle, rest = values.get("scheduler.total_steps"), epochs - values["scheduler.warmup"]
+    if cycle is not None and cycle < rest:
+        raise ConfigError(
+            f"scheduler.total_steps={cycle}: must be at least trainer.epochs - scheduler.warmup = {rest}, "
+            "or null"
         )
     if values["data.val_size"] == 0 and values["trainer.patience"] is not None:
         raise ConfigError(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, record, tracking
+from fairsweep import config, record, tensorboard, tracking
 from fairsweep.config import OBJECTIVES, ROOT, ConfigError
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, RunFolder
@@ -90,6 +90,8 @@ def open_run(cfg: DictConfig, progress: Progress, single: bool, stack: ExitStack
     cfg = with_weights_file(cfg)
     folder = record.folder_of(cfg.record.dir, config.signature(cfg))
     check_writable(folder)
+    if cfg.tracking.tensorboard:
+        tensorboard.check_installed()
     try:
         stack.enter_context(folder.lock().acquire(timeout=0))
     except Timeout:
@@ -202,6 +204,8 @@ class Job:
             from fairsweep import pictures
 
             pictures.draw(self.folder)
+        if self.cfg.tracking.tensorboard:
+            tensorboard.write(self.folder)
         tracking.sync(self.folder, self.cfg, self.progress.note)
 
     def ending_status(self) -> dict[str, Any]:

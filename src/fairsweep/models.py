@@ -1,6 +1,7 @@
 """The models. Each takes the shape (C, H, W) of the images and the number of classes, and gives logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,8 +11,8 @@ from fairsweep.config import ConfigError
 
 Shape = tuple[int, int, int]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "none": nn.Identity,

@@ -45,9 +45,9 @@ last_failure: dict[str, float] = {}
 def sync(folder: RunFolder, cfg: DictConfig, note: Note) -> bool:
     """Bring a run's MLflow run up to date with its folder; True if it is now.
 
-    Uploaded are the journal's lines that a checkpoint covers, each once and with its own time, and at the run's
-    end status, artifacts and model. A failure costs the run nothing: `note` tells it, and the next call makes
-    it good.
+    Uploaded are the journal's lines that a checkpoint covers, each once and with its own time, and at the
+    run's end status, artifacts and model. A failure costs the run nothing: `note` tells it, and the next call
+    makes it good.
     """
     uri = cfg.tracking.uri
     if uri is None:
@@ -66,11 +66,12 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note) -> bool:
         upload(folder, cfg, status, state)
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        folder.log(f"tracking: {type(error).__name__}: {error}")
+        text = without_credentials(f"{type(error).__name__}: {error}")
+        reason = text.splitlines()[0][:200]
+        folder.log(f"tracking: {text}")
         note(
-            f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: the journal is uploaded later "
-            "in this run, or by the next command"
+            f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: the journal is uploaded "
+            "later in this run, or by the next command"
         )
         return False
     if ended:
@@ -156,7 +157,7 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 

@@ -119,8 +119,10 @@ class Lane:
 
     def train_step(self, index: Tensor) -> None:
         """One optimizer step on the training images of these indices (N,)."""
-        pixels = self.data.train.images[index].to(torch.float32, memory_format=torch.channels_last)
-        labels = self.data.train.labels[index]
+        pixels = self.data.train.images.index_select(0, index).to(
+            torch.float32, memory_format=torch.channels_last
+        )
+        labels = self.data.train.labels.index_select(0, index)
         if self.augmentation is not None:
             pixels = augment(
                 pixels, self.augmentation.shift, self.augmentation.rotate, self.augment_generator
@@ -385,7 +387,10 @@ def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iter
     left end as `interrupted`, between two steps.
     """
     active = list(lanes)
-    while active:
+    for lane in active:
+        if lane.ending is not None:  # before its first step: it has nothing left to do
+            yield Event(lane, [])
+    while active := [lane for lane in active if lane.ending is None]:
         steps = min(lane.steps_to_line() for lane in active)
         for lane in active:
             lines: list[Line] = []
@@ -401,7 +406,6 @@ def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iter
                 lane.end("interrupted", f"stopped after step {lane.step}")
             if lines or lane.ending is not None:
                 yield Event(lane, lines)
-        active = [lane for lane in active if lane.ending is None]
 
 
 def mixed(*numbers: int) -> int:

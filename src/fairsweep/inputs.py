@@ -1,0 +1,112 @@
+"""What `predict` is asked: which run, which pictures. Found and checked without torch."""
+
+import glob
+import json
+import re
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from fairsweep import record, tracking
+from fairsweep.config import RULES, ConfigError, leaves, resolved
+from fairsweep.record import RunFolder
+from fairsweep.sources import IMAGE_SUFFIXES
+
+RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
+INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
+
+
+def check(cfg: DictConfig) -> None:
+    """Check the values that mean the same as in a run's configuration.
+
+    Raises:
+        ConfigError: the first that is missing or not allowed.
+    """
+    for key, value in leaves(resolved(cfg)).items():
+        rule = RULES.get(key)
+        if rule is not None and not rule.holds(value):
+            raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+
+
+def typed(cfg: DictConfig, key: str) -> str:
+    """The text that the user typed for a key: Hydra takes a signature like 12e5 for a number."""
+    if OmegaConf.is_missing(cfg, key):
+        return ""
+    value = cfg[key]
+    if not isinstance(value, str) and HydraConfig.initialized():
+        for override in reversed(HydraConfig.get().overrides.task):
+            if override.startswith(f"{key}="):
+                return str(override.partition("=")[2])
+    return str(value)
+
+
+def find_run(which: str, uri: str | None, directory: str) -> RunFolder:
+    """The record of a run, here or in MLflow, that has the weights to classify with.
+
+    Raises:
+        ConfigError: there is no such run, or it kept no weights.
+    """
+    if re.fullmatch("[0-9a-f]{32}", which):
+        if uri is None:
+            raise ConfigError(f"run={which}: an MLflow run id needs tracking.uri, which is null")
+        folder = tracking.find_run(which, uri, directory)
+    elif re.fullmatch("latest|best|[0-9a-f]{1,16}", which):
+        folder = record.find(directory, which)
+    else:
+        raise ConfigError(f"run={which}: must be {RUNS}")
+    if not folder.tested_weights_file().exists():
+        raise ConfigError(
+            f"run={which}: {folder.path} has no weights; choose another run, "
+            "or train it again with record.keep=weights rerun=true"
+        )
+    return folder
+
+
+def find_input(text: str) -> range | list[Path]:
+    """The numbers of the test images that are asked for, or the image files, by name.
+
+    Raises:
+        ConfigError: there is nothing of that name, or what is there is no image.
+    """
+    if text.startswith("test:"):
+        match = re.fullmatch(r"test:(\d+)(?:-(\d+))?", text)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ConfigError(f"input={text}: must be test:N or test:N-M, counted from 0")
+        return range(int(match[1]), int(match[2] or match[1]) + 1)
+    if not text:
+        raise ConfigError(f"input=: must be {INPUTS}")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        names = [item for item in path.iterdir() if not item.name.startswith(".")]
+        files = sorted(item for item in names if item.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ConfigError(f"input={text}: no images in this folder ({' '.join(IMAGE_SUFFIXES)})")
+    elif path.is_file():
+        files = [path]
+    else:
+        # Not pathlib's, which has no absolute patterns.
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        files = sorted(match for match in map(Path, matches) if match.is_file())
+        if not files:
+            raise ConfigError(f"input={text}: nothing there; must be {INPUTS}")
+    for file in files:
+        try:
+            with Image.open(file):
+                pass
+        except Exception as error:  # decoders raise much besides OSError over a broken file
+            raise ConfigError(f"input={text}: {file} is no image that can be read") from error
+    return files
+
+
+def picture_file(path: str) -> Path:
+    """Where a picture is to be written.
+
+    Raises:
+        ConfigError: no file name of a PNG.
+    """
+    file = Path(path).expanduser().absolute()
+    if file.suffix.lower() != ".png" or file.is_dir():
+        raise ConfigError(f"output={path}: must be the name of a file that ends in .png")
+    return file

@@ -1,0 +1,271 @@
+"""Pictures of finished records, of samples and of predictions. The only importer of matplotlib.
+
+Figures are matplotlib objects without pyplot, so nothing is global and no display is needed.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from omegaconf import DictConfig
+from torch import Tensor
+
+from fairsweep import prediction
+from fairsweep.config import ConfigError
+from fairsweep.data import Data, Split
+from fairsweep.prediction import Prediction
+from fairsweep.record import RunFolder, write_atomically
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#999999",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "figure.dpi": 130,
+    "font.size": 10,
+    "grid.color": "#e8e8e8",
+    "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in a file's or a class's name is a dollar
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+INK, TRAIN, TRAIN_LIGHT, VAL, TEST = "#222222", "#4c8dc4", "#c6dcee", "#d1495b", "#5c946e"
+RIGHT, WRONG = "#2e7d4f", "#c62f3b"
+
+WORST = 32
+SAMPLES = 96
+PREDICTIONS = 96
+COLUMNS = 12
+
+# From so many classes on, counts in the cells of a confusion matrix could not be read.
+MANY_CLASSES = 25
+
+
+def draw(folder: RunFolder) -> list[Path]:
+    """Make the pictures of a recorded run, from the record alone; the files written.
+
+    Without kept weights, or without test images, there are only the curves.
+
+    Raises:
+        ConfigError: the data are not there or have changed, or the weights are damaged.
+    """
+    figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
+    if folder.tested_weights_file().exists() and len(split := prediction.test_split(folder)):
+        classes = folder.facts()["classes"]
+        probabilities = prediction.probabilities(prediction.classifier(folder), split.images)
+        figures["confusion.png"] = confusion(split.labels, probabilities.argmax(1), classes)
+        figures["worst.png"] = worst(split, probabilities, classes)
+    folder.pictures.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        write_atomically(folder.pictures / name, png(figure))
+    return [folder.pictures / name for name in figures]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture to the file that `output` names.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, png(figure))
+    except OSError as error:
+        raise ConfigError(f"output={path}: cannot be written: {error.strerror}") from error
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@matplotlib.rc_context(STYLE)
+def curves(journal: list[dict[str, float]], status: dict[str, Any], cfg: DictConfig) -> Figure:
+    """Loss and accuracy against the epoch, in training, in validation and, if journaled, in test."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    optimizer = str(cfg.optimizer._target_).rpartition(".")[2]
+    title = f"{cfg.model.name} on {cfg.data.name}, {optimizer}, lr {cfg.optimizer.lr:g}, seed {cfg.seed}"
+    if status.get("test_accuracy") is not None:
+        title += f": test accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
+    for axes, figure_name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        panel(axes, journal, figure_name, status.get("best_epoch"))
+    return figure
+
+
+def panel(axes: Axes, journal: list[dict[str, float]], what: str, best: int | None) -> None:
+    """One panel of the curves: `what` is loss or accuracy, `best` the epoch to mark."""
+    axes.set_title(what)
+    axes.set_xlabel("epoch")
+    axes.grid(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.plot(*series(journal, f"train_{what}"), color=TRAIN_LIGHT, lw=1, label="training, as it went")
+    lowest = 1.0
+    for key, label, color, width in (
+        (f"epoch_train_{what}", "training, mean of the epoch", TRAIN, 1.6),
+        (f"epoch_test_{what}", "test", TEST, 1.6),
+        (f"val_{what}", "validation", VAL, 2.4),
+    ):
+        epochs, values = series(journal, key)
+        if not epochs:
+            continue
+        marker = "o" if len(epochs) <= 25 else ""
+        axes.plot(epochs, values, color=color, lw=width, marker=marker, ms=2 + width, label=label)
+        lowest = min(lowest, *values)
+        if key == f"val_{what}" and best in epochs:
+            axes.plot(
+                best,
+                values[epochs.index(best)],
+                "o",
+                ms=12,
+                mfc="none",
+                mec=INK,
+                ls="",
+                label=f"best: epoch {best}",
+            )
+    if what == "loss":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        # Where the epochs are is what one wants to see; the steep rise before them may leave the panel.
+        margin = 0.15 * (1 - lowest) + 0.002
+        axes.set_ylim(max(0.0, lowest - margin), 1 + margin / 5)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="best")
+
+
+def series(journal: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    lines = [line for line in journal if line.get(key) is not None]
+    return [line["epoch"] for line in lines], [line[key] for line in lines]
+
+
+@matplotlib.rc_context(STYLE | {"axes.spines.right": True, "axes.spines.top": True})
+def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> Figure:
+    """Counts of (true, predicted) class; colours are shares of the true class."""
+    size = len(classes)
+    counts = (labels * size + predicted).bincount(minlength=size**2).view(size, size).numpy()
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    side = min(14.0, 2.5 + 0.5 * size)
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    right, total = int(counts.trace()), int(counts.sum())
+    axes.set_title(f"{right:,} of {total:,} test images right: {right / total:.2%}", color=INK)
+    # The root of the share, for a few errors in a thousand to be seen.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    figure.colorbar(image, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
+    ticks = range(0, size, math.ceil(size / 50))
+    names = [shortened(classes[tick]) for tick in ticks]
+    turned = max(map(len, names)) > 3
+    axes.set_xticks(ticks, names, rotation=45 if turned else 0, ha="right" if turned else "center")
+    axes.set_yticks(ticks, names)
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if size < MANY_CLASSES:
+        for row, column in np.argwhere(counts):
+            color = "white" if shares[row, column] > 0.4 else INK
+            text = f"{counts[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+    return figure
+
+
+def worst(split: Split, probabilities: Tensor, classes: Sequence[str]) -> Figure:
+    """The images with the highest cross-entropy: true class, predicted class, its probability."""
+    # The loss is a function of this, and unlike the loss it is finite.
+    of_truth = probabilities.gather(1, split.labels[:, None])[:, 0]
+    order = of_truth.argsort(stable=True)[:WORST]
+    best, predicted = probabilities[order].max(1)
+    captions, right = [], []
+    for label, guess, probability in zip(
+        split.labels[order].tolist(), predicted.tolist(), best.tolist(), strict=True
+    ):
+        captions.append(verdict(classes[guess], probability, classes[label]))
+        right.append(label == guess)
+    title = f"Highest loss of {len(split):,} test images: true → predicted, with its probability"
+    return grid(split.images[order], captions, title, columns=8, right=right)
+
+
+def predictions(results: Sequence[Prediction]) -> Figure:
+    """Images as the network saw them, each with its label and probability, and the true label where known."""
+    shown = results[:PREDICTIONS]
+    title = "As the network saw them" + (
+        f": the first {len(shown)} of {len(results):,}" if len(results) > len(shown) else ""
+    )
+    captions = []
+    for result in shown:
+        name = shortened(Path(result.name).name, 18)
+        captions.append(f"{name}\n{verdict(result.label, result.probability, result.true)}")
+    right = [None if result.true is None else result.label == result.true for result in shown]
+    images = torch.stack([result.image for result in shown])
+    return grid(images, captions, title, columns=8, right=right)
+
+
+def samples(data: Data) -> Figure:
+    """Training images, as many of each class; with up to 12 classes, a column is a class."""
+    count = len(data.classes)
+    columns = COLUMNS // count * count or COLUMNS
+    of_class = [(data.train.labels == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
+    rounds = range(SAMPLES // columns * columns // len(of_class))
+    order = [int(index[turn]) for turn in rounds for index in of_class if turn < len(index)]
+    captions = [shortened(data.classes[label], 16) for label in data.train.labels[order].tolist()]
+    title = f"{data.name}: {len(order)} of {len(data.train):,} training images"
+    return grid(data.train.images[order], captions, title, columns)
+
+
+def verdict(label: str, probability: float, true: str | None) -> str:
+    """`true → label` and the probability, in as many lines as it takes."""
+    label, true = shortened(label, 14), true and shortened(true, 14)
+    if true is None:
+        return f"{label}  {probability:.1%}"
+    gap = " " if len(true) + len(label) < 12 else "\n"
+    return f"{true}{gap}→ {label}\n{probability:.1%}"
+
+
+def shortened(text: str, length: int = 20) -> str:
+    """The text with its middle left out where it is too long."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[: length - half - 1]}…{text[-half:]}"
+
+
+@matplotlib.rc_context(STYLE)
+def grid(
+    images: Tensor,
+    captions: Sequence[str],
+    title: str,
+    columns: int,
+    right: Sequence[bool | None] | None = None,
+) -> Figure:
+    """Images, uint8 (N, C, H, W), each below its caption, whose colour says whether it is `right`."""
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    # In inches: a cell's image, the text above it, the gap; the title.
+    side, text, head = 0.95, 0.16 * lines + 0.06, 0.45
+    width, height = max(columns * (side + 0.15), 5.0) + 0.15, rows * (side + text) + head + 0.1
+    figure = Figure(figsize=(width, height))
+    figure.text(0.1 / width, 1 - 0.12 / height, title, va="top", color=INK, fontsize=11)
+    colors = {None: INK, True: RIGHT, False: WRONG}
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, columns)
+        left = 0.15 + column * (side + 0.15)
+        bottom = height - head - (row + 1) * (side + text)
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        pixels = image.permute(1, 2, 0).squeeze(2) if len(image) == 1 else image.permute(1, 2, 0)
+        axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=255)
+        axes.axis("off")
+        color = colors[None if right is None else right[index]]
+        axes.set_title(caption, loc="center", fontsize=8, color=color, pad=2.5)
+    return figure

@@ -1,0 +1,199 @@
+"""A recorded run as a classifier: of its own test images, and of pictures from anywhere."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+
+from fairsweep import build
+from fairsweep.config import ConfigError
+from fairsweep.data import Split, open_image
+from fairsweep.models import Classifier
+from fairsweep.record import RunFolder
+
+Pixels = NDArray[np.uint8]
+
+BATCH = 500
+
+# From this share of the frame on, a data set's content fills its frame: there is nothing to crop to.
+FILLS_FRAME = 0.95
+
+
+class Prediction(NamedTuple):
+    """What the network took an image for; `image` is uint8 (C, H, W), as the network saw it."""
+
+    name: str
+    image: Tensor
+    label: str
+    probability: float
+    true: str | None
+
+
+def classifier(folder: RunFolder) -> Classifier:
+    """The tested weights of a run, on the CPU, ready to classify.
+
+    Raises:
+        ConfigError: the weights were not kept, are damaged, or are another model's.
+    """
+    weights = folder.weights()
+    try:
+        return build.classifier(folder.config(), folder.facts(), weights)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{folder.path}: its weights do not fit its model any more "
+            f"({' '.join(str(error).split())}); train it again"
+        ) from error
+
+
+@torch.inference_mode()
+def probabilities(classifier: Classifier, images: Tensor) -> Tensor:
+    """Probabilities (N, classes) of images, uint8 (N, C, H, W)."""
+    batches = (batch.to(torch.float32, memory_format=torch.channels_last) for batch in images.split(BATCH))
+    return torch.cat([classifier(batch) for batch in batches])
+
+
+def test_split(folder: RunFolder) -> Split:
+    """The test images of a run.
+
+    Raises:
+        ConfigError: the data are not there, or are not those of the run any more.
+    """
+    data = build.data(folder.config())
+    if data.fingerprint != folder.facts()["fingerprint"]:
+        raise ConfigError(f"run {folder.signature}: its data ({data.name}) have changed since")
+    return data.test
+
+
+def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Prediction]:
+    """Classify test images by their numbers, or image files, in the order given.
+
+    Raises:
+        ConfigError: a number is out of range, a file cannot be read, the run has no weights.
+    """
+    facts = folder.facts()
+    classes = facts["classes"]
+    truth: list[str | None] = [None] * len(wanted)
+    if isinstance(wanted, range):
+        split = test_split(folder)
+        if wanted[-1] >= len(split):
+            raise ConfigError(
+                f"input=test:{wanted[-1]}: must be at most test:{len(split) - 1}, "
+                f"there are {len(split)} test images"
+            )
+        names = [f"test:{number}" for number in wanted]
+        images = split.images[list(wanted)]
+        truth = [classes[label] for label in split.labels[list(wanted)]]
+    else:
+        names = [str(path) for path in wanted]
+        images = torch.stack([torch.from_numpy(read(path, facts)) for path in wanted])
+    best, labels = probabilities(classifier(folder), images).max(1)
+    rows = zip(names, images, labels.tolist(), best.tolist(), truth, strict=True)
+    return [Prediction(name, image, classes[label], p, true) for name, image, label, p, true in rows]
+
+
+def table(results: Sequence[Prediction]) -> str:
+    """One aligned line for each image: name, label, probability and, where known, the true label."""
+    name_width = max(len(result.name) for result in results)
+    label_width = max(len(result.label) for result in results)
+    lines = []
+    for name, _, label, probability, true in results:
+        verdict = "" if true is None else "  right" if true == label else f"  wrong: is {true}"
+        lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {probability:7.2%}{verdict}")
+    return "\n".join(lines)
+
+
+def read(path: Path, facts: Mapping[str, Any]) -> Pixels:
+    """An image file in the form of the training images that `facts` tells of: uint8 (C, H, W).
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    channels, height, width = facts["shape"]
+    try:
+        image = open_image(path, channels)
+        if channels == 1 and is_flat(image):
+            image = transparency(path) or image
+    except Exception as error:  # decoders raise much besides OSError over a broken file
+        raise ConfigError(f"input: {path} cannot be read: {error}") from error
+    if channels == 1 and facts["background"] in ("dark", "light"):
+        image = like_training(image, facts)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1).copy()
+
+
+def is_flat(image: Image.Image) -> bool:
+    low, high = np.asarray(image).min(), np.asarray(image).max()
+    return bool(high - low < 16)
+
+
+def transparency(path: Path) -> Image.Image | None:
+    """What a picture shows by its transparency alone, as white ink on nothing does; light on dark."""
+    with Image.open(path) as file:
+        if not file.has_transparency_data:
+            return None
+        return ImageOps.exif_transpose(file).convert("RGBA").getchannel("A")
+
+
+def like_training(image: Image.Image, facts: Mapping[str, Any]) -> Image.Image:
+    """A grey picture with the background that the training images have, and content placed as theirs.
+
+    The background is the median of the picture's border; content is what differs from it by more than
+    Otsu's threshold, after a slight blur against noise. Where the content of the training images does not
+    fill their frame (`extent`), as with handwriting, the content here is cut out, freed of background,
+    scaled so that its longer side has the same share of the frame, brought to full contrast, and placed
+    like theirs: by its centre of mass or the centre of its box (`centre`).
+    """
+    grey = np.asarray(image, np.float32)
+    blurred = image.filter(ImageFilter.GaussianBlur(max(image.size) / 200))
+    level = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    difference = np.asarray(blurred, np.float32) - level
+    distance = np.abs(difference)
+    threshold = otsu(distance)
+    content = distance > threshold
+    if not content.any():
+        return Image.new("L", image.size, 0 if facts["background"] == "dark" else 255)
+    light = difference[content].sum() < 0
+    if facts["extent"] >= FILLS_FRAME:
+        return ImageOps.invert(image) if light != (facts["background"] == "light") else image
+    ink = ((level - grey) if light else (grey - level)).clip(0)
+    ink[distance <= threshold / 2] = 0
+    rows, columns = np.flatnonzero(content.any(1)), np.flatnonzero(content.any(0))
+    framed = place(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], facts)
+    return Image.fromarray(framed if facts["background"] == "dark" else 255 - framed)
+
+
+def place(ink: NDArray[np.float32], facts: Mapping[str, Any]) -> Pixels:
+    """Ink, light on 0, of any size, in a frame (H, W) as the training images have theirs."""
+    _, height, width = facts["shape"]
+    scale = facts["extent"] * max(height, width) / max(ink.shape)
+    h, w = (
+        min(limit, max(1, round(side * scale)))
+        for side, limit in zip(ink.shape, (height, width), strict=True)
+    )
+    small = np.asarray(Image.fromarray(ink).resize((w, h), Image.Resampling.BICUBIC)).clip(0)
+    small = small * (255 / max(small.max(), 1e-6))
+    centre = facts.get("centre", {"of": "mass", "at": [0.5, 0.5]})
+    y, x = h / 2, w / 2
+    if centre["of"] == "mass":
+        y = float(small.sum(1) @ (np.arange(h) + 0.5) / small.sum())
+        x = float(small.sum(0) @ (np.arange(w) + 0.5) / small.sum())
+    top = min(max(0, round(centre["at"][0] * height - y)), height - h)
+    left = min(max(0, round(centre["at"][1] * width - x)), width - w)
+    frame = np.zeros((height, width), np.uint8)
+    frame[top : top + h, left : left + w] = small.round()
+    return frame
+
+
+def otsu(values: NDArray[np.float32]) -> float:
+    """The threshold that parts values from 0 to 255 into the two groups with the least variance within."""
+    counts, edges = np.histogram(values, 128, (0, 255))
+    middles = (edges[1:] + edges[:-1]) / 2
+    below, sums = counts.cumsum(), (counts * middles).cumsum()
+    above = (below[-1] - below).clip(1)
+    gap = sums / below.clip(1) - (sums[-1] - sums) / above
+    return float(edges[1:][(below * (below[-1] - below) * gap**2).argmax()])

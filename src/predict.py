@@ -1,0 +1,26 @@
+"""Classify images with a trained run: `python src/predict.py run=best input=digit.png`."""
+
+from omegaconf import DictConfig
+
+from fairsweep import inputs
+from fairsweep.cli import entry_point
+
+
+@entry_point("predict")
+def main(cfg: DictConfig) -> None:
+    """Find what is asked for, classify it, tell label and probability, write a picture."""
+    wanted = inputs.find_input(inputs.typed(cfg, "input"))
+    folder = inputs.find_run(inputs.typed(cfg, "run"), cfg.tracking.uri, cfg.record.dir)
+    output = inputs.picture_file(cfg.output)
+    inputs.check(cfg)
+
+    from fairsweep import pictures, prediction
+
+    results = prediction.classify(folder, wanted)
+    print(prediction.table(results))
+    pictures.save(pictures.predictions(results), output)
+    print(f"\nrun      {folder.path}\npicture  {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Look at a data set and a model: `python src/show.py data=mnist model=two_conv`."""
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from fairsweep import inputs
+from fairsweep.cli import entry_point
+
+if TYPE_CHECKING:
+    from fairsweep.data import Data
+
+
+@entry_point("show")
+def main(cfg: DictConfig) -> None:
+    """Tell class counts and the model's layers, and write a picture of sample images."""
+    inputs.check(cfg)
+    output = inputs.picture_file(cfg.output)
+
+    from torchinfo import summary
+
+    from fairsweep import build, pictures
+
+    data = build.data(cfg)
+    model = build.model(cfg, data.shape, len(data.classes))
+    Console().print(class_counts(data))
+    columns = ("kernel_size", "output_size", "num_params", "mult_adds")
+    print(summary(model, (1, *data.shape), col_names=columns, device="cpu", verbose=0))
+    pictures.save(pictures.samples(data), output)
+    print(f"\npicture  {output}")
+
+
+def class_counts(data: "Data") -> Table:
+    """How many images of each class each split has."""
+    table = Table(
+        "class", title=f"{data.name}, images of {' x '.join(map(str, data.shape))}", show_footer=True
+    )
+    table.columns[0].footer = "all"
+    columns = []
+    for name in ("train", "val", "test"):
+        counts = getattr(data, name).labels.bincount(minlength=len(data.classes)).tolist()
+        columns.append([f"{count:,}" for count in counts])
+        table.add_column(name, f"{sum(counts):,}", justify="right")
+    for row in zip(data.classes, *columns, strict=True):
+        table.add_row(*row)
+    return table
+
+
+if __name__ == "__main__":
+    main()

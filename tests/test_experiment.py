@@ -1,0 +1,427 @@
+"""Whole runs as a user starts them: taken over, resumed, stopped, killed; the folder tells what happened."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fairsweep import experiment
+from fairsweep.config import ROOT
+from fairsweep.experiment import Outcome
+from fairsweep.progress import Progress
+from fairsweep.record import RunFolder, read_checkpoint
+
+Compose = Callable[..., DictConfig]
+
+QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
+# Long enough to be hit in the middle, with all that a resume must restore.
+LONG = (
+    "model=mlp",
+    "model.widths=[16]",
+    "model.dropout=0.2",
+    "data.augment.shift=1",
+    "scheduler=cosine",
+    "data.limit=320",
+    "trainer.epochs=30",
+    "trainer.batch_size=16",
+    "trainer.log_every=5",
+    "trainer.threads=1",
+)
+TIMES = ("time", "epoch_seconds", "images_per_second")
+
+# `src/train.py` with a checkpoint at every line of the journal instead of every ten seconds.
+EAGER = (
+    "import runpy, sys; sys.path.insert(0, 'src'); import fairsweep.experiment as e; "
+    "e.CHECKPOINT_SECONDS = 0; sys.argv[0] = 'src/train.py'; "
+    "runpy.run_path('src/train.py', run_name='__main__')"
+)
+
+
+class Trainer:
+    """Runs configurations in this process and keeps what was told."""
+
+    def __init__(self, compose: Compose) -> None:
+        self.compose = compose
+        self.output = StringIO()
+
+    def __call__(self, *overrides: str) -> Outcome:
+        progress = Progress(Console(file=self.output, width=500))
+        (outcome,) = experiment.run([self.compose(*QUICK, "record.pictures=none", *overrides)], progress)
+        return outcome
+
+
+@pytest.fixture
+def train(compose: Compose) -> Trainer:
+    return Trainer(compose)
+
+
+def start(folder: Path, *overrides: str, code: str = EAGER, **kwargs: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, f"record.dir={folder}", "record.pictures=none", "tracking=none"]
+    return subprocess.Popen(
+        [*command, *overrides],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def the_run(outputs: Path) -> RunFolder:
+    (path,) = (outputs / "runs").glob("[0-9a-f]*")
+    return RunFolder(path)
+
+
+def wait_for_lines(process: subprocess.Popen[str], outputs: Path, lines: int) -> None:
+    """Until the run's journal has so many lines."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        journals = list((outputs / "runs").glob("*/journal.jsonl"))
+        if journals and journals[0].read_bytes().count(b"\n") >= lines:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    raise AssertionError("the run does not get on")
+
+
+def figures(folder: RunFolder) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in folder.journal()]
+
+
+def assert_same_run(one: RunFolder, other: RunFolder) -> None:
+    assert one.signature == other.signature
+    assert figures(one) == figures(other)
+    assert one.status()["objective"] == other.status()["objective"]
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (read_checkpoint(folder.path / name)["model"] for folder in (one, other))
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert torch.equal(value, theirs[key]), key
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The LONG run as it ends when nothing stops it."""
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    process = start(outputs, *LONG)
+    assert process.wait(timeout=120) == 0, process.communicate()
+    return the_run(outputs)
+
+
+def test_a_run_leaves_the_full_record(train: Trainer) -> None:
+    outcome = train()
+    folder, status = outcome.folder, outcome.status
+    assert status["status"] == "finished"
+    assert not outcome.reused
+    assert outcome.objective == status["objective"]
+    assert folder.config() == train.compose(*QUICK, "record.pictures=none")
+    last = folder.journal()[-1]
+    assert (last["objective"], last["test_accuracy"]) == (status["objective"], status["test_accuracy"])
+    assert {"code", "data", "device", "threads", "git", "versions", "command", "hostname"} <= status.keys()
+    assert {path.name for path in folder.path.iterdir()} == {
+        "best.pt", "config.yaml", "data.json", "journal.jsonl", "last.pt", "run.log", "status.json",
+    }  # fmt: skip
+
+
+def test_the_same_run_again_is_taken_over_and_not_trained(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train()
+    before = (first.folder.path / "journal.jsonl").read_bytes()
+    monkeypatch.setattr(experiment, "open_job", None)
+    again = train("trainer.log_every=7", "trainer.device=cpu")
+    assert again.reused
+    assert again.status == first.status
+    assert (first.folder.path / "journal.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_shown_without_importing_torch(tmp_path: Path) -> None:
+    assert start(tmp_path, *QUICK).wait(timeout=60) == 0
+    code = EAGER + "; print('torch' in sys.modules)"
+    output, _ = start(tmp_path, *QUICK, code=code).communicate(timeout=60)
+    assert "taken over" in output
+    assert output.splitlines()[-1] == "False"
+
+
+def test_rerun_trains_anew_and_keeps_the_old_folder(train: Trainer) -> None:
+    first = train()
+    second = train("rerun=true")
+    assert not second.reused
+    assert second.status["started"] > first.status["started"]
+    (old,) = (first.folder.path.parent / ".history").iterdir()
+    assert json.loads((old / "status.json").read_text()) == first.status
+    assert figures(RunFolder(old)) == figures(second.folder)
+
+
+@pytest.mark.parametrize(("key", "reason"), [("code", "training code"), ("data", "data")])
+def test_a_run_of_other_code_or_data_is_trained_again_unless_any_will_do(
+    train: Trainer, key: str, reason: str
+) -> None:
+    first = train()
+    first.folder.set_status(**{key: "another"})
+    assert train("reuse=any").reused
+    second = train()
+    assert not second.reused
+    assert second.status[key] == first.status[key]
+    assert f"{reason} ha" in train.output.getvalue()
+    assert "training again" in train.output.getvalue()
+
+
+def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label in range(2):
+        for number in range(12):
+            path = tmp_path / "images" / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), 200 * label + number).save(path)
+    overrides = ("data=image_folder", f"data.root={tmp_path / 'images'}", "trainer.batch_size=4")
+    train(*overrides)
+    assert train(*overrides).reused
+    Image.new("L", (28, 28), 99).save(path)
+    assert not train(*overrides).reused
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
+    tmp_path: Path, undisturbed: RunFolder, number: signal.Signals
+) -> None:
+    process = start(tmp_path, *LONG, code=EAGER.replace("= 0", "= 1000"))
+    wait_for_lines(process, tmp_path, 20)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in output
+    folder = the_run(tmp_path)
+    status = folder.status()
+    assert status["status"] == "interrupted"
+    assert 0 < status["step"] < undisturbed.status()["step"]
+
+    process = start(tmp_path, *LONG)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert f"going on after step {status['step']} of" in output
+    assert_same_run(folder, undisturbed)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(
+    tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    chance = random.Random(0)
+    lines = len(undisturbed.journal())
+    for kill in range(4):
+        process = start(tmp_path, *LONG)
+        wait_for_lines(process, tmp_path, lines * (kill + 1) // 6)
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.wait()
+        assert the_run(tmp_path).status()["status"] == "running"
+    process = start(tmp_path, *LONG)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "going on after step" in output
+    assert_same_run(the_run(tmp_path), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
+    tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    """Moments in time, not in the journal: in the imports, in a write, between checkpoint and status."""
+    chance = random.Random(1)
+    for _ in range(20):
+        process = start(tmp_path, *LONG)
+        time.sleep(1.5 + chance.random() * 3)
+        process.kill()
+        process.wait()
+    process = start(tmp_path, *LONG)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert_same_run(the_run(tmp_path), undisturbed)
+
+
+def test_a_second_process_waits_and_takes_the_run_over(tmp_path: Path) -> None:
+    first = start(tmp_path, *LONG)
+    wait_for_lines(first, tmp_path, 3)
+    second = start(tmp_path, *LONG)
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert "is being trained by another process; waiting for it" in outputs[1][0]
+    assert "taken over" in outputs[1][0]
+    steps = [line["step"] for line in the_run(tmp_path).journal() if "train_loss" in line]
+    assert steps == sorted(set(steps))
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def make_foreign(path: Path) -> None:
+    state = read_checkpoint(path)
+    torch.save({**state, "signature": "0123456789abcdef"}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(damage, "damaged"), (lambda path: path.write_bytes(b""), "damaged"), (make_foreign, "another run's")],
+)
+def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, undisturbed: RunFolder, spoil: Callable[[Path], None], told: str
+) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for_lines(process, tmp_path, 30)
+    process.kill()
+    process.wait()
+    folder = the_run(tmp_path)
+    last, previous = folder.path / "last.pt", folder.path / "previous.pt"
+    if not last.exists():  # killed between the two renames of a checkpoint
+        last.write_bytes(previous.read_bytes())
+    before = read_checkpoint(previous)["step"]
+    spoil(last)
+    output, _ = start(tmp_path, *LONG).communicate(timeout=60)
+    assert told in output
+    assert f"going on after step {before} of" in output
+    assert told in (folder.path / "run.log").read_text()
+    assert_same_run(folder, undisturbed)
+
+
+def test_without_a_usable_checkpoint_the_run_begins_again(tmp_path: Path, undisturbed: RunFolder) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for_lines(process, tmp_path, 30)
+    process.kill()
+    process.wait()
+    for path in the_run(tmp_path).path.glob("*.pt"):
+        damage(path)
+    assert start(tmp_path, *LONG).wait(timeout=60) == 0
+    assert_same_run(the_run(tmp_path), undisturbed)
+
+
+def test_a_resume_keeps_the_threads_of_the_checkpoint(train: Trainer) -> None:
+    train("trainer.stop_epoch=1")
+    try:
+        torch.set_num_threads(2)
+        finished = train("trainer.threads=2")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+    assert finished.status["threads"] == 1
+
+
+def test_a_paused_run_goes_on_by_the_same_command_without_the_stop(train: Trainer) -> None:
+    paused = train("trainer.stop_epoch=1")
+    assert (paused.status["status"], paused.status["epoch"]) == ("paused", 1)
+    assert paused.objective is None
+    assert train("trainer.stop_epoch=1").status["status"] == "paused"
+    finished = train()
+    assert finished.folder.signature == paused.folder.signature
+    assert (finished.status["status"], finished.status["epoch"]) == ("finished", 2)
+
+
+def test_a_diverged_run_is_final_and_has_the_worst_objective(train: Trainer) -> None:
+    wild = ("optimizer=sgd", "optimizer.lr=1e30")
+    accuracy = train(*wild)
+    assert accuracy.status["status"] == "diverged"
+    assert accuracy.status["objective"] is None
+    assert "the loss of step" in accuracy.status["reason"]
+    assert accuracy.objective == -float("inf")
+    assert train(*wild, "objective=val_loss").objective == float("inf")
+    assert train(*wild).reused
+
+
+def test_a_diverged_run_exits_with_status_0(tmp_path: Path) -> None:
+    process = start(tmp_path, *QUICK, "optimizer=sgd", "optimizer.lr=1e30")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "diverged" in output
+
+
+def test_a_failing_run_leaves_its_traceback_and_can_be_run_again(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairsweep.training import Lane
+
+    step = Lane.train_step
+
+    def broken(lane: Lane, index: torch.Tensor) -> None:
+        if lane.step == 5:
+            raise RuntimeError("out of luck")
+        step(lane, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "train_step", broken)
+        failed = train()
+    assert failed.status["status"] == "failed"
+    assert failed.status["reason"] == "RuntimeError: out of luck"
+    log = (failed.folder.path / "run.log").read_text()
+    assert "Traceback" in log
+    assert "out of luck" in log
+    again = train()
+    assert again.status["status"] == "finished"
+    assert not again.reused
+
+
+@pytest.mark.parametrize(
+    ("keep", "files", "optimizer"),
+    [
+        ("weights", {"last.pt", "best.pt"}, False),
+        ("all", {"last.pt", "best.pt", "epoch_0001.pt", "epoch_0002.pt"}, True),
+        ("none", set(), False),
+    ],
+)
+def test_record_keep_says_which_checkpoints_stay(
+    train: Trainer, keep: str, files: set[str], optimizer: bool
+) -> None:
+    folder = train(f"record.keep={keep}").folder
+    assert {path.name for path in folder.path.glob("*.pt")} == files
+    for name in files:
+        assert ("optimizer" in torch.load(folder.path / name, weights_only=True)) == optimizer
+
+
+def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path) -> None:
+    source = train("trainer.test_weights=last").folder
+    by_name = train("seed=1", f"trainer.weights={source.signature}")
+    assert by_name.status["status"] == "finished"
+    assert train("seed=1", "trainer.weights=latest", "rerun=false").folder.signature != source.signature
+    copied = tmp_path / "somewhere.pt"
+    copied.write_bytes((source.path / "last.pt").read_bytes())
+    by_file = train("seed=1", f"trainer.weights={copied}")
+    assert by_file.folder.signature == by_name.folder.signature, "the content counts, not the path"
+    assert by_file.reused
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
+def test_a_disk_that_refuses_ends_the_run_as_failed_with_nothing_half_written(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, preexec_fn=limit_file_size)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, (output, errors)
+    assert "cannot write to" in output
+    assert "Traceback" not in output + errors
+    folder = the_run(tmp_path)
+    assert folder.status()["status"] == "failed"
+    assert not list(folder.path.glob(".*.part"))
+    assert start(tmp_path, *LONG).wait(timeout=60) == 0
+    assert the_run(tmp_path).status()["status"] == "finished"
+
+
+def test_outputs_lie_in_the_project_wherever_the_command_is_given(compose: Compose) -> None:
+    os.chdir("/")
+    assert compose("record.dir=${project:outputs}").record.dir == str(ROOT / "outputs")

@@ -1,0 +1,342 @@
+"""The training loop: bits, lanes, endings, checkpoints."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from fairsweep import build
+from fairsweep.config import ConfigError
+from fairsweep.training import Event, Lane, fit
+
+Compose = Callable[..., DictConfig]
+
+QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.batch_size=32")
+# Each has random state or buffers of its own that a resume or a neighbour could disturb.
+DELICATE = (
+    ("model=mlp", "model.widths=[16]", "model.dropout=0.3"),
+    ("model=cnn", "model.widths=[4]", "model.hidden=[8]", "model.norm=batch", "model.dropout=0.2"),
+    ("model=mlp", "model.widths=[16]", "optimizer=sgd", "scheduler=onecycle", "scheduler.warmup=1"),
+    ("model=mlp", "model.widths=[16]", "optimizer=rmsprop", "scheduler=cosine", "trainer.clip_norm=0.5"),
+    ("model=mlp", "model.widths=[16]", "data.augment.shift=2", "data.augment.rotate=10"),
+)
+
+
+def trained(cfg: DictConfig) -> Lane:
+    lane = Lane(cfg)
+    for _ in fit([lane]):
+        pass
+    return lane
+
+
+def lines_of(events: list[Event], lane: Lane) -> list[dict[str, float]]:
+    """A lane's journal without the figures that are times."""
+    times = ("epoch_seconds", "images_per_second")
+    return [
+        {key: value for key, value in line.items() if key not in times}
+        for event in events
+        if event.lane is lane
+        for line in event.lines
+    ]
+
+
+def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("overrides", DELICATE)
+def test_same_seed_gives_the_same_bits_whatever_the_global_random_state(
+    compose: Compose, overrides: tuple[str, ...]
+) -> None:
+    cfg = compose(*QUICK, *overrides)
+    first = trained(cfg)
+    torch.manual_seed(123)
+    torch.rand(7)
+    second = trained(cfg)
+    assert_same_bits(first.model.state_dict(), second.model.state_dict())
+
+
+def test_a_run_leaves_the_global_random_state_alone(compose: Compose) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    trained(compose(*QUICK, "model.dropout=0.5"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_seed_decides_initialisation_and_order(compose: Compose) -> None:
+    one, other = Lane(compose(*QUICK, "seed=0")), Lane(compose(*QUICK, "seed=1"))
+    weights = [next(lane.model.parameters()) for lane in (one, other)]
+    assert not torch.equal(*weights)
+    for lane in (one, other):
+        lane.advance(1, lambda: False)
+    assert not torch.equal(one.batches[0], other.batches[0])
+
+
+def test_order_differs_by_epoch_and_covers_every_image_once(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK))
+    orders = []
+    for _ in range(2):
+        lane.advance(lane.steps_per_epoch, lambda: False)
+        orders.append(torch.cat(lane.batches))
+    assert not torch.equal(*orders)
+    for order in orders:
+        assert torch.equal(order.sort().values, torch.arange(200))
+
+
+def test_lanes_side_by_side_equal_solo_runs_bit_for_bit(compose: Compose) -> None:
+    configs = [
+        compose(*QUICK, *overrides, f"seed={seed}", f"trainer.batch_size={size}")
+        for seed, (overrides, size) in enumerate(zip(DELICATE, (16, 32, 33, 50, 64), strict=True))
+    ]
+    solo = []
+    for cfg in configs:
+        lane = Lane(cfg)
+        solo.append((lane, lines_of(list(fit([lane])), lane)))
+    lanes = [Lane(cfg) for cfg in configs]
+    events = list(fit(lanes))
+    for lane, (alone, lines) in zip(lanes, solo, strict=True):
+        assert_same_bits(lane.model.state_dict(), alone.model.state_dict())
+        assert lines_of(events, lane) == lines
+
+
+@pytest.mark.parametrize("overrides", DELICATE)
+@pytest.mark.parametrize("steps", [1, 7, 9])
+def test_a_lane_restored_in_the_middle_ends_with_the_same_bits_and_lines(
+    compose: Compose, overrides: tuple[str, ...], steps: int
+) -> None:
+    cfg = compose(*QUICK, *overrides, "trainer.log_every=3")
+    whole = Lane(cfg)
+    lines = lines_of(list(fit([whole])), whole)
+
+    interrupted = Lane(cfg)
+    events = list(fit([interrupted], stop=lambda: interrupted.step >= steps))
+    assert interrupted.ending is not None
+    assert (interrupted.ending.status, interrupted.step) == ("interrupted", steps)
+    state = copy.deepcopy(interrupted.state_dict())
+
+    resumed = Lane(cfg)
+    resumed.load_state_dict(state)
+    events += [Event(interrupted, event.lines) for event in fit([resumed])]
+    assert_same_bits(whole.model.state_dict(), resumed.model.state_dict())
+    assert lines_of(events, interrupted) == lines
+    assert whole.best is not None
+    assert resumed.best is not None
+    assert_same_bits(whole.best["model"], resumed.best["model"])
+
+
+def test_log_every_changes_what_is_told_and_not_what_is_learned(compose: Compose) -> None:
+    often, seldom = (trained(compose(*QUICK, f"trainer.log_every={n}")) for n in (1, 100))
+    assert_same_bits(often.model.state_dict(), seldom.model.state_dict())
+
+
+def test_figures_of_an_epoch_are_means_over_its_images(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.log_every=4", "trainer.epochs=1", "trainer.batch_size=60"))
+    losses: list[tuple[float, int]] = []
+    step = lane.train_step
+
+    def watched(index: Tensor) -> None:
+        step(index)
+        losses.append((float(lane.losses[-1]), len(index)))
+
+    lane.train_step = watched  # type: ignore[method-assign]
+    lines = [line for event in fit([lane]) for line in event.lines]
+    assert [size for _, size in losses] == [60, 60, 60, 20]
+    expected = sum(loss * size for loss, size in losses) / 200
+    assert lines[1]["epoch_train_loss"] == pytest.approx(expected, rel=1e-6)
+    assert lines[0]["train_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluation_counts_every_image_once(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "data.limit=null"))
+    split = lane.data.train
+    assert len(split) > 500
+    loss, accuracy = lane.evaluate(split)
+    with torch.inference_mode():
+        logits = lane.model.eval()(lane.normalise(split.images.float()))
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
+    assert accuracy == float((logits.argmax(1) == split.labels).double().mean())
+
+
+def test_a_last_batch_of_one_image_is_left_out(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.batch_size=199", "model.norm=batch"))
+    assert lane.steps_per_epoch == 1
+    assert lane.total_steps == 2
+    for _ in fit([lane]):
+        pass
+    assert lane.ending is not None
+    assert lane.ending.status == "finished"
+
+
+def test_best_weights_are_those_of_the_epoch_with_the_best_objective(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.epochs=6", "optimizer.lr=0.05", "objective=val_loss"))
+    lines = [line for event in fit([lane]) for line in event.lines]
+    losses = [line["val_loss"] for line in lines if "val_loss" in line]
+    assert lane.best is not None
+    assert lane.best["epoch"] == losses.index(min(losses)) + 1
+    assert lane.best["objective"] == min(losses) == lines[-1]["objective"]
+    lane.model.load_state_dict(lane.best["model"])
+    assert lane.evaluate(lane.data.val)[0] == min(losses)
+    assert lane.evaluate(lane.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+
+
+def test_last_weights_are_tested_where_asked_for(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.epochs=4", "optimizer.lr=0.05", "trainer.test_weights=last"))
+    lines = [line for event in fit([lane]) for line in event.lines]
+    assert lane.evaluate(lane.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+    assert lines[-1]["objective"] == [line["val_accuracy"] for line in lines if "val_accuracy" in line][-1]
+
+
+def test_test_images_never_decide(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every test label wrong, weights, best epoch, stopping and objective stay what they were."""
+    cfg = compose(*QUICK, "trainer.epochs=8", "trainer.patience=2", "trainer.test_each_epoch=true")
+    right = trained(cfg)
+    lane = Lane(cfg)
+    wrong = (lane.data.test.labels + 1) % 10
+    lane.data = copy.copy(lane.data)
+    object.__setattr__(lane.data, "test", type(lane.data.test)(lane.data.test.images, wrong))
+    lines = [line for event in fit([lane]) for line in event.lines]
+    assert lines[-1]["test_accuracy"] < 0.3
+    assert lane.step == right.step
+    assert lane.best is not None
+    assert right.best is not None
+    assert (lane.best["epoch"], lane.best["objective"]) == (right.best["epoch"], right.best["objective"])
+    assert_same_bits(lane.model.state_dict(), right.model.state_dict())
+
+
+def test_without_validation_there_is_no_objective_and_the_last_weights_count(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "data.val_size=0"))
+    lines = [line for event in fit([lane]) for line in event.lines]
+    assert lane.best is None
+    assert "objective" not in lines[-1]
+    assert lane.evaluate(lane.data.test)[1] == lines[-1]["test_accuracy"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_lane_as_diverged_at_its_step(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=5"))
+    events = list(fit([lane]))
+    assert lane.ending is not None
+    assert lane.ending.status == "diverged"
+    step = int(lane.ending.reason.split("step ")[1].split(" ")[0])
+    assert 1 < step <= lane.step == 5
+    alone = Lane(compose(*QUICK, "optimizer=sgd", "optimizer.lr=1e30"))
+    alone.advance(step, lambda: False)
+    assert [math.isfinite(loss) for loss in alone.losses] == [True] * (step - 1) + [False]
+    assert not any("test_accuracy" in line for event in events for line in event.lines)
+
+
+def test_a_diverged_or_failed_lane_leaves_its_neighbours_untouched(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = compose(*QUICK, "model.dropout=0.3")
+    alone = trained(good)
+    lanes = [
+        Lane(compose(*QUICK, "optimizer=sgd", "optimizer.lr=1e30")),
+        Lane(good),
+        Lane(compose(*QUICK, "seed=2")),
+    ]
+
+    def broken(index: Tensor) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(lanes[2], "train_step", broken)
+    ended = [event.lane for event in fit(lanes) if event.lane.ending is not None]
+    endings: Any = [lane.ending for lane in lanes]
+    assert [ending.status for ending in endings] == ["diverged", "finished", "failed"]
+    assert endings[2].reason == "RuntimeError: out of luck"
+    assert sorted(map(id, ended)) == sorted(map(id, lanes))
+    assert_same_bits(lanes[1].model.state_dict(), alone.model.state_dict())
+
+
+def test_early_stopping_waits_for_patience_epochs_without_gain(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.epochs=40", "trainer.patience=3", "optimizer.lr=0.02"))
+    values = [line["val_accuracy"] for event in fit([lane]) for line in event.lines if "val_accuracy" in line]
+    assert lane.ending is not None
+    assert lane.ending.status == "finished"
+    assert len(values) < 40
+    best = values.index(max(values))
+    assert len(values) - 1 - best == 3
+    assert "no better val_accuracy for 3 epochs" in lane.ending.reason
+
+
+def test_a_time_limit_ends_the_run_with_figures(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.max_seconds=1e-6", "trainer.log_every=2", "trainer.epochs=50"))
+    lines = [line for event in fit([lane]) for line in event.lines]
+    assert lane.ending is not None
+    assert (lane.ending.status, lane.step) == ("finished", 2)
+    assert "max_seconds" in lane.ending.reason
+    assert {"test_accuracy", "objective"} <= lines[-1].keys()
+
+
+def test_pausing_keeps_the_horizon_of_the_schedule(compose: Compose) -> None:
+    overrides = (*QUICK, "scheduler=cosine", "trainer.epochs=4")
+    whole = trained(compose(*overrides))
+    paused = trained(compose(*overrides, "trainer.stop_epoch=2"))
+    assert paused.ending is not None
+    assert (paused.ending.status, paused.epoch) == ("paused", 2)
+    resumed = Lane(compose(*overrides))
+    resumed.load_state_dict(copy.deepcopy(paused.state_dict()))
+    for _ in fit([resumed]):
+        pass
+    assert_same_bits(whole.model.state_dict(), resumed.model.state_dict())
+
+
+def test_gradients_are_clipped_to_the_global_norm(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK, "trainer.clip_norm=0.01", "optimizer=sgd", "optimizer.momentum=0"))
+    lane.advance(1, lambda: False)
+    norm = torch.cat([p.grad.flatten() for p in lane.model.parameters() if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bf16_learns_as_well_and_keeps_fp32_weights(compose: Compose) -> None:
+    overrides = ("model=cnn", "model.widths=[8]", "model.hidden=[]", "trainer.epochs=3", "data.limit=800")
+    exact, fast = (trained(compose(*overrides, f"trainer.precision={p}")) for p in ("fp32", "bf16"))
+    assert fast.precision == "bf16"
+    assert all(value.dtype == torch.float32 for value in fast.model.parameters())
+    assert fast.best is not None
+    assert exact.best is not None
+    assert abs(fast.best["objective"] - exact.best["objective"]) < 0.05
+    assert not torch.equal(next(fast.model.parameters()), next(exact.model.parameters()))
+
+
+def test_precision_auto_is_bf16_only_where_it_is_native(compose: Compose) -> None:
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    cfg = compose("trainer.precision=auto")
+    assert build.precision(cfg, torch.device("cpu")) == ("bf16" if native else "fp32")
+
+
+def test_starting_weights_replace_the_random_ones(compose: Compose) -> None:
+    source = trained(compose(*QUICK))
+    lane = Lane(compose(*QUICK, "seed=3"))
+    lane.load_weights(source.model.state_dict(), "somewhere")
+    assert_same_bits(lane.model.state_dict(), source.model.state_dict())
+    with pytest.raises(ConfigError, match=r"trainer\.weights=somewhere: not this model's weights"):
+        Lane(compose(*QUICK, "model.widths=[8]")).load_weights(source.model.state_dict(), "somewhere")
+
+
+def test_augmentation_changes_training_images_only(compose: Compose) -> None:
+    plain, moved = Lane(compose(*QUICK)), Lane(compose(*QUICK, "data.augment.shift=3"))
+    assert plain.evaluate(plain.data.val) == moved.evaluate(moved.data.val)
+    for lane in (plain, moved):
+        lane.advance(1, lambda: False)
+    assert float(plain.losses[0]) != float(moved.losses[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("overrides", DELICATE)
+def test_deterministic_mode_gives_the_same_bits_on_cuda(
+    compose: Compose, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        cfg = compose(*QUICK, *overrides, "trainer.device=cuda", "trainer.deterministic=true")
+        assert_same_bits(trained(cfg).model.state_dict(), trained(cfg).model.state_dict())
+    finally:
+        torch.use_deterministic_algorithms(False)
