@@ -25,9 +25,10 @@ def main(cfg: DictConfig) -> None:
 
     data = build.data(cfg)
     model = build.model(cfg, data.shape, len(data.classes))
+    print(f"{data.name}: images of {' x '.join(map(str, data.shape))}, {len(data.classes)} classes")
     Console().print(class_counts(data))
-    columns = ("kernel_size", "output_size", "num_params", "mult_adds")
-    print(summary(model, (1, *data.shape), col_names=columns, device="cpu", verbose=0))
+    columns = ("output_size", "num_params", "mult_adds")
+    print(summary(model, (1, *data.shape), col_names=columns, col_width=18, device="cpu", verbose=0))
     pictures.save(pictures.samples(data), output)
     print(f"\npicture  {output}")
 

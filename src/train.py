@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> float | None:
     (outcome,) = experiment.run([cfg], progress, single)
     tracking.sync_pending(cfg.record.dir, cfg, progress.note)
     summary(progress.console, outcome, cfg)
-    if status := EXIT_STATUS[outcome.status["status"]]:
-        sys.exit(status)
+    if exit_status := EXIT_STATUS[outcome.status["status"]]:
+        sys.exit(exit_status)
     return outcome.objective
 
 

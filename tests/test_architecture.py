@@ -22,7 +22,7 @@ FLOORS = (
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")
-SLOW = ("torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "numpy", "PIL")
+SLOW = ("torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
 
 
 class Import(NamedTuple):

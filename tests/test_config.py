@@ -275,6 +275,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
     }
     name = signature(base)
     assert len(name) == 16
+    assert name[0] in "abcdef"  # not a number, wherever it is typed
     assert int(name, 16)
     for key, value in ({"data.root": "a"} | leaves(resolved(base))).items():
         if key == "trainer.weights":

@@ -310,7 +310,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def signature(cfg: DictConfig) -> str:
-    """The name of a run: 16 hex digits of the hash of all that can change its result.
+    """The name of a run: 16 hex digits of the hash of all that can change its result, a letter first.
 
     Starting weights count by the content of their file, so `trainer.weights` must be a file's path by now.
     """
@@ -324,5 +324,11 @@ def signature(cfg: DictConfig) -> str:
         node.pop(name, None)
     if weights is not None:
         values["trainer"]["weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # 1 and 1.0 are the same learning rate.
+    flat = {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in leaves(values).items()
+    }
+    digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+    # On a command line, a name like 12e5 would be read as a number.
+    return "abcdef"[int(digest[0], 16) % 6] + digest[1:16]

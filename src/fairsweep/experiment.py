@@ -117,7 +117,7 @@ def open_job(
     if state is not None:
         lane.load_state_dict(state)
     elif cfg.trainer.weights is not None:
-        lane.load_weights(record.read_weights(Path(cfg.trainer.weights)), cfg.trainer.weights)
+        lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
     if stale and folder.path.exists():
         old = folder.archive()
         tracking.supersede(RunFolder(old), cfg, progress.note)
@@ -130,7 +130,15 @@ def open_job(
         progress.note(f"run {folder.signature}: {resumed}")
         folder.log(resumed)
     else:
-        folder.create(cfg, lane.data.facts(), **provenance(cfg, lane, single))
+        new = not folder.path.exists()
+        try:
+            folder.create(cfg, lane.data.facts(), **provenance(cfg, lane, single))
+        except OSError as error:
+            if new:
+                shutil.rmtree(folder.path, ignore_errors=True)
+            raise ConfigError(
+                f"record.dir={cfg.record.dir}: cannot write to {folder.path}: {error.strerror}"
+            ) from error
     for complaint in complaints:
         progress.note(complaint)
         folder.log(complaint)
@@ -247,6 +255,13 @@ def with_weights_file(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
+def starting_weights(file: str) -> dict[str, Any]:
+    try:
+        return record.read_weights(Path(file))
+    except ConfigError as error:
+        raise ConfigError(f"trainer.weights={error}") from error
+
+
 def check_writable(folder: RunFolder) -> None:
     """
     Raises:
@@ -286,16 +301,19 @@ def code_hash() -> str:
 
 
 def prepare_process(cfg: DictConfig, threads: int | None) -> None:
-    """Set what torch only knows per process: threads and determinism."""
+    """Set what torch only knows per process: threads, and determinism, which the CPU has anyway."""
     # cuBLAS reads this once, before its first call.
     if cfg.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
+    from fairsweep import build
+
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(cfg.trainer.deterministic)
-    torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
+    if build.device(cfg).type == "cuda":
+        torch.use_deterministic_algorithms(cfg.trainer.deterministic)
+        torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
 
 
 def provenance(cfg: DictConfig, lane: "Lane", single: bool) -> dict[str, Any]:

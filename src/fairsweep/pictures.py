@@ -99,19 +99,23 @@ def curves(journal: list[dict[str, float]], status: dict[str, Any], cfg: DictCon
     if status.get("test_accuracy") is not None:
         title += f": test accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
-    for axes, figure_name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        panel(axes, journal, figure_name, status.get("best_epoch"))
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
+        panel(axes, journal, what, status.get("best_epoch"))
+    scale_loss(loss)
+    scale_accuracy(accuracy)
+    handles, labels = loss.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
 def panel(axes: Axes, journal: list[dict[str, float]], what: str, best: int | None) -> None:
-    """One panel of the curves: `what` is loss or accuracy, `best` the epoch to mark."""
+    """The curves of `what`, loss or accuracy, with the `best` epoch marked."""
     axes.set_title(what)
     axes.set_xlabel("epoch")
     axes.grid(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.plot(*series(journal, f"train_{what}"), color=TRAIN_LIGHT, lw=1, label="training, as it went")
-    lowest = 1.0
     for key, label, color, width in (
         (f"epoch_train_{what}", "training, mean of the epoch", TRAIN, 1.6),
         (f"epoch_test_{what}", "test", TEST, 1.6),
@@ -122,29 +126,29 @@ def panel(axes: Axes, journal: list[dict[str, float]], what: str, best: int | No
             continue
         marker = "o" if len(epochs) <= 25 else ""
         axes.plot(epochs, values, color=color, lw=width, marker=marker, ms=2 + width, label=label)
-        lowest = min(lowest, *values)
         if key == f"val_{what}" and best in epochs:
-            axes.plot(
-                best,
-                values[epochs.index(best)],
-                "o",
-                ms=12,
-                mfc="none",
-                mec=INK,
-                ls="",
-                label=f"best: epoch {best}",
-            )
-    if what == "loss":
+            value = values[epochs.index(best)]
+            axes.plot(best, value, "o", ms=12, mfc="none", mec=INK, label=f"best epoch: {best}")
+
+
+def scale_loss(axes: Axes) -> None:
+    """Logarithmic where the loss falls to less than a third."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() > 3 * values.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        # Where the epochs are is what one wants to see; the steep rise before them may leave the panel.
-        margin = 0.15 * (1 - lowest) + 0.002
-        axes.set_ylim(max(0.0, lowest - margin), 1 + margin / 5)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="best")
+
+
+def scale_accuracy(axes: Axes) -> None:
+    """From a little below the worst epoch to 1: the steep rise within the first may leave the panel."""
+    values = [np.min(line.get_ydata()) for line in axes.get_lines()[1:]]
+    lowest = float(min(values, default=0.0))
+    margin = 0.15 * (1 - lowest) + 0.002
+    axes.set_ylim(max(0.0, lowest - margin), 1 + margin / 5)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def series(journal: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
@@ -206,7 +210,7 @@ def predictions(results: Sequence[Prediction]) -> Figure:
     )
     captions = []
     for result in shown:
-        name = shortened(Path(result.name).name, 18)
+        name = shortened(Path(result.name).name, 15)
         captions.append(f"{name}\n{verdict(result.label, result.probability, result.true)}")
     right = [None if result.true is None else result.label == result.true for result in shown]
     images = torch.stack([result.image for result in shown])
@@ -256,16 +260,25 @@ def grid(
     side, text, head = 0.95, 0.16 * lines + 0.06, 0.45
     width, height = max(columns * (side + 0.15), 5.0) + 0.15, rows * (side + text) + head + 0.1
     figure = Figure(figsize=(width, height))
-    figure.text(0.1 / width, 1 - 0.12 / height, title, va="top", color=INK, fontsize=11)
+    # One for all images, in inches: one for each would take seconds.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.text(0.15, height - 0.12, title, va="top", color=INK, fontsize=11)
     colors = {None: INK, True: RIGHT, False: WRONG}
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(index, columns)
         left = 0.15 + column * (side + 0.15)
         bottom = height - head - (row + 1) * (side + text)
-        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        pixels = image.permute(1, 2, 0).squeeze(2) if len(image) == 1 else image.permute(1, 2, 0)
-        axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=255)
-        axes.axis("off")
+        pixels = image.permute(1, 2, 0).numpy()  # imshow wants (H, W, 3) or (H, W)
+        axes.imshow(
+            pixels if len(image) == 3 else pixels[:, :, 0],
+            extent=(left, left + side, bottom, bottom + side),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+        )
         color = colors[None if right is None else right[index]]
-        axes.set_title(caption, loc="center", fontsize=8, color=color, pad=2.5)
+        centre, top = left + side / 2, bottom + side + 0.03
+        axes.text(centre, top, caption, ha="center", va="bottom", fontsize=8, color=color)
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     return figure

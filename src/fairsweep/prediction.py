@@ -53,7 +53,9 @@ def classifier(folder: RunFolder) -> Classifier:
 @torch.inference_mode()
 def probabilities(classifier: Classifier, images: Tensor) -> Tensor:
     """Probabilities (N, classes) of images, uint8 (N, C, H, W)."""
-    batches = (batch.to(torch.float32, memory_format=torch.channels_last) for batch in images.split(BATCH))
+    batches = (
+        batch.to(torch.float32, memory_format=torch.channels_last) for batch in torch.split(images, BATCH)
+    )
     return torch.cat([classifier(batch) for batch in batches])
 
 

@@ -341,7 +341,7 @@ class Lane:
         """
         try:
             self.model.load_state_dict(weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ConfigError(
                 f"trainer.weights={source}: not this model's weights ({' '.join(str(error).split())})"
             ) from error
@@ -353,13 +353,15 @@ class Lane:
         try:
             with torch.inference_mode():
                 logits = self.model(self.normalise(images.float()))
-                self.loss(logits, labels)
+                fits = logits.shape == (len(labels), len(self.data.classes))
+                if fits:
+                    self.loss(logits, labels)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"model ({cfg.model._target_}) and loss ({cfg.loss._target_}) do not fit images of shape "
                 f"{self.data.shape}: {error}"
             ) from error
-        if logits.shape != (len(labels), len(self.data.classes)):
+        if not fits:
             raise ConfigError(
                 f"model ({cfg.model._target_}): gives {tuple(logits.shape)} for {len(labels)} images, "
                 f"must give one logit for each of {len(self.data.classes)} classes"

@@ -106,8 +106,8 @@ def main() -> None:
             if recipe in args.only:
                 print(f"python src/train.py {' '.join(words)}", file=sys.stderr, flush=True)
                 train(*words)
-            if recipe in args.only or recipe != "bn_convnet" or (folder / "jpegs").exists():
-                runs += [run] if (run := finished(words)) is not None else []
+            if (status := finished(words)) is not None:
+                runs.append(status)
         if runs:
             rows.append(row(recipe, len(seeds), runs))
             all_runs += runs

@@ -1,0 +1,297 @@
+"""Pictures from anywhere, brought to the form of the training images and classified; bad input refused."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from rich.console import Console
+
+from fairsweep import experiment, inputs, prediction
+from fairsweep.config import ROOT, ConfigError
+from fairsweep.data import Split
+from fairsweep.progress import Progress
+from fairsweep.record import RunFolder
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+SETTINGS = ("tracking=none", "model=cnn", "model.widths=[16,32]", "trainer.epochs=6", "record.pictures=none")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A small network that knows the digits."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"record.dir={tmp_path_factory.mktemp('outputs')}", *SETTINGS])
+    (outcome,) = experiment.run([cfg], Progress(Console(quiet=True)))
+    return outcome.folder
+
+
+@pytest.fixture(scope="module")
+def known(trained: RunFolder) -> Split:
+    """Test images that this network is sure of, and right about."""
+    split = prediction.test_split(trained)
+    best, labels = prediction.probabilities(prediction.classifier(trained), split.images).max(1)
+    return split.pick(((best > 0.99) & (labels == split.labels)).nonzero()[::4, 0])
+
+
+def canvas(digit: Pixels, ink: int, paper: int, size: tuple[int, int] = (600, 420)) -> Pixels:
+    """A digit (28, 28), eight times as large, off the centre of a sheet, with some noise."""
+    large = np.asarray(Image.fromarray(digit).resize((224, 224), Image.Resampling.BICUBIC)) / 255
+    sheet = np.zeros(size)
+    sheet[340:564, 20:244] = large
+    noise = np.random.default_rng(0).normal(0, 4, size)
+    return (paper + (ink - paper) * sheet + noise).clip(0, 255).astype(np.uint8)
+
+
+def in_colour(digit: Pixels) -> Image.Image:
+    """Dark blue on yellowish paper."""
+    grey = canvas(digit, 255, 0)[..., None] / 255
+    return Image.fromarray(
+        (np.array([240, 235, 190]) * (1 - grey) + np.array([20, 30, 120]) * grey).astype(np.uint8)
+    )
+
+
+def on_nothing(digit: Pixels, ink: int) -> Image.Image:
+    """Ink of one colour, the digit in the transparency alone."""
+    alpha = canvas(digit, 255, 0)
+    return Image.fromarray(np.stack([np.full_like(alpha, ink)] * 3 + [alpha], axis=2))
+
+
+def turned(digit: Pixels) -> tuple[Image.Image, Image.Exif]:
+    """A photograph whose EXIF data say that it must be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return Image.fromarray(canvas(digit, 40, 220)).transpose(Image.Transpose.ROTATE_90), exif
+
+
+WAYS: dict[str, Callable[[Pixels, Path], Any]] = {
+    "as it is": lambda digit, path: Image.fromarray(digit).save(path.with_suffix(".png")),
+    "light on dark": lambda digit, path: Image.fromarray(canvas(digit, 230, 30)).save(
+        path.with_suffix(".png")
+    ),
+    "dark on light": lambda digit, path: Image.fromarray(canvas(digit, 30, 230)).save(
+        path.with_suffix(".bmp")
+    ),
+    "pencil on grey": lambda digit, path: Image.fromarray(canvas(digit, 40, 115)).save(
+        path.with_suffix(".png")
+    ),
+    "in colour": lambda digit, path: in_colour(digit).save(path.with_suffix(".jpg")),
+    "black on nothing": lambda digit, path: on_nothing(digit, 0).save(path.with_suffix(".png")),
+    "white on nothing": lambda digit, path: on_nothing(digit, 255).save(path.with_suffix(".png")),
+    "16 bits": lambda digit, path: Image.fromarray(canvas(digit, 30, 230).astype(np.uint16) * 257).save(
+        path.with_suffix(".png")
+    ),
+    "turned": lambda digit, path: turned(digit)[0].save(path.with_suffix(".jpg"), exif=turned(digit)[1]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_digit_drawn_in_any_way_is_classified_as_its_original(
+    way: str, trained: RunFolder, known: Split, tmp_path: Path
+) -> None:
+    digits = known.images[:20, 0].numpy()
+    for index, digit in enumerate(digits):
+        WAYS[way](digit, tmp_path / f"{index:02}")
+    results = prediction.classify(trained, inputs.find_input(str(tmp_path)))
+    assert [int(result.label) for result in results] == known.labels[:20].tolist()
+
+
+def facts(channels: int = 1, **values: Any) -> dict[str, Any]:
+    return {"shape": [channels, 8, 8], "background": "dark", "extent": 1.0} | values
+
+
+def read(array: Pixels, folder: Path, facts: dict[str, Any]) -> Pixels:
+    Image.fromarray(array).save(folder / "picture.png")
+    return prediction.read(folder / "picture.png", facts)
+
+
+def test_content_that_fills_the_training_frames_is_not_cropped_but_gets_their_background(
+    tmp_path: Path,
+) -> None:
+    coat = np.full((8, 8), 255, np.uint8)
+    coat[2:7, 1:4] = 90
+    assert (read(coat, tmp_path, facts()) == 255 - coat).all()
+    assert (read(coat, tmp_path, facts(background="light")) == coat).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs_are_only_resized(channels: int, tmp_path: Path) -> None:
+    photo = np.full((16, 24, 3), 250, np.uint8)
+    photo[:, 12:] = 10
+    pixels = read(photo, tmp_path, facts(channels, background="mixed"))
+    assert pixels.shape == (channels, 8, 8)
+    assert (pixels[:, :, :3] > 240).all()
+    assert (pixels[:, :, 5:] < 20).all()
+
+
+def test_an_empty_page_is_seen_as_background(tmp_path: Path) -> None:
+    page = np.full((100, 60), 230, np.uint8)
+    assert (read(page, tmp_path, facts(extent=0.7)) == 0).all()
+    assert (read(page, tmp_path, facts(extent=0.7, background="light")) == 255).all()
+
+
+def test_test_images_are_taken_by_number_with_their_true_labels(trained: RunFolder) -> None:
+    split = prediction.test_split(trained)
+    results = prediction.classify(trained, inputs.find_input("test:3-7"))
+    assert [result.name for result in results] == [f"test:{number}" for number in range(3, 8)]
+    assert [int(str(result.true)) for result in results] == split.labels[3:8].tolist()
+    assert torch.equal(torch.stack([result.image for result in results]), split.images[3:8])
+
+
+def test_accuracy_is_the_one_that_the_run_reports(trained: RunFolder) -> None:
+    everything = range(len(prediction.test_split(trained)))
+    right = [result.label == result.true for result in prediction.classify(trained, everything)]
+    assert sum(right) / len(right) == pytest.approx(trained.status()["test_accuracy"], abs=1.5 / len(right))
+
+
+def test_test_images_that_have_changed_are_refused(
+    trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "facts", lambda folder: {"fingerprint": "another"})
+    with pytest.raises(ConfigError, match=r"data \(digits\) have changed"):
+        prediction.test_split(trained)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("missing.png", "nothing there; must be an image file"),
+        ("folder/*.jpg", "nothing there"),
+        ("empty", "no images in this folder"),
+        ("folder/notes.txt", "no image that can be read"),
+        ("folder", "broken.png is no image that can be read"),
+        ("", "must be an image file, a folder of images, a glob, test:N"),
+        ("test:", "must be test:N or test:N-M"),
+        ("test:7-3", "must be test:N or test:N-M"),
+        ("test:x", "must be test:N or test:N-M"),
+    ],
+)
+def test_input_that_is_no_image_is_refused(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("empty", "folder"):
+        (tmp_path / name).mkdir()
+    for name in ("notes.txt", "broken.png"):
+        (tmp_path / "folder" / name).write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message) as error:
+        inputs.find_input(text)
+    assert str(error.value).startswith(f"input={text}: ")
+
+
+def test_a_folder_a_glob_and_a_file_name_their_images(tmp_path: Path) -> None:
+    for name in ("b.png", "a.PNG", ".hidden.png"):
+        Image.new("L", (3, 3)).save(tmp_path / name, format="PNG")
+    (tmp_path / "notes.txt").touch()
+    images = [tmp_path / "a.PNG", tmp_path / "b.png"]
+    assert inputs.find_input(str(tmp_path)) == images
+    assert inputs.find_input(f"{tmp_path}/*.[pP][nN][gG]") == images
+    assert inputs.find_input(str(tmp_path / "b.png")) == images[1:]
+
+
+def test_a_truncated_image_is_refused_by_name(trained: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"cut\.png cannot be read"):
+        prediction.classify(trained, inputs.find_input(str(path)))
+
+
+def test_a_number_beyond_the_test_images_is_refused(trained: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"input=test:359: must be at most test:358"):
+        prediction.classify(trained, range(350, 360))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [("../x", "must be latest, best"), ("beef" * 4, "no runs of that name"), ("f" * 32, "null")],
+)
+def test_an_unknown_run_is_refused(which: str, message: str, trained: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=f"run={which}: .*{message}"):
+        inputs.find_run(which, None, str(trained.path.parents[1]))
+
+
+def test_no_finished_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run=latest: no finished run in .*; train one first"):
+        inputs.find_run("latest", None, str(tmp_path))
+
+
+def test_a_run_is_found_by_the_beginning_of_its_signature(trained: RunFolder) -> None:
+    directory = str(trained.path.parents[1])
+    for which in (trained.signature, trained.signature[:3], "best", "latest"):
+        assert inputs.find_run(which, None, directory).path == trained.path
+
+
+def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = ["tracking=none", "model=mlp", "trainer=smoke", "record.keep=none", "record.pictures=none"]
+        cfg = compose("train", [f"record.dir={tmp_path}", *settings])
+    experiment.run([cfg], Progress(Console(quiet=True)))
+    with pytest.raises(ConfigError, match=r"run=latest: .* has no weights; .*record\.keep=weights"):
+        inputs.find_run("latest", None, str(tmp_path))
+
+
+def test_mlflow_runs_are_looked_up_where_training_puts_them() -> None:
+    predict, tracking = (
+        OmegaConf.load(ROOT / "conf" / name) for name in ("predict.yaml", "tracking/mlflow.yaml")
+    )
+    uris = [OmegaConf.to_container(cfg)["tracking"]["uri"] for cfg in (predict,)]  # type: ignore[index, call-overload]
+    assert uris == [OmegaConf.to_container(tracking)["uri"]]  # type: ignore[index, call-overload]
+
+
+def command(words: Sequence[str], *options: str) -> "subprocess.CompletedProcess[str]":
+    script = [sys.executable, *options, str(ROOT / "src" / "predict.py"), *words]
+    return subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_tells_labels_and_writes_a_picture(
+    trained: RunFolder, known: Split, tmp_path: Path
+) -> None:
+    for index, digit in enumerate(known.images[:3, 0].numpy()):
+        Image.fromarray(canvas(digit, 30, 230)).save(tmp_path / f"{index}.png")
+    output = tmp_path / "new" / "picture.png"
+    done = command([f"record.dir={trained.path.parents[1]}", f"input={tmp_path}/*.png", f"output={output}"])
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
+    assert [int(line[1]) for line in lines] == known.labels[:3].tolist()
+    assert all(50 < float(line[2].rstrip("%")) <= 100 for line in lines)
+    assert str(output) in done.stdout
+    assert np.asarray(Image.open(output).convert("L")).std() > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "input=: must be an image file"),
+        (["input=no.png"], "input=no.png: nothing there"),
+        (["input=test:1", "run=12e5"], "run=12e5: no runs of that name"),
+        (["input=test:1", "output=picture.jpg"], "output=picture.jpg: must be"),
+        (["input=test:1", "inptu=3"], "inptu"),
+    ],
+)
+def test_a_mistake_is_one_line_without_torch(words: list[str], message: str, trained: RunFolder) -> None:
+    done = command([f"record.dir={trained.path.parents[1]}", *words], "-X", "importtime")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "| torch\n" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_weights_that_do_not_fit_the_model_any_more_are_said(
+    trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "weights", lambda folder: {"0.weight": torch.zeros(1)})
+    with pytest.raises(ConfigError, match="weights do not fit its model any more"):
+        prediction.classifier(trained)

@@ -1,0 +1,73 @@
+"""`src/show.py`: class counts, the model's layers, a picture of samples; and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairsweep.config import ROOT
+
+
+def show(*words: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    script = [sys.executable, *options, str(ROOT / "src" / "show.py"), *words]
+    return subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, count in (("cats", 12), ("dogs", 6)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(count):
+            noise = random.integers(0, 255, (20, 20, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "images" / name / f"{number}.png")
+    data = [
+        "data=image_folder",
+        f"data.root={tmp_path}/images",
+        "data.channels=3",
+        "data.size=16",
+        "data.test_size=3",
+        "data.val_size=3",
+    ]
+    done = show(f"record.dir={tmp_path}/outputs", *data, "model=cnn", "model.widths=[4,8]", "model.hidden=[]")
+    assert done.returncode == 0, done.stderr
+    rows = [line.replace("│", " ").split() for line in done.stdout.splitlines()]
+    for row in (["cats", "8", "2", "2"], ["dogs", "4", "1", "1"], ["all", "12", "3", "3"]):
+        assert row in rows
+    # Two convolutions and a linear layer on 8 channels of 4 x 4.
+    parameters = (3 * 9 + 1) * 4 + (4 * 9 + 1) * 8 + (8 * 4 * 4 + 1) * 2
+    assert f"Total params: {parameters}" in done.stdout
+    assert "[1, 8, 4, 4]" in done.stdout
+    picture = tmp_path / "outputs" / "samples_image_folder.png"
+    assert str(picture) in done.stdout
+    assert np.asarray(Image.open(picture).convert("L")).std() > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=digit"], "data=digit: no such choice; did you mean 'digits'?"),
+        (["data=image_folder"], "data.root"),
+        (["data.val_size=-1"], "data.val_size=-1: must be"),
+        (["model.widths=[0]"], "model.widths=[0]: must be"),
+        (["model._target_=os.system"], "model._target_="),
+        (["output=samples"], "output=samples: must be the name of a file that ends in .png"),
+    ],
+)
+def test_a_mistake_is_one_line_without_torch(words: list[str], message: str, tmp_path: Path) -> None:
+    done = show(f"record.dir={tmp_path}", *words, options=("-X", "importtime"))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "| torch\n" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_too_deep_for_the_images_is_one_line(tmp_path: Path) -> None:
+    done = show(f"record.dir={tmp_path}", "model=cnn", "model.widths=[4,4,4,4,4,4]")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model")
+    assert done.stderr.count("\n") == 1
