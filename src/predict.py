@@ -9,8 +9,8 @@ from fairsweep.cli import entry_point
 @entry_point("predict")
 def main(cfg: DictConfig) -> None:
     """Find what is asked for, classify it, tell label and probability, write a picture."""
-    wanted = inputs.find_input(inputs.typed(cfg, "input"))
-    folder = inputs.find_run(inputs.typed(cfg, "run"), cfg.tracking.uri, cfg.record.dir)
+    wanted = inputs.find_input(str(cfg.input))
+    folder = inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir)
     output = inputs.picture_file(cfg.output)
     inputs.check(cfg)
 

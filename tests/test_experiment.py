@@ -217,9 +217,7 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     assert_same_run(folder, undisturbed)
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_bits(
-    tmp_path: Path, undisturbed: RunFolder
-) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, undisturbed: RunFolder) -> None:
     chance = random.Random(0)
     lines = len(undisturbed.journal())
     for kill in range(4):

@@ -71,9 +71,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(
-    compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> Trainer:
+def train(compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     shutil.copy(empty_store, tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking.last_failure.clear()
@@ -233,9 +231,10 @@ def test_the_mlflow_model_gives_the_probabilities_of_predict(train: Trainer) -> 
     example = model.input_example
     assert example is not None
     assert np.asarray(example).shape == (2, 1, 28, 28)
-    requirements = Path(model.metadata.get_model_info().model_uri and mlflow.artifacts.download_artifacts(
-        f"runs:/{run_id}/model/requirements.txt"
-    )).read_text()
+    requirements = Path(
+        model.metadata.get_model_info().model_uri
+        and mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model/requirements.txt")
+    ).read_text()
     assert f"torch=={torch.__version__.split('+')[0]}" in requirements
 
 

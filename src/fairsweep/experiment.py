@@ -208,13 +208,23 @@ class Job:
             if status["status"] != "failed":
                 self.checkpoint()
             self.folder.set_status(**status)
-        if status["status"] == "finished" and wants_pictures(self.cfg, self.folder):
+        try:
+            self.illustrate(status["status"])
+        except (OSError, ConfigError) as error:  # the record is complete; these can be made of it later
+            self.folder.log(f"pictures: {error}")
+            self.progress.note(f"pictures: {error}")
+        tracking.sync(self.folder, self.cfg, self.progress.note)
+
+    def illustrate(self, status: str) -> None:
+        """Pictures and event files, where they are wanted."""
+        choice = self.cfg.record.pictures
+        wanted = choice == "all" or (choice == "auto" and bool(self.folder.status()["single"]))
+        if status == "finished" and wanted:
             from fairsweep import pictures
 
             pictures.draw(self.folder)
         if self.cfg.tracking.tensorboard:
             tensorboard.write(self.folder)
-        tracking.sync(self.folder, self.cfg, self.progress.note)
 
     def ending_status(self) -> dict[str, Any]:
         ending, lane = self.lane.ending, self.lane
@@ -232,11 +242,6 @@ class Job:
             "best_epoch": lane.best["epoch"] if lane.best else None,
             **{key: figures.get(key) for key in ("objective", "test_loss", "test_accuracy")},
         }
-
-
-def wants_pictures(cfg: DictConfig, folder: RunFolder) -> bool:
-    choice = cfg.record.pictures
-    return choice == "all" or (choice == "auto" and bool(folder.status()["single"]))
 
 
 def with_weights_file(cfg: DictConfig) -> DictConfig:

@@ -5,8 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
 from fairsweep import record, tracking
@@ -28,18 +27,6 @@ def check(cfg: DictConfig) -> None:
         rule = RULES.get(key)
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
-
-
-def typed(cfg: DictConfig, key: str) -> str:
-    """The text that the user typed for a key: Hydra takes a signature like 12e5 for a number."""
-    if OmegaConf.is_missing(cfg, key):
-        return ""
-    value = cfg[key]
-    if not isinstance(value, str) and HydraConfig.initialized():
-        for override in reversed(HydraConfig.get().overrides.task):
-            if override.startswith(f"{key}="):
-                return str(override.partition("=")[2])
-    return str(value)
 
 
 def find_run(which: str, uri: str | None, directory: str) -> RunFolder:

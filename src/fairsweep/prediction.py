@@ -179,7 +179,7 @@ def place(ink: NDArray[np.float32], facts: Mapping[str, Any]) -> Pixels:
     )
     small = np.asarray(Image.fromarray(ink).resize((w, h), Image.Resampling.BICUBIC)).clip(0)
     small = small * (255 / max(small.max(), 1e-6))
-    centre = facts.get("centre", {"of": "mass", "at": [0.5, 0.5]})
+    centre = facts["centre"]
     y, x = h / 2, w / 2
     if centre["of"] == "mass":
         y = float(small.sum(1) @ (np.arange(h) + 0.5) / small.sum())

@@ -215,7 +215,7 @@ class Lane:
         if len(self.data.val.labels):
             figures["val_loss"], figures["val_accuracy"] = self.evaluate(self.data.val)
             self._select(figures)
-        if self.trainer.test_each_epoch:
+        if self.trainer.test_each_epoch and len(self.data.test.labels):
             figures["epoch_test_loss"], figures["epoch_test_accuracy"] = self.evaluate(self.data.test)
         patience = self.trainer.patience
         if self.ending is not None:
@@ -247,11 +247,12 @@ class Lane:
 
     def _test(self) -> Line:
         """Test figures of the weights that `trainer.test_weights` names, and their objective."""
-        last = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.tested_weights())
-        loss, accuracy = self.evaluate(self.data.test)
-        self.model.load_state_dict(last)
-        line = self._line(test_loss=loss, test_accuracy=accuracy)
+        line = self._line()
+        if len(self.data.test.labels):
+            last = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.model.load_state_dict(self.tested_weights())
+            line["test_loss"], line["test_accuracy"] = self.evaluate(self.data.test)
+            self.model.load_state_dict(last)
         if self.best is not None and self.objective is not None:
             tested_best = self.trainer.test_weights == "best"
             line["objective"] = self.best["objective"] if tested_best else self.objective
