@@ -8,6 +8,7 @@ import re
 import resource
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -20,7 +21,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment, models
+from fairsweep import config, experiment, models, record
 from fairsweep.config import ROOT
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
@@ -435,3 +436,28 @@ def test_a_disk_that_takes_no_byte(tmp_path: Path) -> None:
     answer = shell(f"record.dir={tmp_path}/outputs", "tracking=none", *QUICK, preexec=no_byte)
     assert_one_line(answer, f"record.dir={tmp_path}/outputs", "File too large")
     assert not list((tmp_path / "outputs").glob("runs/*"))
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    words = f"record.dir={tmp_path} data=digits"
+    command = f"{sys.executable} src/show.py {words} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_ctrl_c_before_training_is_one_word(compose: Compose, tmp_path: Path) -> None:
+    cfg = compose()
+    with record.folder_of(cfg.record.dir, config.signature(cfg)).lock():
+        process = subprocess.Popen(
+            [sys.executable, "-u", "src/train.py", f"record.dir={tmp_path}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert "waiting for it" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")

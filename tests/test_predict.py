@@ -273,7 +273,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     [
         ([], "input=: must be an image file"),
         (["input=no.png"], "input=no.png: nothing there"),
-        (["input=test:1", "run=12e5"], "run=12e5: no runs of that name"),
+        (["input=test:1", "run=bcd"], "run=bcd: no runs of that name"),
         (["input=test:1", "output=picture.jpg"], "output=picture.jpg: must be"),
         (["input=test:1", "inptu=3"], "inptu"),
     ],

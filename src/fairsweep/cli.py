@@ -49,7 +49,8 @@ def misfits(words: list[str]) -> Iterator[str]:
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
-    Exit status: 2 for a mistake in the configuration, else what the task says by `sys.exit`.
+    Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
+    Ctrl-C, else what the task says by `sys.exit`.
     HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
@@ -57,7 +58,11 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
         def job(cfg: DictConfig) -> Any:
             try:
                 return task(cfg)
-            except ConfigError as error:
+            except BrokenPipeError:
+                # Whoever read the output has gone, as `head` does. Python must not try to flush it.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(141)
+            except (ConfigError, OSError) as error:
                 fail(error)
 
         def main() -> None:
@@ -67,6 +72,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (HydraException, OmegaConfBaseException) as error:
                 fail(error)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(130)
             except ValueError as error:  # of Hydra's
                 if not is_wrong_choice(error):
                     raise
