@@ -58,6 +58,7 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
+    """A group's values, resolved: reading them one by one from a DictConfig is slow."""
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

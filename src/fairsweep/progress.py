@@ -51,7 +51,7 @@ class Progress:
 
     def show(self, lane: "Lane", lines: "list[Line]") -> None:
         """Move a lane's bar, and print a line for each epoch that ended."""
-        epochs = int(lane.trainer.epochs)
+        epochs: int = lane.trainer.epochs
         if lane not in self.tasks:
             self.tasks[lane] = self.bar.add_task("", total=lane.steps_per_epoch, figures="")
         for line in lines:

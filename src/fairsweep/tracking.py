@@ -179,7 +179,9 @@ def experiment_id(client: "MlflowClient", cfg: DictConfig, outputs: Path) -> str
         is_server = cfg.tracking.uri.startswith(("http:", "https:", "databricks"))
         artifacts = None if is_server else (outputs / "artifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            # Without this tag the UI shows the experiment as one of conversations.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifacts, tags))
         except MlflowException:  # another process was first
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -246,7 +248,7 @@ def end(
     status: dict[str, Any],
 ) -> None:
     """The artifacts and the status of a run that has ended, for good or for now."""
-    client.set_tag(run_id, "reason", status["reason"])
+    client.set_tag(run_id, "reason", status["reason"] or "all epochs done")
     if status["status"] in (*FINAL, "failed"):
         names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
         weights = folder.tested_weights_file()

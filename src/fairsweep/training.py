@@ -8,6 +8,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,21 +49,21 @@ class Lane:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.trainer = cfg.trainer
+        self.trainer = SimpleNamespace(**build.plain(cfg.trainer))
         self.seed = int(cfg.seed)
         self.objective_key = str(cfg.objective)
         self.device = build.device(cfg)
         self.precision = build.precision(cfg, self.device)
         self.data = build.data(cfg, self.device)
         images = len(self.data.train.labels)
-        batch_size = int(self.trainer.batch_size)
+        batch_size: int = self.trainer.batch_size
         if batch_size > images:
             raise ConfigError(
                 f"trainer.batch_size={batch_size}: must be at most the number of training images, {images}"
             )
         # Batch normalisation knows no statistics of a single image: a last batch of one is left out.
         self.steps_per_epoch = images // batch_size + (images % batch_size > 1)
-        self.total_steps = int(self.trainer.epochs) * self.steps_per_epoch
+        self.total_steps = self.trainer.epochs * self.steps_per_epoch
 
         self.random_state = seeded_random_state(self.device, self.seed)
         with self.own_random_state():
@@ -71,7 +72,7 @@ class Lane:
         self.loss = build.loss(cfg)
         self.optimizer = build.optimizer(cfg, self.model)
         self.scheduler = build.scheduler(cfg, self.optimizer, self.steps_per_epoch)
-        self.augmentation = cfg.data.augment if any(cfg.data.augment.values()) else None
+        self.augmentation = self.data.augment if any(self.data.augment) else None
         self.augment_generator = torch.Generator(self.device).manual_seed(mixed(self.seed, 0))
         mean, std = (
             torch.tensor(figure, device=self.device).view(1, -1, 1, 1)
@@ -147,7 +148,7 @@ class Lane:
         if self.batches_of_epoch != epoch:
             generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
             order = torch.randperm(len(self.data.train.labels), generator=generator)
-            self.batches = torch.split(order.to(self.device), int(self.trainer.batch_size))
+            self.batches = torch.split(order.to(self.device), self.trainer.batch_size)
             self.batches_of_epoch = epoch
         for index in self.batches[position : position + steps]:
             if stop():
@@ -156,7 +157,7 @@ class Lane:
 
     def steps_to_line(self) -> int:
         """Steps until the next line of the journal is due: every `log_every`, and at an epoch's end."""
-        every = int(self.trainer.log_every)
+        every: int = self.trainer.log_every
         return min(every - self.step % every, self.steps_per_epoch - self.step % self.steps_per_epoch)
 
     # What is told after some steps
