@@ -9,10 +9,10 @@ from fairsweep.cli import entry_point
 @entry_point("predict")
 def main(cfg: DictConfig) -> None:
     """Find what is asked for, classify it, tell label and probability, write a picture."""
+    inputs.check(cfg)
     wanted = inputs.find_input(str(cfg.input))
     folder = inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir)
     output = inputs.picture_file(cfg.output)
-    inputs.check(cfg)
 
     from fairsweep import pictures, prediction
 

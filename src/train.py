@@ -7,7 +7,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import config, experiment, tracking
+from fairsweep import experiment, tracking
 from fairsweep.cli import entry_point
 from fairsweep.progress import Progress, summary
 
@@ -17,8 +17,7 @@ EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrup
 
 @entry_point("train")
 def main(cfg: DictConfig) -> float | None:
-    """Check, train, tell. Returns the objective, for whoever sweeps over it."""
-    config.check(cfg)
+    """Train and tell. Returns the objective, for whoever sweeps over it."""
     single = HydraConfig.get().mode == RunMode.RUN
     progress = Progress(Console())
     (outcome,) = experiment.run([cfg], progress, single)

@@ -121,10 +121,12 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "dropout": 0.25,
         },
         "two_conv": {**CNN_PLAIN, "name": "two_conv", "widths": [24, 48], "padding": 0, "hidden": [200]},
+        "other": {**MLP_PLAIN, "name": "other"},
     },
     "loss": {
         "cross_entropy": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0},
         "mse_one_hot": {"_target_": "fairsweep.losses.MSEOneHot"},
+        "other": {"_target_": "torch.nn.MultiMarginLoss"},
     },
     "optimizer": {
         "sgd": {
@@ -190,6 +192,11 @@ GIVEN = {
     "data=mnist": ["data.root=set here"],
     "data=fashion_mnist": ["data.root=set here"],
     "data=kmnist": ["data.root=set here"],
+    "model=other": [
+        "model._target_=fairsweep.models.MLP",
+        *(f"+model.{key}={value}" for key, value in MLP_PLAIN.items() if key not in ("_target_", "name")),
+    ],
+    "loss=other": ["loss._target_=torch.nn.MultiMarginLoss"],
     "optimizer=other": ["optimizer._target_=torch.optim.RAdam", "optimizer.lr=2e-3"],
     "tracking=mlflow": ["tracking.uri=set here"],
 }
@@ -234,8 +241,7 @@ def test_the_defaults(compose: Compose) -> None:
 
 def test_smoke_is_small(compose: Compose) -> None:
     cfg = compose("trainer=smoke")
-    assert cfg.data.limit == 128
-    assert len(build.data(cfg).train) == 128
+    assert len(build.data(cfg).train) == cfg.data.limit == 512
 
 
 def test_outputs_lie_in_the_project_by_default_and_the_environment_may_name_a_server(
@@ -374,6 +380,7 @@ OUTLINES = {
     ],
     "mlp": ["linear 784-256", "ReLU", "linear 256-128", "ReLU", "linear 128-10"],
 }
+OUTLINES["other"] = OUTLINES["mlp"]
 # Worked out by hand from the layers; a convolution before a batch norm has no bias, the norm has one.
 PARAMETERS = {
     "lenet_no_relu": 416 + 12_832 + 51_264 + 36_928 + 650,
@@ -383,6 +390,7 @@ PARAMETERS = {
     "two_conv": 240 + 10_416 + 240_200 + 2_010,
     "cnn": 320 + 18_496 + 401_536 + 1_290,
     "mlp": 200_960 + 32_896 + 1_290,
+    "other": 200_960 + 32_896 + 1_290,
 }
 
 
@@ -392,7 +400,8 @@ def channels(choice: str) -> int:
 
 @pytest.mark.parametrize("choice", GROUPS["model"])
 def test_each_model_has_its_layers_and_parameters(choice: str, compose: Compose) -> None:
-    model = build.model(compose(f"model={choice}"), (channels(choice), 28, 28), 10)
+    cfg = compose(f"model={choice}", *GIVEN.get(f"model={choice}", []))
+    model = build.model(cfg, (channels(choice), 28, 28), 10)
     assert isinstance(model, MLP if "MLP" in GROUPS["model"][choice]["_target_"] else CNN)
     assert outline(model) == OUTLINES[choice]
     assert sum(weight.numel() for weight in model.parameters()) == PARAMETERS[choice]

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fairsweep import experiment
-from fairsweep.config import ROOT
+from fairsweep.config import ROOT, ConfigError
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder, read_checkpoint
@@ -141,7 +142,7 @@ def test_the_same_run_again_is_taken_over_and_not_trained(
 ) -> None:
     first = train()
     before = (first.folder.path / "journal.jsonl").read_bytes()
-    monkeypatch.setattr(experiment, "open_job", None)
+    monkeypatch.setattr(experiment.Job, "__init__", None)
     again = train("trainer.log_every=7", "trainer.device=cpu")
     assert again.reused
     assert again.status == first.status
@@ -401,6 +402,58 @@ def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path
     by_file = train("seed=1", f"trainer.weights={copied}")
     assert by_file.folder.signature == by_name.folder.signature, "the content counts, not the path"
     assert by_file.reused
+
+
+def test_equal_configurations_are_trained_once(compose: Compose) -> None:
+    cfg = compose(*QUICK, "record.pictures=none")
+    first, second = experiment.run([cfg, cfg.copy()], Progress(Console(file=StringIO())), single=False)
+    assert first.folder.path == second.folder.path
+    assert first.status["status"] == "finished"
+
+
+def test_a_refused_configuration_leaves_its_neighbours_unbegun(compose: Compose, tmp_path: Path) -> None:
+    configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500")]
+    with pytest.raises(ConfigError, match="batch_size=500"):
+        experiment.run(configs, Progress(Console(file=StringIO())), single=False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment.default_threads.cache_clear()
+    try:
+        torch.set_num_threads(2)
+        assert train("trainer.threads=1").status["threads"] == 1
+        assert train("seed=1", "trainer.threads=null").status["threads"] == 2
+    finally:
+        torch.set_num_threads(1)
+        experiment.default_threads.cache_clear()
+
+
+def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer) -> None:
+    folder = train("trainer.stop_epoch=1").folder
+    last, previous = folder.path / "last.pt", folder.path / "previous.pt"
+    last.rename(previous)
+    damage(Path(shutil.copy(previous, last)))
+    state, complaints = folder.load_checkpoint()
+    assert state is not None
+    assert len(complaints) == 1
+    folder.keep_previous()  # what the next write begins with
+    assert folder.load_checkpoint()[0] is not None
+
+
+def test_a_journal_is_json_also_where_a_loss_is_not_finite(train: Trainer) -> None:
+    folder = train("optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=1").folder
+    text = (folder.path / "journal.jsonl").read_text()
+    assert '"train_loss": null' in text
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def test_pictures_can_be_had_later(train: Trainer) -> None:
+    folder = train().folder
+    assert not folder.pictures.exists()
+    assert train("record.pictures=all").reused
+    assert {path.name for path in folder.pictures.iterdir()} == {"curves.png", "confusion.png", "worst.png"}
 
 
 def limit_file_size() -> None:

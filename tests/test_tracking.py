@@ -174,7 +174,7 @@ def test_every_ending_has_its_status_in_mlflow(train: Trainer, monkeypatch: pyte
 
 def test_values_that_are_not_finite_are_left_out(train: Trainer) -> None:
     outcome = train("optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=1")
-    assert any(not math.isfinite(line["train_loss"]) for line in outcome.folder.journal())
+    assert any(line["train_loss"] is None for line in outcome.folder.journal())
     run = train.run(outcome)
     values = train.client.get_metric_history(run.info.run_id, "train_loss")
     assert values
@@ -198,6 +198,42 @@ def test_an_upload_repeated_after_a_crash_doubles_nothing(train: Trainer) -> Non
     assert train.run(outcome).info.run_id == run_id
     assert history(train.client, run_id, outcome.folder) == journalled(outcome.folder)
     assert len(train.client.search_runs(["1"])) == 1
+
+
+def test_a_model_is_not_logged_twice_by_a_repeated_upload(train: Trainer) -> None:
+    outcome = train("tracking.log_model=all")
+    run_id = train.run(outcome).info.run_id
+    (outcome.folder.path / "tracking.json").unlink()
+    train("tracking.log_model=all")
+    outputs = train.client.get_run(run_id).outputs
+    assert outputs is not None
+    assert len(outputs.model_outputs) == 1
+
+
+def test_a_late_upload_tells_of_the_run_and_not_of_the_command_that_uploads(
+    train: Trainer, tmp_path: Path
+) -> None:
+    away = f"tracking.uri=http://127.0.0.1:{free_port()}"
+    late = train(away, "optimizer=sgd", "optimizer.lr=0.3", "seed=7").folder
+    train()
+    assert tracking.pending(tmp_path).joinpath(late.signature).exists(), "it waits for its own server"
+    assert len(train.client.search_runs(["1"])) == 1
+    tracking.pending(tmp_path).joinpath(late.signature).write_text(f"sqlite:///{tmp_path}/mlflow.db")
+    train()
+    run = train.client.get_run(tracking.read_state(late)[f"sqlite:///{tmp_path}/mlflow.db"]["run_id"])
+    assert run.info.run_name == "mlp sgd lr=0.3 seed=7"
+    assert run.data.tags["arm"] == "sgd"
+
+
+def test_a_killed_run_that_is_trained_again_is_closed_in_mlflow(train: Trainer) -> None:
+    paused = train("trainer.stop_epoch=1")
+    old = train.run(paused).info.run_id
+    train.client.update_run(old, status="RUNNING")
+    paused.folder.set_status(status="running", ended=None, code="another")
+    train()
+    run = train.client.get_run(old)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
+    assert run.data.tags["superseded"] == "true"
 
 
 def test_a_superseded_run_is_tagged(train: Trainer) -> None:

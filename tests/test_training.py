@@ -328,6 +328,28 @@ def test_augmentation_changes_training_images_only(compose: Compose) -> None:
     assert float(plain.losses[0]) != float(moved.losses[0])
 
 
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_new_random_states(compose: Compose) -> None:
+    cfg = compose(*QUICK, "model.dropout=0.3", "trainer.stop_epoch=1")
+    state = copy.deepcopy(trained(cfg).state_dict())
+    state["device"] = "cuda"
+    state["random_state"] = {"cpu": torch.zeros(1, dtype=torch.uint8), "cuda": torch.zeros(1)}
+    state["augment_state"] = torch.zeros(16, dtype=torch.uint8)
+    resumed = []
+    for _ in range(2):
+        lane = Lane(compose(*QUICK, "model.dropout=0.3"))
+        lane.load_state_dict(copy.deepcopy(state))
+        for _ in fit([lane]):
+            pass
+        resumed.append(lane)
+    assert resumed[0].epoch == 2
+    assert_same_bits(resumed[0].model.state_dict(), resumed[1].model.state_dict())
+
+
+def test_a_model_that_cannot_train_on_such_batches_is_refused(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"in batches of 1: Expected more than 1 value"):
+        Lane(compose(*QUICK, "model.norm=batch", "trainer.batch_size=1"))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("overrides", DELICATE)
 def test_deterministic_mode_gives_the_same_bits_on_cuda(

@@ -41,8 +41,10 @@ def number(allowed: str, holds: Callable[[float], bool] = math.isfinite) -> Rule
     return Rule(allowed, lambda value: is_number(value) and holds(value))
 
 
-def integer(least: int) -> Rule:
-    return Rule(f"a whole number, {least} or more", lambda value: is_integer(value) and value >= least)
+def integer(least: int, most: int = 2**63 - 1) -> Rule:
+    """A whole number; by default at most what torch takes as a seed."""
+    span = f"{least} or more" if most == 2**63 - 1 else f"{least} to {most}"
+    return Rule(f"a whole number, {span}", lambda value: is_integer(value) and least <= value <= most)
 
 
 def one_of(*names: str) -> Rule:
@@ -155,7 +157,7 @@ RULES: Mapping[str, Rule] = {
     "trainer.batch_size": integer(1),
     "trainer.device": DEVICE,
     "trainer.precision": one_of("fp32", "bf16", "auto"),
-    "trainer.threads": or_null(integer(1)),
+    "trainer.threads": or_null(integer(1, 1024)),
     "trainer.deterministic": BOOLEAN,
     "trainer.clip_norm": or_null(ABOVE_ZERO),
     "trainer.patience": or_null(integer(1)),
@@ -173,6 +175,9 @@ RULES: Mapping[str, Rule] = {
 
 # Their further arguments are their class's own: they are checked against it when it is built.
 OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
+
+# Our own data sets, whose keys are all known; one that a user adds may have others.
+SOURCES = ("fairsweep.data.digits", "fairsweep.data.mnist", "fairsweep.data.image_folder")
 
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
@@ -270,17 +275,18 @@ def check(cfg: DictConfig) -> None:
     """
     nested = resolved(cfg)
     values = leaves(nested)
+    open_groups = (*OPEN_GROUPS, *(() if values.get("data._target_") in SOURCES else ("data",)))
     for key, value in values.items():
         group, _, name = key.partition(".")
         rule = RULES.get(key)
         if rule is not None:
             if not rule.holds(value):
                 raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
-        elif group not in OPEN_GROUPS or not name or name.startswith("_"):
+        elif group not in open_groups or not name or name.startswith("_"):
             raise ConfigError(no_rule(key))
         elif (parent := RULES.get(key.rpartition(".")[0])) is not None:
             raise ConfigError(f"{key.rpartition('.')[0]}: must be {parent.allowed}, has the key {name}")
-    for group in OPEN_GROUPS:
+    for group in open_groups:
         arguments = [value for name, value in nested.get(group, {}).items() if name != "_target_"]
         for found in targets(arguments):
             raise ConfigError(f"{group}: has an inner _target_={json.dumps(found)}: must have none inside")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+import os
 import struct
 import tempfile
 import zlib
@@ -245,6 +246,13 @@ def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
         ConfigError: the folder does not fit the layout, or images are unreadable.
     """
     files = image_files(root)
+    count = len(files.train) + len(files.test or ())
+    needed, free = count * channels * size * size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > free:
+        raise ConfigError(
+            f"data.size={size}: {count:,} images of {channels}x{size}x{size} take {needed / 1e9:,.1f} GB; "
+            f"of the memory, {free / 1e9:,.1f} GB are free; use a smaller size"
+        )
     unreadable: list[str] = []
 
     def read(items: Sequence[tuple[Path, int]]) -> Split:

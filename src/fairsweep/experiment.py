@@ -72,106 +72,137 @@ def run(configs: Sequence[DictConfig], progress: Progress, single: bool = True) 
 
     Raises:
         ConfigError: a configuration is not good, or the outputs cannot be written; nothing is trained then.
+        KeyboardInterrupt: the user stopped, by a second Ctrl-C or after all runs had ended.
     """
+    names, wanted = [], {}
+    for cfg in configs:
+        config.check(cfg)
+        cfg = with_weights_file(cfg)
+        names.append(config.signature(cfg))
+        wanted[names[-1]] = cfg
     with ExitStack() as stack:
-        opened = [open_run(cfg, progress, single, stack) for cfg in configs]
-        jobs = {job.lane: job for job in opened if isinstance(job, Job)}
+        # In one order everywhere, so that two processes never wait for each other.
+        opened = {name: open_run(wanted[name], name, progress, single, stack) for name in sorted(wanted)}
+        jobs = [entry for name in wanted if isinstance(entry := opened[name], Job)]
+        for job in jobs:
+            job.begin()
         if jobs:
             train(jobs, progress)
-        return [
-            entry if isinstance(entry, Outcome) else Outcome(entry.folder, entry.folder.status())
-            for entry in opened
-        ]
+    outcomes = {
+        name: Outcome(entry.folder, entry.folder.status()) if isinstance(entry, Job) else entry
+        for name, entry in opened.items()
+    }
+    return [outcomes[name] for name in names]
 
 
-def open_run(cfg: DictConfig, progress: Progress, single: bool, stack: ExitStack) -> "Outcome | Job":
+def open_run(
+    cfg: DictConfig, signature: str, progress: Progress, single: bool, stack: ExitStack
+) -> "Outcome | Job":
     """The outcome of a finished run, or the job to train one. Its folder is locked as long as the stack."""
-    config.check(cfg)
-    cfg = with_weights_file(cfg)
-    folder = record.folder_of(cfg.record.dir, config.signature(cfg))
+    folder = record.folder_of(cfg.record.dir, signature)
     check_writable(folder)
     if cfg.tracking.tensorboard:
         tensorboard.check_installed()
     try:
         stack.enter_context(folder.lock().acquire(timeout=0))
     except Timeout:
-        progress.note(f"run {folder.signature} is being trained by another process; waiting for it")
+        progress.note(f"run {signature} is being trained by another process; waiting for it")
         stack.enter_context(folder.lock().acquire())
     status = folder.status()
-    stale = cfg.rerun or stale_reason(cfg, status)
+    stale = "rerun=true" if cfg.rerun else stale_reason(cfg, status)
     if status.get("status") in FINAL and not stale:
-        tracking.sync(folder, cfg, progress.note)
+        made = illustrate(folder, cfg, progress, single)
+        tracking.sync(folder, cfg, progress.note, again=made)
         return Outcome(folder, status, reused=True)
-    return open_job(cfg, folder, progress, single, stale)
+    return Job(cfg, folder, progress, single, stale)
 
 
-def open_job(
-    cfg: DictConfig, folder: RunFolder, progress: Progress, single: bool, stale: bool | str
-) -> "Job":
-    """Build the run's lane, and only when all fits, its folder; or go on from its last checkpoint."""
-    from fairsweep.training import Lane
-
-    state, complaints = (None, []) if stale else folder.load_checkpoint()
-    prepare_process(cfg, state["threads"] if state else cfg.trainer.threads)
-    lane = Lane(cfg)
-    if state is not None:
-        lane.load_state_dict(state)
-    elif cfg.trainer.weights is not None:
-        lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
-    if stale and folder.path.exists():
-        old = folder.archive()
-        tracking.supersede(RunFolder(old), cfg, progress.note)
-        if isinstance(stale, str):
-            progress.note(f"{stale}: training again; the old run is in {old}")
-    if state is not None:
-        folder.truncate_journal(state["journal_bytes"])
-        folder.set_status(status="running", ended=None, pid=os.getpid())
-        resumed = f"going on after step {lane.step} of {lane.total_steps}"
-        progress.note(f"run {folder.signature}: {resumed}")
-        folder.log(resumed)
-    else:
-        new = not folder.path.exists()
-        try:
-            folder.create(cfg, lane.data.facts(), **provenance(cfg, lane, single))
-        except OSError as error:
-            if new:
-                shutil.rmtree(folder.path, ignore_errors=True)
-            raise ConfigError(
-                f"record.dir={cfg.record.dir}: cannot write to {folder.path}: {error.strerror}"
-            ) from error
-    for complaint in complaints:
-        progress.note(complaint)
-        folder.log(complaint)
-    if cfg.trainer.stop_epoch is not None and lane.epoch >= cfg.trainer.stop_epoch:
-        lane.end("paused", f"trainer.stop_epoch={cfg.trainer.stop_epoch} reached")
-    return Job(cfg, folder, lane, progress)
-
-
-def train(jobs: dict["Lane", "Job"], progress: Progress) -> None:
+def train(jobs: Sequence["Job"], progress: Progress) -> None:
     """Train the jobs' lanes and record what they tell."""
     from fairsweep.training import fit
 
+    by_lane = {job.lane: job for job in jobs}
     try:
         with progress, stopping_on_signals() as stop:
-            for event in fit(jobs, stop):
-                jobs[event.lane].record(event)
+            for event in fit(by_lane, stop):
+                by_lane[event.lane].record(event)
+        if stop() and not any(job.folder.status()["status"] == "interrupted" for job in jobs):
+            raise KeyboardInterrupt  # it came when the last run had ended, and is meant for what follows
     except BaseException as error:
         # A second Ctrl-C, or a fault of ours: no run stays behind as `running`.
-        for job in jobs.values():
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        for job in jobs:
             if job.folder.status()["status"] == "running":
                 reason = f"{type(error).__name__} after step {job.lane.step}"
-                job.folder.set_status(status="interrupted", reason=reason, ended=time.time())
+                job.folder.set_status(status=ending, reason=reason, ended=time.time())
                 tracking.sync(job.folder, job.cfg, progress.note)
         raise
 
 
 class Job:
-    """A run in progress: its lane, its folder, and what was written of it last."""
+    """A run to train: its lane, its folder, and what was written of it last.
 
-    def __init__(self, cfg: DictConfig, folder: RunFolder, lane: "Lane", progress: Progress) -> None:
-        self.cfg, self.folder, self.lane, self.progress = cfg, folder, lane, progress
+    Raises:
+        ConfigError: data, model, device, starting weights do not fit each other. Nothing is written then.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, folder: RunFolder, progress: Progress, single: bool, stale: str
+    ) -> None:
+        from fairsweep.training import Lane
+
+        self.cfg, self.folder, self.progress = cfg, folder, progress
+        self.single, self.stale = single, stale
+        self.state, self.complaints = (None, []) if stale else folder.load_checkpoint()
+        prepare_process(cfg, self.state["threads"] if self.state else cfg.trainer.threads)
+        self.lane = Lane(cfg)
+        if self.state is None and cfg.trainer.weights is not None:
+            self.lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
         self.checkpointed = time.monotonic()
         self.best_epoch = -1  # the epoch that best.pt is of
+
+    def begin(self) -> None:
+        """Go on from the last checkpoint; or make the run's folder, after what is stale was put away.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        folder, lane, state = self.folder, self.lane, self.state
+        if self.stale and folder.path.exists():
+            tracking.supersede(folder, self.cfg, self.progress.note)
+            old = folder.archive()
+            self.progress.note(f"{self.stale}: training again; the old run is in {old}")
+        if state is not None:
+            lane.load_state_dict(state)
+            folder.truncate_journal(state["journal_bytes"])
+            folder.set_status(status="running", ended=None)
+            self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
+            if state["device"] != lane.device.type:
+                self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")
+        else:
+            self.create_folder()
+        for complaint in self.complaints:
+            self.tell(complaint)
+        if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
+            lane.end("paused", f"trainer.stop_epoch={self.cfg.trainer.stop_epoch} reached")
+
+    def create_folder(self) -> None:
+        """Begin the run's record."""
+        new = not self.folder.path.exists()
+        try:
+            facts, origin = self.lane.data.facts(), provenance(self.cfg, self.lane, self.single)
+            self.folder.create(self.cfg, facts, **origin)
+        except OSError as error:
+            if new:
+                shutil.rmtree(self.folder.path, ignore_errors=True)
+            raise ConfigError(
+                f"record.dir={self.cfg.record.dir}: cannot write to {self.folder.path}: {error.strerror}"
+            ) from error
+
+    def tell(self, text: str) -> None:
+        """To the user, and to the run's log."""
+        self.progress.note(text)
+        self.folder.log(text)
 
     def record(self, event: "Event") -> None:
         """Write down what the lane tells. A disk that refuses ends the lane as failed."""
@@ -190,9 +221,13 @@ class Job:
         except OSError as error:
             reason = f"cannot write to {self.folder.path}: {error.strerror}"
             self.lane.end("failed", reason, error)
-            self.folder.set_status(**self.ending_status())
+            try:
+                self.folder.set_status(**self.ending_status())
+            except OSError:  # then its last checkpoint and the lock that it leaves tell the next command
+                self.progress.note(reason)
 
     def checkpoint(self) -> None:
+        """Write the lane's state, and its best weights if they are new."""
         best = self.lane.best
         improved = best is not None and best["epoch"] != self.best_epoch
         self.folder.save_checkpoint(self.lane.state_dict(), best if improved else None)
@@ -208,25 +243,11 @@ class Job:
             if status["status"] != "failed":
                 self.checkpoint()
             self.folder.set_status(**status)
-        try:
-            self.illustrate(status["status"])
-        except (OSError, ConfigError) as error:  # the record is complete; these can be made of it later
-            self.folder.log(f"pictures: {error}")
-            self.progress.note(f"pictures: {error}")
+        illustrate(self.folder, self.cfg, self.progress, self.single)
         tracking.sync(self.folder, self.cfg, self.progress.note)
 
-    def illustrate(self, status: str) -> None:
-        """Pictures and event files, where they are wanted."""
-        choice = self.cfg.record.pictures
-        wanted = choice == "all" or (choice == "auto" and bool(self.folder.status()["single"]))
-        if status == "finished" and wanted:
-            from fairsweep import pictures
-
-            pictures.draw(self.folder)
-        if self.cfg.tracking.tensorboard:
-            tensorboard.write(self.folder)
-
     def ending_status(self) -> dict[str, Any]:
+        """What the status says of a run that has ended; an error goes to the run's log."""
         ending, lane = self.lane.ending, self.lane
         assert ending is not None
         if ending.error is not None:
@@ -242,6 +263,27 @@ class Job:
             "best_epoch": lane.best["epoch"] if lane.best else None,
             **{key: figures.get(key) for key in ("objective", "test_loss", "test_accuracy")},
         }
+
+
+def illustrate(folder: RunFolder, cfg: DictConfig, progress: Progress, single: bool) -> bool:
+    """Make the pictures and event files of a finished run that are wanted and not there; whether any was."""
+    wanted = cfg.record.pictures == "all" or (cfg.record.pictures == "auto" and single)
+    draw = wanted and not (folder.pictures / "curves.png").exists()
+    write_events = cfg.tracking.tensorboard and not (folder.path / "tensorboard").exists()
+    if folder.status()["status"] != "finished" or not (draw or write_events):
+        return False
+    try:
+        if draw:
+            from fairsweep import pictures
+
+            pictures.draw(folder)
+        if write_events:
+            tensorboard.write(folder)
+    except Exception as error:  # the record is complete, and these can be made of it later
+        folder.log("".join(traceback.format_exception(error)))
+        progress.note(f"no pictures: {error}")
+        return False
+    return True
 
 
 def with_weights_file(cfg: DictConfig) -> DictConfig:
@@ -261,6 +303,11 @@ def with_weights_file(cfg: DictConfig) -> DictConfig:
 
 
 def starting_weights(file: str) -> dict[str, Any]:
+    """The weights that `trainer.weights` names.
+
+    Raises:
+        ConfigError: the file is damaged or no checkpoint.
+    """
     try:
         return record.read_weights(Path(file))
     except ConfigError as error:
@@ -301,6 +348,7 @@ def stale_reason(cfg: DictConfig, status: dict[str, Any]) -> str:
 
 @cache
 def code_hash() -> str:
+    """A hash (16 hex digits) of the code that decides how a configuration trains."""
     content = b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -314,11 +362,19 @@ def prepare_process(cfg: DictConfig, threads: int | None) -> None:
 
     from fairsweep import build
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    default = default_threads()
+    torch.set_num_threads(threads or default)
     if build.device(cfg).type == "cuda":
         torch.use_deterministic_algorithms(cfg.trainer.deterministic)
         torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
+
+
+@cache
+def default_threads() -> int:
+    """Torch's own choice, as it was before the first run of this process set another."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def provenance(cfg: DictConfig, lane: "Lane", single: bool) -> dict[str, Any]:
@@ -335,7 +391,6 @@ def provenance(cfg: DictConfig, lane: "Lane", single: bool) -> dict[str, Any]:
         "precision": lane.precision,
         "threads": torch.get_num_threads(),
         "hostname": socket.gethostname(),
-        "pid": os.getpid(),
         "command": config.without_credentials(" ".join(sys.argv)),
         "git": git_state(),
         "versions": {
@@ -346,6 +401,7 @@ def provenance(cfg: DictConfig, lane: "Lane", single: bool) -> dict[str, Any]:
 
 
 def device_name(device: Any) -> str:
+    """A GPU's name; cpu or mps."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from fairsweep import record, tracking
-from fairsweep.config import RULES, ConfigError, leaves, resolved
+from fairsweep.config import RULES, TEXT, ConfigError, leaves, resolved
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES
 
@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
         ConfigError: the first that is missing or not allowed.
     """
     for key, value in leaves(resolved(cfg)).items():
-        rule = RULES.get(key)
+        rule = TEXT if key == "output" else RULES.get(key)
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
 

@@ -79,7 +79,6 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
     """
     facts = folder.facts()
     classes = facts["classes"]
-    truth: list[str | None] = [None] * len(wanted)
     if isinstance(wanted, range):
         split = test_split(folder)
         if wanted[-1] >= len(split):
@@ -89,10 +88,11 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
             )
         names = [f"test:{number}" for number in wanted]
         images = split.images[list(wanted)]
-        truth = [classes[label] for label in split.labels[list(wanted)]]
+        truth: list[str | None] = [classes[label] for label in split.labels[list(wanted)]]
     else:
         names = [str(path) for path in wanted]
         images = torch.stack([torch.from_numpy(read(path, facts)) for path in wanted])
+        truth = [None] * len(wanted)
     best, labels = probabilities(classifier(folder), images).max(1)
     rows = zip(names, images, labels.tolist(), best.tolist(), truth, strict=True)
     return [Prediction(name, image, classes[label], p, true) for name, image, label, p, true in rows]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import time
@@ -53,6 +54,7 @@ class RunFolder:
     # What it holds
 
     def config(self) -> DictConfig:
+        """The configuration that the run was trained with, resolved."""
         cfg = OmegaConf.load(self.path / "config.yaml")
         assert isinstance(cfg, DictConfig)
         return cfg
@@ -67,8 +69,9 @@ class RunFolder:
         return read_json(path) if path.exists() else {}
 
     def set_status(self, **changes: Any) -> None:
+        """Change these entries of the status, all at once."""
         content = self.status() | changes
-        write_atomically(self.path / "status.json", json.dumps(content, indent=1).encode())
+        write_atomically(self.path / "status.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
     def log(self, text: str) -> None:
         """Append to the run's own log, each entry behind the time."""
@@ -78,11 +81,12 @@ class RunFolder:
     # Journal
 
     def append(self, line: dict[str, float]) -> None:
-        """Add a line, with the time, to the journal."""
+        """Add a line, with the time, to the journal; what is not finite becomes null, as JSON has no NaN."""
+        content = {key: value if math.isfinite(value) else None for key, value in line.items()}
         with (self.path / "journal.jsonl").open("a") as file:
-            file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+            file.write(json.dumps({**content, "time": round(time.time(), 3)}, allow_nan=False) + "\n")
 
-    def journal(self, durable: bool = False) -> list[dict[str, float]]:
+    def journal(self, durable: bool = False) -> list[dict[str, Any]]:
         """The journal's lines; if durable, only those that no resume will take back."""
         content = (self.path / "journal.jsonl").read_bytes()
         if durable:
@@ -90,6 +94,7 @@ class RunFolder:
         return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
 
     def truncate_journal(self, size: int) -> None:
+        """Take back all lines behind so many bytes."""
         with (self.path / "journal.jsonl").open("ab") as file:
             file.truncate(size)
 
@@ -121,6 +126,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def keep_previous(self) -> None:
+        """Make room for a new `last.pt`, and keep the old one until the new one is on the disk."""
         last = self.path / "last.pt"
         if last.exists():
             last.replace(self.path / "previous.pt")
@@ -140,20 +146,24 @@ class RunFolder:
         write_atomically(self.path / name, buffer.getvalue())
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest checkpoint that is whole and of this run, and what is wrong with those passed over."""
-        complaints = []
+        """The newest checkpoint that is whole and of this run, and what is wrong with those passed over.
+
+        Those are removed, so that the next write does not put one of them in the place of a good one.
+        """
+        complaints: list[str] = []
         for name in ("last.pt", "previous.pt"):
             path = self.path / name
             if not path.exists():
                 continue
             try:
                 state = read_checkpoint(path)
+                if state.get("signature") != self.signature:
+                    raise ValueError("it is another run's")
+                if "optimizer" in state:
+                    return state, complaints
             except ValueError as error:
-                complaints.append(f"{path}: {error}; the one before it is used")
-                continue
-            if state.get("signature") == self.signature and "optimizer" in state:
-                return state, complaints
-            complaints.append(f"{path}: it is another run's; the one before it is used")
+                complaints.append(f"{path}: {error}; it is passed over")
+            path.unlink()
         return None, complaints
 
     def tested_weights_file(self) -> Path:
@@ -208,6 +218,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object."""
     content = json.loads(path.read_bytes())
     assert isinstance(content, dict)
     return content

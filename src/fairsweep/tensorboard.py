@@ -37,5 +37,5 @@ def write(folder: RunFolder) -> None:
             writer.add_graph(model, torch.zeros(2, *facts["shape"]))
         for line in folder.journal():
             for key, value in line.items():
-                if key not in ("step", "epoch", "time"):
+                if key not in ("step", "epoch", "time") and value is not None:
                     writer.add_scalar(key, value, int(line["step"]), walltime=line["time"])

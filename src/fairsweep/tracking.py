@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,12 @@ from fairsweep.record import FINAL, RunFolder, read_json, write_atomically
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# MLflow reads these when it is imported. A server that is away is asked again at the next checkpoint, not for
+# minutes within one call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 Note = Callable[[str], None]
 
 # MLflow's word for a run's status; every other one is KILLED there.
@@ -42,12 +49,16 @@ RETRY_SECONDS = 60.0
 last_failure: dict[str, float] = {}
 
 
-def sync(folder: RunFolder, cfg: DictConfig, note: Note) -> bool:
+def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) -> bool:
     """Bring a run's MLflow run up to date with its folder; True if it is now.
 
     Uploaded are the journal's lines that a checkpoint covers, each once and with its own time, and at the
     run's end status, artifacts and model. A failure costs the run nothing: `note` tells it, and the next call
     makes it good.
+
+    Args:
+        cfg: says where to, by `tracking.uri`; what the run is, its folder says.
+        again: also upload the artifacts of a run that MLflow has whole: there are new ones.
     """
     uri = cfg.tracking.uri
     if uri is None:
@@ -55,15 +66,16 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note) -> bool:
     status = folder.status()
     ended = status["ended"] is not None
     state = read_state(folder).get(without_credentials(uri), {})
-    if ended and state.get("ended") == status["ended"]:
+    marker = pending(folder.path.parents[1]) / folder.signature
+    if ended and state.get("ended") == status["ended"] and not again:
+        marker.unlink(missing_ok=True)
         return True
     if not ended and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
         return False
-    marker = pending(folder.path.parents[1]) / folder.signature
-    marker.parent.mkdir(exist_ok=True)
-    marker.touch()
     try:
-        upload(folder, cfg, status, state)
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(without_credentials(uri))
+        upload(folder, uri, status, state)
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
         text = without_credentials(f"{type(error).__name__}: {error}")
@@ -80,7 +92,7 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note) -> bool:
 
 
 def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
-    """Upload what earlier commands could not. Runs whose process died are marked as interrupted."""
+    """Upload what earlier commands could not bring here. Runs whose process died end as `interrupted`."""
     outputs = Path(directory).absolute()
     if cfg.tracking.uri is None or not pending(outputs).is_dir():
         return
@@ -89,14 +101,21 @@ def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
         if not folder.status():
             marker.unlink(missing_ok=True)
             continue
+        if marker.read_text() != without_credentials(cfg.tracking.uri):
+            continue
         try:
             with folder.lock().acquire(timeout=0):
-                if folder.status()["status"] == "running":
-                    folder.set_status(status="interrupted", reason="its process died", ended=time.time())
+                mark_dead(folder)
                 if not sync(folder, cfg, note):
                     return
         except Timeout:
             continue  # another process is at it
+
+
+def mark_dead(folder: RunFolder) -> None:
+    """Give a run that nobody trains any more, as its lock is free, the ending that it missed."""
+    if folder.status()["status"] == "running":
+        folder.set_status(status="interrupted", reason="its process died", ended=time.time())
 
 
 def pending(outputs: Path) -> Path:
@@ -111,22 +130,20 @@ def read_state(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
 
 def write_state(folder: RunFolder, uri: str, state: dict[str, Any]) -> None:
+    """Note what is uploaded to this URI."""
     content = read_state(folder) | {without_credentials(uri): state}
     write_atomically(folder.path / "tracking.json", json.dumps(content, indent=1).encode())
 
 
-def upload(folder: RunFolder, cfg: DictConfig, status: dict[str, Any], state: dict[str, Any]) -> None:
+def upload(folder: RunFolder, uri: str, status: dict[str, Any], state: dict[str, Any]) -> None:
     """All that MLflow does not have yet. Done again after a crash in the middle, it doubles nothing."""
     from mlflow.entities import Metric
 
-    uri = cfg.tracking.uri
+    cfg = folder.config()
     client = connect(uri, str(folder.path.parents[1]))
     if "run_id" not in state:
-        state = {
-            "run_id": begin(client, folder, cfg, status),
-            "step": -1,
-            "mlflow_status": "RUNNING",
-        }
+        run_id = begin(client, experiment_id(client, cfg, uri, folder), folder, cfg, status)
+        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING"}
         write_state(folder, uri, state)
     run_id = state["run_id"]
     if status["ended"] is None and state["mlflow_status"] != "RUNNING":
@@ -145,7 +162,7 @@ def upload(folder: RunFolder, cfg: DictConfig, status: dict[str, Any], state: di
     client.set_tag(run_id, "status", status["status"])
     state["mlflow_status"] = MLFLOW_STATUS.get(status["status"], "KILLED")
     if status["ended"] is not None:
-        end(client, run_id, folder, cfg, status)
+        end(client, run_id, uri, folder, cfg, status)
     state["ended"] = status["ended"]
     write_state(folder, uri, state)
 
@@ -153,31 +170,28 @@ def upload(folder: RunFolder, cfg: DictConfig, status: dict[str, Any], state: di
 @cache
 def connect(uri: str, outputs: str) -> "MlflowClient":
     """A client of a tracking store that exists; a database is made if there is none yet."""
-    # A server that is away is asked again at the next checkpoint, not for minutes within one call.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
     # Several processes that create one database at once destroy it.
     locks = Path(outputs) / "locks"
-    locks.mkdir(exist_ok=True)
+    locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "mlflow.lock"):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
 
 
-def experiment_id(client: "MlflowClient", cfg: DictConfig, outputs: Path) -> str:
+def experiment_id(client: "MlflowClient", cfg: DictConfig, uri: str, folder: RunFolder) -> str:
+    """The id of the experiment that `tracking.experiment` names, made if there is none."""
     from mlflow.exceptions import MlflowException
 
     name = cfg.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
-        is_server = cfg.tracking.uri.startswith(("http:", "https:", "databricks"))
-        artifacts = None if is_server else (outputs / "artifacts").as_uri()
+        is_server = uri.startswith(("http:", "https:", "databricks"))
+        artifacts = None if is_server else (folder.path.parents[1] / "artifacts").as_uri()
         try:
             # Without this tag the UI shows the experiment as one of conversations.
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -189,11 +203,12 @@ def experiment_id(client: "MlflowClient", cfg: DictConfig, outputs: Path) -> str
     return str(found.experiment_id)
 
 
-def begin(client: "MlflowClient", folder: RunFolder, cfg: DictConfig, status: dict[str, Any]) -> str:
+def begin(
+    client: "MlflowClient", experiment: str, folder: RunFolder, cfg: DictConfig, status: dict[str, Any]
+) -> str:
     """Make the MLflow run, or find the one that a crash left without our note of it; its id."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    experiment = experiment_id(client, cfg, folder.path.parents[1])
     mark = f"{folder.signature}-{status['started']}"
     orphans = client.search_runs([experiment], f"tags.fairsweep_run = '{mark}'", max_results=1)
     if orphans:
@@ -243,6 +258,7 @@ def arm(cfg: DictConfig) -> str:
 def end(
     client: "MlflowClient",
     run_id: str,
+    uri: str,
     folder: RunFolder,
     cfg: DictConfig,
     status: dict[str, Any],
@@ -258,8 +274,10 @@ def end(
         if folder.pictures.is_dir():
             client.log_artifacts(run_id, str(folder.pictures), "pictures")
     wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
-    if status["status"] == "finished" and wanted and cfg.record.keep != "none":
-        log_model(run_id, folder, cfg.tracking.uri)
+    if status["status"] == "finished" and wanted and weights.exists():
+        outputs = client.get_run(run_id).outputs
+        if outputs is None or not outputs.model_outputs:  # else from an upload that broke off later
+            log_model(run_id, folder, uri)
     client.set_terminated(
         run_id, MLFLOW_STATUS.get(status["status"], "KILLED"), round(status["ended"] * 1000)
     )
@@ -276,7 +294,7 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
 
     model = build.classifier(folder.config(), folder.facts(), folder.weights())
     # Two rows: with one, the exported model would take batches of one image only.
-    example = build.data(folder.config()).test.images[:2].numpy().astype(np.float32)
+    example = np.zeros((2, *folder.facts()["shape"]), np.float32)
     with torch.inference_mode():
         probabilities = model(torch.from_numpy(example)).numpy()
     mlflow.set_tracking_uri(uri)
@@ -291,10 +309,12 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
 
 
 def supersede(folder: RunFolder, cfg: DictConfig, note: Note) -> None:
-    """Mark the MLflow run of an archived folder: another one takes its place."""
+    """Complete the MLflow run of a folder that is about to be archived, and mark it: another one follows."""
     state = read_state(folder).get(without_credentials(cfg.tracking.uri or ""))
     if state is None:
         return
+    mark_dead(folder)
+    sync(folder, cfg, note)
     try:
         connect(cfg.tracking.uri, cfg.record.dir).set_tag(state["run_id"], "superseded", "true")
     except Exception as error:  # whatever tracking does, training goes on
@@ -326,6 +346,5 @@ def ui_command(uri: str) -> str:
     """What a user types to see the runs in MLflow's UI."""
     if uri.startswith(("http:", "https:")):
         return f"open {without_credentials(uri)}"
-    on_path = shutil.which("mlflow")
-    mlflow = "mlflow" if on_path else f"{sys.executable} -m mlflow"
-    return f"{mlflow} ui --backend-store-uri {without_credentials(uri)}"
+    mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
+    return f"{mlflow} ui --backend-store-uri {shlex.quote(without_credentials(uri))}"

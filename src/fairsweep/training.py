@@ -101,6 +101,7 @@ class Lane:
         return self.step // self.steps_per_epoch
 
     def end(self, status: str, reason: str = "", error: BaseException | None = None) -> None:
+        """Train no further, and say why (see `Ending`)."""
         self.ending = Ending(status, reason, error)
 
     # One step, and what it needs
@@ -110,6 +111,7 @@ class Lane:
         return swapped_random_state(self)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """Forward passes inside are in this lane's precision."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
@@ -260,6 +262,7 @@ class Lane:
         return line
 
     def tested_weights(self) -> dict[str, Tensor]:
+        """The weights that `trainer.test_weights` names."""
         if self.trainer.test_weights == "best" and self.best is not None:
             weights: dict[str, Tensor] = self.best["model"]
             return weights
@@ -304,6 +307,7 @@ class Lane:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "device": self.device.type,
             "random_state": self.random_state,
             "augment_state": self.augment_generator.get_state(),
             "threads": torch.get_num_threads(),
@@ -324,11 +328,16 @@ class Lane:
         return {name: {"model": state["model"], "step": state["step"]} for name, state in snapshots.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; on the same kind of device, with the same bits."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.random_state = state["random_state"]
-        self.augment_generator.set_state(state["augment_state"])
+        if state["device"] == self.device.type:
+            self.random_state = state["random_state"]
+            self.augment_generator.set_state(state["augment_state"])
+        else:  # random states of one kind of device mean nothing to another
+            self.random_state = seeded_random_state(self.device, mixed(self.seed, 2, state["step"]))
+            self.augment_generator.manual_seed(mixed(self.seed, 3, state["step"]))
         self.best = state["best"]
         self.losses = list(state["losses"].to(self.device))
         self.correct.copy_(state["correct"])
@@ -349,26 +358,27 @@ class Lane:
             ) from error
 
     def _check_fit(self, cfg: DictConfig) -> None:
-        """Two images through model and loss, so that what does not fit is said before training."""
-        images, labels = self.data.train.images[:2], self.data.train.labels[:2]
-        self.model.eval()
+        """A batch through a copy of the model, so that what does not fit is said before training."""
+        size = min(2, self.trainer.batch_size)
+        images, labels = self.data.train.images[:size], self.data.train.labels[:size]
+        random_state = dict(self.random_state)
         try:
-            with torch.inference_mode():
-                logits = self.model(self.normalise(images.float()))
-                fits = logits.shape == (len(labels), len(self.data.classes))
+            with self.own_random_state(), torch.no_grad():
+                logits = copy.deepcopy(self.model)(self.normalise(images.float()))
+                fits = logits.shape == (size, len(self.data.classes))
                 if fits:
                     self.loss(logits, labels)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"model ({cfg.model._target_}) and loss ({cfg.loss._target_}) do not fit images of shape "
-                f"{self.data.shape}: {error}"
+                f"{self.data.shape} in batches of {self.trainer.batch_size}: {error}"
             ) from error
+        self.random_state = random_state
         if not fits:
             raise ConfigError(
-                f"model ({cfg.model._target_}): gives {tuple(logits.shape)} for {len(labels)} images, "
+                f"model ({cfg.model._target_}): gives {tuple(logits.shape)} for {size} images, "
                 f"must give one logit for each of {len(self.data.classes)} classes"
             )
-        self.model.train()
 
 
 PLAIN_STATE = (
@@ -413,7 +423,7 @@ def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iter
 
 
 def mixed(*numbers: int) -> int:
-    """One 64-bit seed out of several numbers, unlike that of any other such list."""
+    """One well-mixed 64-bit seed out of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
