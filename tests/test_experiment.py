@@ -441,6 +441,17 @@ def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer
     assert folder.load_checkpoint()[0] is not None
 
 
+def test_lines_that_a_resume_takes_back_are_not_durable_any_more(train: Trainer) -> None:
+    folder = train("trainer.stop_epoch=1").folder
+    folder.set_status(journal_bytes=10**6)  # as of a checkpoint that was found damaged since
+    job = experiment.Job(train.compose(*QUICK), folder, Progress(Console(file=StringIO())), True, "")
+    job.begin()
+    assert job.state is not None
+    assert folder.status()["journal_bytes"] == job.state["journal_bytes"]
+    folder.append({"step": 99, "epoch": 9.0, "train_loss": 1.0})
+    assert len(folder.journal(durable=True)) == len(folder.journal()) - 1
+
+
 def test_a_journal_is_json_also_where_a_loss_is_not_finite(train: Trainer) -> None:
     folder = train("optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=1").folder
     text = (folder.path / "journal.jsonl").read_text()

@@ -175,7 +175,7 @@ class Job:
         if state is not None:
             lane.load_state_dict(state)
             folder.truncate_journal(state["journal_bytes"])
-            folder.set_status(status="running", ended=None)
+            folder.set_status(status="running", ended=None, journal_bytes=state["journal_bytes"])
             self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")

@@ -41,7 +41,14 @@ class RunFolder:
         )
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
-        self.set_status(status="running", signature=self.signature, started=time.time(), ended=None, **status)
+        self.set_status(
+            status="running",
+            signature=self.signature,
+            started=time.time(),
+            ended=None,
+            journal_bytes=0,
+            **status,
+        )
 
     def archive(self) -> Path:
         """Move the folder out of the way, to `runs/.history/`."""
