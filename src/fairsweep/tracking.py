@@ -1,5 +1,6 @@
 """From run folders to MLflow: what a folder holds is uploaded once, when the server is there to take it."""
 
+import gc
 import getpass
 import json
 import logging
@@ -72,6 +73,8 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
         return True
     if not ended and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
         return False
+    # MLflow's import makes a million objects; looking for garbage among them takes nearly as long again.
+    gc.disable()
     try:
         marker.parent.mkdir(exist_ok=True)
         marker.write_text(without_credentials(uri))
@@ -86,6 +89,8 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
             "later in this run, or by the next command"
         )
         return False
+    finally:
+        gc.enable()
     if ended:
         marker.unlink(missing_ok=True)
     return True
