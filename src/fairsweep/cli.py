@@ -59,9 +59,10 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             try:
                 return task(cfg)
             except BrokenPipeError:
-                # Whoever read the output has gone, as `head` does. Python must not try to flush it.
+                # Whoever read the output has gone, as `head` does: as rich has it, no error to tell.
+                # Python must not try to flush what is left.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(141)
+                sys.exit(1)
             except (ConfigError, OSError) as error:
                 fail(error)
 
