@@ -131,6 +131,21 @@ def test_a_lane_restored_in_the_middle_ends_with_the_same_bits_and_lines(
     assert_same_bits(whole.best["model"], resumed.best["model"])
 
 
+@pytest.mark.parametrize("log_every", [3, 7])  # a line in the epoch, and its end
+def test_a_stop_right_after_a_line_interrupts_and_tells_nothing_twice(
+    compose: Compose, log_every: int
+) -> None:
+    lane = Lane(compose(*QUICK, f"trainer.log_every={log_every}"))
+    events: list[Event] = []
+    stream = fit([lane], stop=lambda: bool(events))
+    events.append(next(stream))
+    events.extend(stream)
+    assert lane.ending is not None
+    assert (lane.ending.status, lane.step) == ("interrupted", log_every)
+    assert len(events[0].lines) == (1 if log_every == 3 else 2)
+    assert [event.lines for event in events[1:]] == [[]]
+
+
 def test_log_every_changes_what_is_told_and_not_what_is_learned(compose: Compose) -> None:
     often, seldom = (trained(compose(*QUICK, f"trainer.log_every={n}")) for n in (1, 100))
     assert_same_bits(often.model.state_dict(), seldom.model.state_dict())

@@ -169,7 +169,8 @@ class Lane:
 
         A loss that is not finite ends the lane as diverged.
         """
-        if self.step % self.trainer.log_every and self.step % self.steps_per_epoch:
+        is_due = self.step % self.trainer.log_every == 0 or self.step % self.steps_per_epoch == 0
+        if not (self.losses and is_due):
             return []
         started = time.perf_counter()
         lines = [self._interval()]
