@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from fairsweep import tracking
 
@@ -84,19 +83,22 @@ def epoch_line(line: "Line", epochs: int) -> str:
 def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     """How a run ended, its figures, and where everything is."""
     status = outcome.status
-    table = Table.grid(padding=(0, 2))
+    rows: list[tuple[str, str]] = []
     ending = status["status"] + (" before; taken over" if outcome.reused else "")
-    table.add_row("status", ending + (f": {status['reason']}" if status["reason"] else ""))
+    rows.append(("status", ending + (f": {status['reason']}" if status["reason"] else "")))
     if status["objective"] is not None:
-        table.add_row(
-            "objective",
-            f"{status['objective_key']} {status['objective']:.4f} (epoch {status['best_epoch']})",
+        rows.append(
+            (
+                "objective",
+                f"{status['objective_key']} {status['objective']:.4f} (epoch {status['best_epoch']})",
+            )
         )
     if status["test_accuracy"] is not None:
-        table.add_row("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}")
-    table.add_row("trained", f"{status['epoch']} epochs, {status['seconds']:.1f} s, on {status['device']}")
-    table.add_row("files", str(outcome.folder.path))
+        rows.append(("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"))
+    rows.append(("trained", f"{status['epoch']} epochs, {status['seconds']:.1f} s, on {status['device']}"))
+    rows.append(("files", str(outcome.folder.path)))
     if cfg.tracking.uri is not None:
-        table.add_row("compare", tracking.ui_command(cfg.tracking.uri))
+        rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
     console.print()
-    console.print(table, highlight=False, soft_wrap=True)
+    for name, text in rows:  # not as a table, which would break the command that is to be copied
+        console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
