@@ -22,7 +22,7 @@ from rich.console import Console
 from fairsweep import experiment
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.experiment import Outcome
-from fairsweep.progress import Progress
+from fairsweep.progress import Progress, summary
 from fairsweep.record import RunFolder, read_checkpoint
 
 Compose = Callable[..., DictConfig]
@@ -487,3 +487,10 @@ def test_a_disk_that_refuses_ends_the_run_as_failed_with_nothing_half_written(tm
 def test_outputs_lie_in_the_project_wherever_the_command_is_given(compose: Compose) -> None:
     os.chdir("/")
     assert compose("record.dir=${project:outputs}").record.dir == str(ROOT / "outputs")
+
+
+def test_the_summary_keeps_the_command_to_copy_on_one_line(train: Trainer) -> None:
+    outcome, output = train(), StringIO()
+    cfg = train.compose("tracking=mlflow", "tracking.uri=sqlite:////a/rather/long/path/to/a/database.db")
+    summary(Console(file=output, width=40), outcome, cfg)
+    assert "ui --backend-store-uri sqlite:////a/rather/long/path/to/a/database.db\n" in output.getvalue()
