@@ -17,14 +17,25 @@ EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrup
 
 @entry_point("train")
 def main(cfg: DictConfig) -> float | None:
-    """Train and tell. Returns the objective, for whoever sweeps over it."""
-    single = HydraConfig.get().mode == RunMode.RUN
+    """Train and tell; as one run of a sweep, only train. Returns the objective."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return one_of_many(cfg)
     progress = Progress(Console())
-    (outcome,) = experiment.run([cfg], progress, single)
+    (outcome,) = experiment.run([cfg], progress)
     tracking.sync_pending(cfg.record.dir, cfg, progress.note)
     summary(progress.console, outcome, cfg)
     if exit_status := EXIT_STATUS[outcome.status["status"]]:
         sys.exit(exit_status)
+    return outcome.objective
+
+
+def one_of_many(cfg: DictConfig) -> float | None:
+    """One run of a sweep. Raises where it failed, so that its job counts as failed, or was interrupted."""
+    (outcome,) = experiment.run([cfg], Progress(Console(), quiet=True), single=False)
+    if outcome.status["status"] == "failed":
+        raise experiment.RunFailed(outcome.status["reason"])
+    if outcome.status["status"] == "interrupted":
+        raise KeyboardInterrupt
     return outcome.objective
 
 

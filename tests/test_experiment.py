@@ -193,6 +193,7 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
     train(*overrides)
     assert train(*overrides).reused
     Image.new("L", (28, 28), 99).save(path)
+    experiment.known_fingerprint.cache_clear()  # as the next process has it
     assert not train(*overrides).reused
 
 
@@ -411,11 +412,30 @@ def test_equal_configurations_are_trained_once(compose: Compose) -> None:
     assert first.status["status"] == "finished"
 
 
-def test_a_refused_configuration_leaves_its_neighbours_unbegun(compose: Compose, tmp_path: Path) -> None:
-    configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500")]
-    with pytest.raises(ConfigError, match="batch_size=500"):
-        experiment.run(configs, Progress(Console(file=StringIO())), single=False)
-    assert not (tmp_path / "runs").exists()
+def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Compose) -> None:
+    configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500"), compose(*QUICK, "seed=1")]
+    outcomes = experiment.run(configs, Progress(Console(file=StringIO())), single=False)
+    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
+    failed = outcomes[1]
+    assert failed.objective is None
+    assert "trainer.batch_size=500" in failed.status["reason"]
+    assert "Traceback" in (failed.folder.path / "run.log").read_text()
+
+
+def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    def run() -> Outcome:
+        (outcome,) = experiment.run([compose(*QUICK)], Progress(Console(file=StringIO())), single=False)
+        return outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fairsweep.build.model", out_of_memory)
+        assert run().status["reason"] == "MemoryError: no room"
+    assert run().status["status"] == "finished"
 
 
 def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from fairsweep import build, experiment, tracking
 from fairsweep.config import ROOT, leaves
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
+from fairsweep.record import RunFolder, read_json
 
 Compose = Callable[..., DictConfig]
 
@@ -45,6 +45,12 @@ QUICK = (
 )
 
 
+def mlflow_id(folder: RunFolder) -> str:
+    """The id of the run's MLflow run, in the one store that it was uploaded to."""
+    (state,) = read_json(folder.path / "tracking.json").values()
+    return str(state["run_id"])
+
+
 class Trainer:
     def __init__(self, compose: Compose, folder: Path) -> None:
         self.compose, self.output = compose, StringIO()
@@ -58,8 +64,7 @@ class Trainer:
         return outcome
 
     def run(self, outcome: Outcome) -> Run:
-        (state,) = tracking.read_state(outcome.folder).values()
-        return self.client.get_run(state["run_id"])
+        return self.client.get_run(mlflow_id(outcome.folder))
 
 
 @pytest.fixture(scope="session")
@@ -193,7 +198,10 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_and_tells_no_step_twice(train: 
 def test_an_upload_repeated_after_a_crash_doubles_nothing(train: Trainer) -> None:
     outcome = train()
     run_id = train.run(outcome).info.run_id
-    (outcome.folder.path / "tracking.json").unlink()  # as if killed between the upload and our note of it
+    # As if killed between the upload and our note of it.
+    (outcome.folder.path / "tracking.json").unlink()
+    marker = tracking.pending(outcome.folder.path.parents[1]) / outcome.folder.signature
+    marker.write_text(f"sqlite:///{outcome.folder.path.parents[1]}/mlflow.db")
     train()
     assert train.run(outcome).info.run_id == run_id
     assert history(train.client, run_id, outcome.folder) == journalled(outcome.folder)
@@ -220,7 +228,7 @@ def test_a_late_upload_tells_of_the_run_and_not_of_the_command_that_uploads(
     assert len(train.client.search_runs(["1"])) == 1
     tracking.pending(tmp_path).joinpath(late.signature).write_text(f"sqlite:///{tmp_path}/mlflow.db")
     train()
-    run = train.client.get_run(tracking.read_state(late)[f"sqlite:///{tmp_path}/mlflow.db"]["run_id"])
+    run = train.client.get_run(tracking.read_state(late.path, f"sqlite:///{tmp_path}/mlflow.db")["run_id"])
     assert run.info.run_name == "mlp sgd lr=0.3 seed=7"
     assert run.data.tags["arm"] == "sgd"
 
@@ -343,7 +351,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     with server(command, port):
         train(uri, "seed=1")
         client = MlflowClient(f"http://127.0.0.1:{port}")
-        run = client.get_run(next(iter(tracking.read_state(outcome.folder).values()))["run_id"])
+        run = client.get_run(mlflow_id(outcome.folder))
         assert run.info.status == "FINISHED"
         assert history(client, run.info.run_id, outcome.folder) == journalled(outcome.folder)
         assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"record"}

@@ -6,11 +6,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fairsweep.config import ROOT, ConfigError, nearest, unknown
+
+# Keys of hydra.sweeper that a command line may write without it.
+SWEEP_WORDS = (
+    "sampler", "trials", "seeds", "confirm", "extend", "extend_steps", "halving", "batch", "equal_budget",
+    "dry_run", "fail_fast",
+)  # fmt: skip
 
 
 def explain(error: BaseException) -> str:
@@ -46,6 +54,11 @@ def misfits(words: list[str]) -> Iterator[str]:
             yield word
 
 
+def in_full(word: str) -> str:
+    """A word of a multirun's command line; those that set how to sweep may leave `hydra.sweeper.` away."""
+    return f"hydra.sweeper.{word}" if word.split("=")[0] in SWEEP_WORDS else word
+
+
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
@@ -64,14 +77,18 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except (ConfigError, OSError) as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise  # it is the job that has failed, not the sweep
                 fail(error)
 
         def main() -> None:
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            if {"-m", "--multirun"} & set(sys.argv):
+                sys.argv[1:] = map(in_full, sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
-            except (HydraException, OmegaConfBaseException) as error:
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 fail(error)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)

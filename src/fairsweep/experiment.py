@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -44,6 +45,10 @@ CODE = ("build.py", "data.py", "losses.py", "models.py", "sources.py", "training
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 
 
+class RunFailed(Exception):
+    """A run of a sweep has failed; its record has the traceback."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of a run; `reused` where it had been finished before."""
@@ -75,11 +80,10 @@ def run(configs: Sequence[DictConfig], progress: Progress, single: bool = True) 
         KeyboardInterrupt: the user stopped, by a second Ctrl-C or after all runs had ended.
     """
     names, wanted = [], {}
-    for cfg in configs:
-        config.check(cfg)
-        cfg = with_weights_file(cfg)
-        names.append(config.signature(cfg))
-        wanted[names[-1]] = cfg
+    for given in configs:
+        cfg, name = identify(given)
+        names.append(name)
+        wanted[name] = cfg
     with ExitStack() as stack:
         # In one order everywhere, so that two processes never wait for each other.
         opened = {name: open_run(wanted[name], name, progress, single, stack) for name in sorted(wanted)}
@@ -93,6 +97,22 @@ def run(configs: Sequence[DictConfig], progress: Progress, single: bool = True) 
         for name, entry in opened.items()
     }
     return [outcomes[name] for name in names]
+
+
+def identify(cfg: DictConfig) -> tuple[DictConfig, str]:
+    """The checked configuration, its starting weights as a file, and the run's signature.
+
+    Raises:
+        ConfigError: a key or a value is not allowed, or there are no such weights.
+    """
+    config.check(cfg)
+    cfg = with_weights_file(cfg)
+    return cfg, config.signature(cfg)
+
+
+def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
+    """Whether the run of this status need not be trained: it has ended for good, with today's code and data."""
+    return not cfg.rerun and status.get("status") in FINAL and not stale_reason(cfg, status)
 
 
 def open_run(
@@ -109,12 +129,53 @@ def open_run(
         progress.note(f"run {signature} is being trained by another process; waiting for it")
         stack.enter_context(folder.lock().acquire())
     status = folder.status()
-    stale = "rerun=true" if cfg.rerun else stale_reason(cfg, status)
-    if status.get("status") in FINAL and not stale:
+    if is_done(cfg, status):
+        join_sweep(folder, cfg)
         made = illustrate(folder, cfg, progress, single)
         tracking.sync(folder, cfg, progress.note, again=made)
         return Outcome(folder, status, reused=True)
-    return Job(cfg, folder, progress, single, stale)
+    stale = "rerun=true" if cfg.rerun else stale_reason(cfg, status)
+    try:
+        return Job(cfg, folder, progress, single, stale)
+    except (Exception, SystemExit) as error:
+        if single:
+            raise
+        # Of many runs, this one cannot be: another optimizer, too large a model.
+        return failed_at_once(cfg, folder, error, progress)
+
+
+def join_sweep(folder: RunFolder, cfg: DictConfig) -> None:
+    """Note in the run's folder what it is in the sweep that asks for it, if one does."""
+    if "trial" in cfg:
+        trial = json.loads(cfg.trial)
+        folder.join(trial["sweep"], trial["directory"], trial["members"])
+
+
+def failed_at_once(
+    cfg: DictConfig, folder: RunFolder, error: BaseException, progress: Progress
+) -> Outcome:
+    """Record a run that failed before its first step."""
+    if not folder.status():
+        folder.create(cfg, {}, **provenance(cfg))
+    fail(folder, f"{type(error).__name__}: {error}", error)
+    join_sweep(folder, cfg)
+    tracking.sync(folder, cfg, progress.note)
+    return Outcome(folder, folder.status())
+
+
+def fail(folder: RunFolder, reason: str, error: BaseException | None = None) -> None:
+    """End a run as failed; an error goes to its log."""
+    folder.log("".join(traceback.format_exception(error)) if error is not None else f"failed. {reason}")
+    folder.set_status(status="failed", reason=reason, ended=time.time())
+
+
+def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -> None:
+    """End a paused run as dropped by its sweep. Another sweep may take it up again, from its checkpoint."""
+    with folder.lock():
+        if folder.status()["status"] == "paused":
+            folder.log(f"pruned. {reason}")
+            folder.set_status(status="pruned", reason=reason, ended=time.time())
+            tracking.sync(folder, cfg, progress.note)
 
 
 def train(jobs: Sequence["Job"], progress: Progress) -> None:
@@ -175,7 +236,10 @@ class Job:
         if state is not None:
             lane.load_state_dict(state)
             folder.truncate_journal(state["journal_bytes"])
-            folder.set_status(status="running", ended=None, journal_bytes=state["journal_bytes"])
+            folder.set_status(
+                status="running", resumed=time.time(), ended=None, journal_bytes=state["journal_bytes"]
+            )
+            join_sweep(folder, self.cfg)
             self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")
@@ -190,8 +254,9 @@ class Job:
         """Begin the run's record."""
         new = not self.folder.path.exists()
         try:
-            facts, origin = self.lane.data.facts(), provenance(self.cfg, self.lane, self.single)
-            self.folder.create(self.cfg, facts, **origin)
+            origin = provenance(self.cfg, self.lane, self.single)
+            self.folder.create(self.cfg, self.lane.data.facts(), **origin)
+            join_sweep(self.folder, self.cfg)
         except OSError as error:
             if new:
                 shutil.rmtree(self.folder.path, ignore_errors=True)
@@ -286,6 +351,29 @@ def illustrate(folder: RunFolder, cfg: DictConfig, progress: Progress, single: b
     return True
 
 
+def estimate(cfg: DictConfig) -> float:
+    """Seconds that a run takes, by the first second of it and one validation; nothing is kept.
+
+    Raises:
+        ConfigError: data, model, device do not fit each other.
+    """
+    from fairsweep.training import Lane
+
+    prepare_process(cfg, cfg.trainer.threads)
+    lane = Lane(cfg)
+    with lane.own_random_state():
+        lane.advance(1, lambda: False)  # the first one loads libraries
+        started = time.perf_counter()
+        while time.perf_counter() < started + 1 and lane.step % lane.steps_per_epoch:
+            lane.advance(1, lambda: False)
+        per_step = (time.perf_counter() - started) / max(lane.step - 1, 1)
+        started = time.perf_counter()
+        if len(lane.data.val):
+            lane.evaluate(lane.data.val)
+        per_epoch = time.perf_counter() - started
+    return lane.total_steps * per_step + int(cfg.trainer.epochs) * per_epoch
+
+
 def with_weights_file(cfg: DictConfig) -> DictConfig:
     """The configuration with `trainer.weights` as a file's path, where it names a run."""
     which = cfg.trainer.weights
@@ -340,10 +428,16 @@ def stale_reason(cfg: DictConfig, status: dict[str, Any]) -> str:
         return ""
     if status["code"] != code_hash():
         return "the training code has changed since"
-    data = fingerprint(config.resolved(cfg)["data"])
+    data = known_fingerprint(json.dumps(config.resolved(cfg)["data"], sort_keys=True))
     if data is not None and status["data"] != data:
         return "the data have changed since"
     return ""
+
+
+@cache
+def known_fingerprint(data: str) -> str | None:
+    """The fingerprint of a data configuration, given as JSON; read once for all runs of a process."""
+    return fingerprint(json.loads(data))
 
 
 @cache
@@ -377,27 +471,32 @@ def default_threads() -> int:
     return torch.get_num_threads()
 
 
-def provenance(cfg: DictConfig, lane: "Lane", single: bool) -> dict[str, Any]:
-    """What a run's status says of where it comes from."""
+def provenance(cfg: DictConfig, lane: "Lane | None" = None, single: bool = False) -> dict[str, Any]:
+    """What a run's status says of where it comes from; without a lane, of one that could not be built."""
     import torch
 
     return {
         "single": single,
+        "sweep": json.loads(cfg.trial)["sweep"] if "trial" in cfg else None,
         "objective_key": str(cfg.objective),
         "objective": None,
         "code": code_hash(),
-        "data": lane.data.fingerprint,
-        "device": device_name(lane.device),
-        "precision": lane.precision,
+        "data": lane.data.fingerprint if lane else "unknown",
+        "device": device_name(lane.device) if lane else str(cfg.trainer.device),
+        "precision": lane.precision if lane else str(cfg.trainer.precision),
         "threads": torch.get_num_threads(),
         "hostname": socket.gethostname(),
         "command": config.without_credentials(" ".join(sys.argv)),
         "git": git_state(),
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what comes out."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, **{name: version(name) for name in PACKAGES}}
 
 
 def device_name(device: Any) -> str:

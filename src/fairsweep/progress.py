@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows lanes in training; a context, entered while they train."""
+    """Shows lanes in training; a context, entered while they train.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        quiet: only notes are shown; for one run of a sweep, which is shown as a whole.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console, self.quiet = console, quiet
         self.tasks: dict[Lane, TaskID] = {}
         self.bar = Bar(
             TextColumn("{task.description}"),
@@ -29,7 +33,7 @@ class Progress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
 
     def __enter__(self) -> Self:
@@ -50,6 +54,8 @@ class Progress:
 
     def show(self, lane: "Lane", lines: "list[Line]") -> None:
         """Move a lane's bar, and print a line for each epoch that ended."""
+        if self.quiet:
+            return
         epochs: int = lane.trainer.epochs
         if lane not in self.tasks:
             self.tasks[lane] = self.bar.add_task("", total=lane.steps_per_epoch, figures="")

@@ -35,16 +35,19 @@ class RunFolder:
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
         self.path.mkdir(parents=True, exist_ok=True)
+        cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "trial"])
         write_atomically(
             self.path / "config.yaml",
             without_credentials(OmegaConf.to_yaml(cfg, resolve=True)).encode(),
         )
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
+        now = time.time()
         self.set_status(
             status="running",
             signature=self.signature,
-            started=time.time(),
+            started=now,
+            resumed=now,
             ended=None,
             journal_bytes=0,
             **status,
@@ -80,6 +83,28 @@ class RunFolder:
         content = self.status() | changes
         write_atomically(self.path / "status.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
+    # Sweeps
+
+    def sweeps(self) -> dict[str, dict[str, Any]]:
+        """The sweeps that the run belongs to, by id: their `directory` and what it is there, `members`."""
+        path = self.path / "sweeps.json"
+        return read_json(path) if path.exists() else {}
+
+    def join(self, sweep: str, directory: str, members: list[dict[str, Any]]) -> bool:
+        """Note what the run is in a sweep, in place of what it was there; none: it has left. Whether it is new.
+
+        Args:
+            members: arm, trial, phase, seed and values, once for each trial whose run this is.
+        """
+        known = self.sweeps()
+        joined = {**known, sweep: {"directory": directory, "members": members}}
+        if not members:
+            del joined[sweep]
+        if joined == known:
+            return False
+        write_atomically(self.path / "sweeps.json", json.dumps(joined, indent=1).encode())
+        return True
+
     def log(self, text: str) -> None:
         """Append to the run's own log, each entry behind the time."""
         with (self.path / "run.log").open("a") as file:
@@ -99,6 +124,27 @@ class RunFolder:
         if durable:
             content = content[: self.status().get("journal_bytes", 0)]
         return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def objective_at(self, epoch: int) -> float | None:
+        """The objective as it stood after so many epochs, or at the end if that came first; None: not so far.
+
+        Of the best epoch until then, where the best weights are the tested ones, else of the last. The worst
+        there is where the run had diverged by then.
+        """
+        status = self.status()
+        key, ended = status["objective_key"], status["status"] in FINAL
+        lines = [line for line in self.journal(durable=True) if "val_loss" in line]
+        reached = any(line["epoch"] >= epoch for line in lines)
+        if not reached and not ended:
+            return None
+        lines = [line for line in lines if line["epoch"] <= epoch]
+        sign = OBJECTIVES[key]
+        if (not reached and status["status"] == "diverged") or any(line["val_loss"] is None for line in lines):
+            return -math.inf * sign
+        values = [line[key] for line in lines]
+        if not values:
+            return None
+        return float(max(values, key=lambda v: sign * v) if self.tests_best() else values[-1])
 
     def truncate_journal(self, size: int) -> None:
         """Take back all lines behind so many bytes."""
@@ -176,8 +222,11 @@ class RunFolder:
     def tested_weights_file(self) -> Path:
         """The checkpoint that the test figures belong to."""
         best = self.path / "best.pt"
-        tested_best = self.config().trainer.test_weights == "best" and best.exists()
-        return best if tested_best else self.path / "last.pt"
+        return best if self.tests_best() and best.exists() else self.path / "last.pt"
+
+    def tests_best(self) -> bool:
+        """Whether the best weights, by the objective, are the tested ones; else the last are."""
+        return bool(self.config().trainer.test_weights == "best")
 
     def weights(self) -> dict[str, Any]:
         """The weights that the test figures belong to.

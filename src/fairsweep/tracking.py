@@ -45,6 +45,9 @@ MLFLOW_STATUS = {
 # The most that MLflow takes in one request, and of a parameter's text.
 METRICS, PARAMS, PARAM_LENGTH = 1000, 100, 6000
 
+# What MLflow's tags say of a sweep; its `sweep.json` says more.
+SWEEP_TAGS = ("status", "objective", "arms", "sampler", "trials", "seeds", "confirm_seeds", "extend", "halving")
+
 # After a failure, a run in progress leaves the server alone for so long.
 RETRY_SECONDS = 60.0
 last_failure: dict[str, float] = {}
@@ -66,24 +69,42 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
         return True
     status = folder.status()
     ended = status["ended"] is not None
-    state = read_state(folder).get(without_credentials(uri), {})
+    state = read_state(folder.path, uri)
     marker = pending(folder.path.parents[1]) / folder.signature
-    if ended and state.get("ended") == status["ended"] and not again:
+    has_record = ended and state.get("ended") == status["ended"] and not again
+    if has_record and state["sweeps"] == folder.sweeps():
         marker.unlink(missing_ok=True)
         return True
     if not ended and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
         return False
+    broke_off = marker.exists()
+    marker.parent.mkdir(exist_ok=True)
+    marker.write_text(without_credentials(uri))
+
+    def bring() -> None:
+        client, run_id = begin(folder, uri, status, broke_off)
+        tag_sweeps(client, run_id, folder, uri)
+        if not has_record:
+            upload(client, run_id, folder, uri, status)
+
+    if not attempt(uri, bring, folder.log, note):
+        return False
+    if ended:
+        marker.unlink(missing_ok=True)
+    return True
+
+
+def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool:
+    """Do something with the tracking store; False, and the reason told, where that fails."""
     # MLflow's import makes a million objects; looking for garbage among them takes nearly as long again.
     gc.disable()
     try:
-        marker.parent.mkdir(exist_ok=True)
-        marker.write_text(without_credentials(uri))
-        upload(folder, uri, status, state)
+        action()
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
         text = without_credentials(f"{type(error).__name__}: {error}")
         reason = text.splitlines()[0][:200]
-        folder.log(f"tracking: {text}")
+        log(f"tracking: {text}")
         note(
             f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: the journal is uploaded "
             "later in this run, or by the next command"
@@ -91,30 +112,109 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
         return False
     finally:
         gc.enable()
-    if ended:
-        marker.unlink(missing_ok=True)
     return True
 
 
 def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
-    """Upload what earlier commands could not bring here. Runs whose process died end as `interrupted`."""
+    """Upload what earlier commands could not bring here. What a dead process left ends as `interrupted`."""
     outputs = Path(directory).absolute()
     if cfg.tracking.uri is None or not pending(outputs).is_dir():
         return
     for marker in sorted(pending(outputs).iterdir()):
-        folder = RunFolder(outputs / "runs" / marker.name)
-        if not folder.status():
-            marker.unlink(missing_ok=True)
+        uri, _, place = marker.read_text().partition("\n")
+        if uri != without_credentials(cfg.tracking.uri):
             continue
-        if marker.read_text() != without_credentials(cfg.tracking.uri):
+        folder = RunFolder(outputs / "runs" / marker.name)
+        if not (Path(place) / "sweep.json" if place else folder.path / "status.json").exists():
+            marker.unlink(missing_ok=True)
             continue
         try:
             with folder.lock().acquire(timeout=0):
-                mark_dead(folder)
-                if not sync(folder, cfg, note):
+                if place:
+                    mark_sweep_dead(Path(place))
+                    brought = sync_sweep(Path(place), outputs, cfg, note)
+                else:
+                    mark_dead(folder)
+                    brought = sync(folder, cfg, note)
+                if not brought:
                     return
         except Timeout:
             continue  # another process is at it
+
+
+def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> bool:
+    """Bring the MLflow run of a sweep, its runs' parent, up to date with its folder; True if it is now."""
+    uri = cfg.tracking.uri
+    if uri is None:
+        return True
+    sweep = read_json(directory / "sweep.json")
+    marker = pending(outputs) / sweep["id"]
+    marker.parent.mkdir(exist_ok=True)
+    marker.write_text(f"{without_credentials(uri)}\n{directory}")
+
+    def bring() -> None:
+        from mlflow.entities import Metric, RunTag
+
+        client, run_id = begin_sweep(directory, str(outputs), uri, cfg.tracking.experiment)
+        counts = {f"runs_{status}": count for status, count in sweep["counts"].items()}
+        figures = {**counts, "runs_reused": sweep["reused"], "best_objective": sweep["best_objective"]}
+        metrics = [
+            Metric(key, value, round(time.time() * 1000), 0)
+            for key, value in figures.items()
+            if value is not None and math.isfinite(value)
+        ]
+        # Not as parameters, which MLflow lets nobody change: the sweep may grow.
+        tags = [RunTag(key, str(sweep[key])[:PARAM_LENGTH]) for key in SWEEP_TAGS]
+        client.log_batch(run_id, metrics, tags=tags)
+        if sweep["ended"] is None:
+            client.update_run(run_id, status="RUNNING")
+            return
+        for name in ("sweep.json", "table.csv"):
+            if (directory / name).exists():
+                client.log_artifact(run_id, str(directory / name))
+        client.set_terminated(
+            run_id, MLFLOW_STATUS.get(sweep["status"], "KILLED"), round(sweep["ended"] * 1000)
+        )
+
+    if not attempt(uri, bring, lambda _: None, note):
+        return False
+    if sweep["ended"] is not None:
+        marker.unlink(missing_ok=True)
+    return True
+
+
+def begin_sweep(
+    directory: Path, outputs: str, uri: str, experiment: str
+) -> tuple["MlflowClient", str]:
+    """A client, and the id of the MLflow run that is the parent of a sweep's runs, made if there is none."""
+    client = connect(uri, outputs)
+    number = experiment_id(uri, outputs, experiment)
+    if not read_state(directory, uri):
+        with FileLock(Path(outputs) / "locks" / "mlflow.lock"):
+            if not read_state(directory, uri):
+                sweep = read_json(directory / "sweep.json")
+                found = find_runs(client, number, "fairsweep_sweep", sweep["id"])
+                tags = {
+                    "fairsweep_sweep": sweep["id"],
+                    "command": sweep["command"],
+                    "mlflow.source.name": "src/train.py",
+                    "mlflow.source.type": "LOCAL",
+                    "mlflow.user": getpass.getuser(),
+                }
+                name = f"sweep {sweep['name']}"
+                run_id = found or [
+                    client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
+                ]
+                write_state(directory, uri, run_id=str(run_id[0]))
+    return client, str(read_state(directory, uri)["run_id"])
+
+
+def mark_sweep_dead(directory: Path) -> None:
+    """Give a sweep that no process is at any more, as its lock is free, the ending that it missed."""
+    sweep = read_json(directory / "sweep.json")
+    if sweep["status"] == "running":
+        sweep |= {"status": "interrupted", "ended": time.time()}
+        write_atomically(directory / "sweep.json", json.dumps(sweep, indent=1).encode())
 
 
 def mark_dead(folder: RunFolder) -> None:
@@ -128,29 +228,57 @@ def pending(outputs: Path) -> Path:
     return outputs / "pending"
 
 
-def read_state(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """What is uploaded, per tracking URI: MLflow's run id, the last step, the ending."""
-    path = folder.path / "tracking.json"
-    return read_json(path) if path.exists() else {}
+def read_state(path: Path, uri: str) -> dict[str, Any]:
+    """What of a folder is uploaded to this URI: MLflow's run id, the last step, the ending."""
+    file = path / "tracking.json"
+    states = read_json(file) if file.exists() else {}
+    state: dict[str, Any] = states.get(without_credentials(uri), {})
+    return state
 
 
-def write_state(folder: RunFolder, uri: str, state: dict[str, Any]) -> None:
+def write_state(path: Path, uri: str, **changes: Any) -> None:
     """Note what is uploaded to this URI."""
-    content = read_state(folder) | {without_credentials(uri): state}
-    write_atomically(folder.path / "tracking.json", json.dumps(content, indent=1).encode())
+    file = path / "tracking.json"
+    states = read_json(file) if file.exists() else {}
+    key = without_credentials(uri)
+    states[key] = states.get(key, {}) | changes
+    write_atomically(file, json.dumps(states, indent=1).encode())
 
 
-def upload(folder: RunFolder, uri: str, status: dict[str, Any], state: dict[str, Any]) -> None:
-    """All that MLflow does not have yet. Done again after a crash in the middle, it doubles nothing."""
-    from mlflow.entities import Metric
+def begin(
+    folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool
+) -> tuple["MlflowClient", str]:
+    """A client, and the id of the run's MLflow run, which is made if there is none.
 
-    cfg = folder.config()
+    Args:
+        broke_off: an upload did; MLflow may have a run of which the folder knows nothing.
+    """
     client = connect(uri, str(folder.path.parents[1]))
+    state = read_state(folder.path, uri)
     if "run_id" not in state:
-        run_id = begin(client, experiment_id(client, cfg, uri, folder), folder, cfg, status)
-        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING"}
-        write_state(folder, uri, state)
-    run_id = state["run_id"]
+        cfg = folder.config()
+        experiment = experiment_id(uri, str(folder.path.parents[1]), cfg.tracking.experiment)
+        mark = f"{folder.signature}-{status['started']}"
+        orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off else []
+        run_id = orphans[0] if orphans else create(client, experiment, folder, cfg, uri, status, mark)
+        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None, "sweeps": {}}
+        write_state(folder.path, uri, **state)
+    return client, str(state["run_id"])
+
+
+def find_runs(client: "MlflowClient", experiment: str, tag: str, value: str) -> list[str]:
+    """The ids of the MLflow runs with this tag."""
+    found = client.search_runs([experiment], f"tags.{tag} = '{value}'", max_results=1)
+    return [str(run.info.run_id) for run in found]
+
+
+def upload(
+    client: "MlflowClient", run_id: str, folder: RunFolder, uri: str, status: dict[str, Any]
+) -> None:
+    """The record that MLflow does not have yet. Done again after a crash in the middle, it doubles nothing."""
+    from mlflow.entities import Metric, RunTag
+
+    state = read_state(folder.path, uri)
     if status["ended"] is None and state["mlflow_status"] != "RUNNING":
         client.update_run(run_id, status="RUNNING")
     lines = [line for line in folder.journal(durable=True) if line["step"] > state["step"]]
@@ -160,16 +288,39 @@ def upload(folder: RunFolder, uri: str, status: dict[str, Any], state: dict[str,
         for key, value in line.items()
         if key not in ("step", "epoch", "time") and value is not None and math.isfinite(value)
     ]
-    for first in range(0, len(metrics), METRICS):
+    for first in range(METRICS, len(metrics), METRICS):
         client.log_batch(run_id, metrics[first : first + METRICS])
-    if lines:
-        state["step"] = lines[-1]["step"]
-    client.set_tag(run_id, "status", status["status"])
-    state["mlflow_status"] = MLFLOW_STATUS.get(status["status"], "KILLED")
+    tags = [RunTag("status", status["status"])]
     if status["ended"] is not None:
-        end(client, run_id, uri, folder, cfg, status)
-    state["ended"] = status["ended"]
-    write_state(folder, uri, state)
+        tags.append(RunTag("reason", status["reason"] or "all epochs done"))
+    client.log_batch(run_id, metrics[:METRICS], tags=tags)
+    if status["ended"] is not None:
+        end(client, run_id, uri, folder, status)
+    write_state(
+        folder.path,
+        uri,
+        step=lines[-1]["step"] if lines else state["step"],
+        mlflow_status=MLFLOW_STATUS.get(status["status"], "KILLED"),
+        ended=status["ended"],
+    )
+
+
+def tag_sweeps(client: "MlflowClient", run_id: str, folder: RunFolder, uri: str) -> None:
+    """A tag for each sweep that the run belongs to, which says what it is there."""
+    from mlflow.entities import RunTag
+
+    known, sweeps = read_state(folder.path, uri)["sweeps"], folder.sweeps()
+    tags = [
+        RunTag(f"sweep.{sweep}", json.dumps(entry["members"]))
+        for sweep, entry in sweeps.items()
+        if known.get(sweep) != entry
+    ]
+    if tags:
+        client.log_batch(run_id, tags=tags)
+    for sweep in known.keys() - sweeps.keys():
+        client.delete_tag(run_id, f"sweep.{sweep}")
+    if known != sweeps:
+        write_state(folder.path, uri, sweeps=sweeps)
 
 
 @cache
@@ -188,15 +339,16 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
     return client
 
 
-def experiment_id(client: "MlflowClient", cfg: DictConfig, uri: str, folder: RunFolder) -> str:
-    """The id of the experiment that `tracking.experiment` names, made if there is none."""
+@cache
+def experiment_id(uri: str, outputs: str, name: str) -> str:
+    """The id of the experiment of this name, made if there is none."""
     from mlflow.exceptions import MlflowException
 
-    name = cfg.tracking.experiment
+    client = connect(uri, outputs)
     found = client.get_experiment_by_name(name)
     if found is None:
         is_server = uri.startswith(("http:", "https:", "databricks"))
-        artifacts = None if is_server else (folder.path.parents[1] / "artifacts").as_uri()
+        artifacts = None if is_server else (Path(outputs) / "artifacts").as_uri()
         try:
             # Without this tag the UI shows the experiment as one of conversations.
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -208,20 +360,23 @@ def experiment_id(client: "MlflowClient", cfg: DictConfig, uri: str, folder: Run
     return str(found.experiment_id)
 
 
-def begin(
-    client: "MlflowClient", experiment: str, folder: RunFolder, cfg: DictConfig, status: dict[str, Any]
+def create(
+    client: "MlflowClient",
+    experiment: str,
+    folder: RunFolder,
+    cfg: DictConfig,
+    uri: str,
+    status: dict[str, Any],
+    mark: str,
 ) -> str:
-    """Make the MLflow run, or find the one that a crash left without our note of it; its id."""
+    """Make the MLflow run; its id."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    mark = f"{folder.signature}-{status['started']}"
-    orphans = client.search_runs([experiment], f"tags.fairsweep_run = '{mark}'", max_results=1)
-    if orphans:
-        return str(orphans[0].info.run_id)
     tags = {
         "fairsweep_run": mark,
         "signature": folder.signature,
         "arm": arm(cfg),
+        "seed": str(cfg.seed),
         "device": status["device"],
         "precision": status["precision"],
         "hostname": status["hostname"],
@@ -236,41 +391,44 @@ def begin(
         **{f"version.{name}": number for name, number in status["versions"].items()},
     }
     name = f"{cfg.model.name} {arm(cfg)} lr={cfg.optimizer.lr} seed={cfg.seed}"
+    trained_by = folder.sweeps().get(status.get("sweep"))
+    if trained_by is not None:
+        member = trained_by["members"][0]
+        name = member["name"]
+        tags |= {"sweep": status["sweep"], "arm": member["arm"], "trial": str(member["trial"])}
+        tags |= {"phase": member["phase"]}
+        outputs = str(folder.path.parents[1])
+        _, parent = begin_sweep(Path(trained_by["directory"]), outputs, uri, cfg.tracking.experiment)
+        tags |= {"mlflow.parentRunId": parent}
     run = client.create_run(experiment, round(status["started"] * 1000), tags, name)
     run_id = str(run.info.run_id)
-    values = leaves(OmegaConf.to_container(folder.config()))
+    values = leaves(OmegaConf.to_container(cfg))
     params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
     for first in range(0, len(params), PARAMS):
         client.log_batch(run_id, params=params[first : first + PARAMS])
     facts = folder.facts()
-    profile = {"shape": facts["shape"], "classes": len(facts["classes"])}
-    data = Dataset(
-        name=facts["name"],
-        digest=facts["fingerprint"][:32] or "unknown",
-        source_type="local",
-        source=json.dumps({"uri": str(values.get("data.root", "scikit-learn"))}),
-        profile=json.dumps(profile),
-    )
-    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    if facts:  # else it failed before its data were read
+        profile = {"shape": facts["shape"], "classes": len(facts["classes"])}
+        data = Dataset(
+            name=facts["name"],
+            digest=facts["fingerprint"][:32] or "unknown",
+            source_type="local",
+            source=json.dumps({"uri": str(values.get("data.root", "scikit-learn"))}),
+            profile=json.dumps(profile),
+        )
+        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
     return run_id
 
 
 def arm(cfg: DictConfig) -> str:
-    """What a run is compared as: its optimizer."""
+    """What a run of no sweep is compared as: its optimizer."""
     return str(cfg.optimizer._target_).rsplit(".", 1)[-1].lower()
 
 
-def end(
-    client: "MlflowClient",
-    run_id: str,
-    uri: str,
-    folder: RunFolder,
-    cfg: DictConfig,
-    status: dict[str, Any],
-) -> None:
+def end(client: "MlflowClient", run_id: str, uri: str, folder: RunFolder, status: dict[str, Any]) -> None:
     """The artifacts and the status of a run that has ended, for good or for now."""
-    client.set_tag(run_id, "reason", status["reason"] or "all epochs done")
     if status["status"] in (*FINAL, "failed"):
+        cfg = folder.config()
         names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
         weights = folder.tested_weights_file()
         for path in (*(folder.path / name for name in names), weights):
@@ -278,11 +436,11 @@ def end(
                 client.log_artifact(run_id, str(path), "record")
         if folder.pictures.is_dir():
             client.log_artifacts(run_id, str(folder.pictures), "pictures")
-    wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
-    if status["status"] == "finished" and wanted and weights.exists():
-        outputs = client.get_run(run_id).outputs
-        if outputs is None or not outputs.model_outputs:  # else from an upload that broke off later
-            log_model(run_id, folder, uri)
+        wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
+        if status["status"] == "finished" and wanted and weights.exists():
+            outputs = client.get_run(run_id).outputs
+            if outputs is None or not outputs.model_outputs:  # else from an upload that broke off later
+                log_model(run_id, folder, uri)
     client.set_terminated(
         run_id, MLFLOW_STATUS.get(status["status"], "KILLED"), round(status["ended"] * 1000)
     )
@@ -315,8 +473,7 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
 
 def supersede(folder: RunFolder, cfg: DictConfig, note: Note) -> None:
     """Complete the MLflow run of a folder that is about to be archived, and mark it: another one follows."""
-    state = read_state(folder).get(without_credentials(cfg.tracking.uri or ""))
-    if state is None:
+    if cfg.tracking.uri is None or not (state := read_state(folder.path, cfg.tracking.uri)):
         return
     mark_dead(folder)
     sync(folder, cfg, note)
@@ -338,7 +495,7 @@ def find_run(run_id: str, uri: str, directory: str) -> RunFolder:
         client = connect(uri, directory)
         signature = client.get_run(run_id).data.tags.get("signature", "")
         folder = RunFolder(Path(directory).absolute() / "runs" / signature)
-        if signature and read_state(folder).get(without_credentials(uri), {}).get("run_id") == run_id:
+        if signature and read_state(folder.path, uri).get("run_id") == run_id:
             return folder
         goal = tempfile.mkdtemp(prefix="fairsweep-")
         return RunFolder(Path(client.download_artifacts(run_id, "record", goal)))

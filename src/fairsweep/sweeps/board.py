@@ -1,0 +1,259 @@
+"""What is seen of a sweep: a live table on a terminal, a line per run in a log, and a summary at the end."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from omegaconf import DictConfig
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fairsweep import tracking
+from fairsweep.record import RunFolder
+from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.standing import Standing, read, spread
+
+# Between two looks at the folders of the runs in training.
+POLL_SECONDS = 0.5
+# At most so many of those are looked at each time: more do not train at once.
+LOOK_AT = 256
+
+ENDINGS = {
+    "finished": "finished",
+    "failed": "failed; the same command again trains what is missing",
+    "interrupted": "interrupted; the same command again goes on",
+}
+
+MARKS = {
+    "finished": "green", "running": "cyan", "failed": "red", "diverged": "magenta", "interrupted": "yellow",
+    "paused": "blue", "pruned": "blue", "waiting": "dim",
+}  # fmt: skip
+
+
+class Board:
+    """Follows the runs of a sweep, wherever they are trained, by their folders; a context, while they train."""
+
+    def __init__(self, console: Console, folder: SweepFolder, objective_key: str) -> None:
+        self.console, self.folder = console, folder
+        self.standing = Standing(objective_key)
+        self.more = 0  # runs that are still to be planned
+        self.flying: dict[str, Row] = {}  # with the launcher, by signature
+        self.since = 0.0  # when the launcher got them
+        self.trained, self.seconds = 0, 0.0  # what this command has trained, and for how long
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop.set()
+        self.thread.join()
+        if self.live is not None:
+            self.live.stop()
+
+    def note(self, text: str) -> None:
+        """A line that is to be read now."""
+        self.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
+
+    def plan(self, rows: list[Row], more: int) -> None:
+        """Further runs; and how many are still to be planned."""
+        with self.lock:
+            self.standing.rows += rows
+            self.more = more
+
+    def launch(self, rows: list[Row]) -> None:
+        """These runs are with the launcher now."""
+        with self.lock:
+            self.flying = {row.signature: row for row in rows}
+            self.since = time.time()
+
+    def landed(self) -> None:
+        """The launcher has given back what it got."""
+        with self.lock:
+            self.seconds += time.time() - self.since
+            self.flying = {}
+
+    def settle(self, row: Row, status: dict[str, Any], reused: bool = False) -> None:
+        """A run has ended, or paused; in a log this is its line."""
+        with self.lock:
+            known = self.standing.statuses.get(row.signature, {})
+            self.flying.pop(row.signature, None)
+            if known.get("ended") == status["ended"] and known.get("status") == status["status"]:
+                return
+            self.standing.statuses[row.signature] = status
+            if reused:
+                self.standing.reused.add(row.signature)
+            else:
+                self.trained += 1
+            if self.live is None:
+                self.console.print(self.line(row, status, reused), highlight=False, markup=False, soft_wrap=True)
+
+    def line(self, row: Row, status: dict[str, Any], reused: bool) -> str:
+        """One run in a log."""
+        counts = self.standing.counts()
+        total = sum(counts.values()) + self.more
+        done = total - self.more - counts["waiting"] - counts["running"] - counts["paused"]
+        parts = [f"[{done:>{len(str(total))}}/{total}] {row.phase} {row.name}: {status['status']}"]
+        if status.get("objective") is not None:
+            parts.append(f"{self.standing.objective_key} {status['objective']:.4f}")
+        parts.append("taken over" if reused else f"{status.get('seconds') or 0:.1f} s")
+        if status["status"] not in ("finished", "paused") and status["reason"]:
+            parts.append(status["reason"].splitlines()[0])
+        return "  ".join(parts)
+
+    def watch(self) -> None:
+        """Until the end: look at the runs in training, and show them."""
+        while not self.stop.wait(POLL_SECONDS):
+            self.look()
+            if self.live is not None:
+                self.live.update(self.table(), refresh=True)
+
+    def look(self) -> None:
+        """Read how far the runs in training are."""
+        with self.lock:
+            flying = list(self.flying.items())[:LOOK_AT]
+        for signature, row in flying:
+            status = RunFolder(self.folder.outputs / "runs" / signature).status()
+            if (status.get("ended") or 0) >= self.since:
+                self.settle(row, status)
+            elif status.get("status") == "running":
+                with self.lock:
+                    self.standing.statuses.setdefault(signature, status)
+
+    def table(self) -> Group:
+        """Runs by status and the best so far, arm by arm; and the time left."""
+        with self.lock:
+            counts = self.standing.counts()
+            left = self.more + counts["waiting"] + counts["running"] + counts["paused"]
+            total = sum(counts.values()) + self.more
+            pace = (self.seconds + (time.time() - self.since if self.flying else 0)) / max(self.trained, 1)
+            names = [row.name for row in list(self.flying.values())[:3]]
+            lines = [arm_table(self.standing)]
+        text = f"{total - left} of {total} runs done"
+        if self.standing.reused:
+            text += f", {len(self.standing.reused)} of them taken over"
+        if self.trained:
+            text += f"; about {duration(pace * left)} left"
+        if names:
+            text += f"; now {', '.join(names)}"
+        return Group(*lines, Text(text))
+
+    def summary(self, ending: str, cfg: DictConfig) -> None:
+        """What came out, what failed and why, and where everything is."""
+        standing, console = self.standing, self.console
+        counts = standing.counts()
+        console.print()
+        console.print(arm_table(standing))
+        if counts["failed"]:
+            console.print()
+            console.print(failures(standing))
+        parts = [f"{count} {status}" for status, count in counts.items()]
+        reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
+        rows = [
+            ("status", ENDINGS[ending]),
+            ("runs", ", ".join(parts) + reused),
+            ("files", str(self.folder.path)),
+        ]
+        if cfg.tracking.uri is not None:
+            rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
+        console.print()
+        for name, text in rows:  # not as a table, which would break the command that is to be copied
+            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def listing(self, rows: list[Row], missing: set[str], more: int, seconds: float) -> None:
+        """The runs that a sweep would have."""
+        for row in rows:
+            state = "to train" if row.signature in missing else "exists"
+            self.console.print(f"{row.signature}  {state:<8}  {row.name}", highlight=False, soft_wrap=True)
+        text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
+        if more:
+            text += f"; then up to {more} more, chosen by what these give"
+        text += f"; about {duration(seconds)} of training, by a few steps of each arm on this machine"
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def show(console: Console, folder: SweepFolder) -> None:
+    """How far a sweep is, from its folder."""
+    sweep = folder.read()
+    standing = read(folder)
+    console.print(f"sweep {sweep['id']}: {sweep['name']}\n", highlight=False)
+    console.print(arm_table(standing))
+    if standing.counts()["failed"]:
+        console.print()
+        console.print(failures(standing))
+    state = sweep["status"]
+    if state == "running" and not folder.is_held(sweep["id"]):
+        state = "its process died; the same command again goes on"
+    elif state == "running":
+        state = f"in progress for {duration(time.time() - sweep['resumed'])}"
+    counts = ", ".join(f"{count} {status}" for status, count in standing.counts().items())
+    console.print(f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}", highlight=False, soft_wrap=True)
+
+
+def arm_table(standing: Standing) -> Table:
+    """A line for each arm: its runs by status, its best trial, and that one on fresh seeds."""
+    arms = standing.arms()
+    confirmed = any(arm.confirmed for arm in arms)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("arm", "runs", "best trial"):
+        table.add_column(name)
+    table.add_column(standing.objective_key, justify="right")
+    if confirmed:
+        table.add_column("on fresh seeds", justify="right")
+        table.add_column("test accuracy there", justify="right")
+    percent = standing.objective_key == "val_accuracy"
+    for arm in arms:
+        runs = Text(", ").join(
+            Text(f"{count} {status}", style=MARKS.get(status, ""))
+            for status, count in sorted(arm.statuses.items(), key=lambda pair: list(MARKS).index(pair[0]))
+        )
+        values = " ".join(f"{key.rsplit('.')[-1]}={shown(v)}" for key, v in (arm.best.values if arm.best else {}).items())
+        cells = [arm.name or "all", runs, values, spread([arm.objective], percent)]
+        if confirmed:
+            cells.append(spread((status["objective"] for status in arm.confirmed), percent))
+            cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
+        table.add_row(*cells)
+    return table
+
+
+def failures(standing: Standing) -> Table:
+    """What failed, and why."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold red")
+    for name in ("failed", "why", "its record"):
+        table.add_column(name, overflow="fold")
+    names = {row.signature: row.name for row in standing.rows}
+    for signature, name in names.items():
+        status = standing.statuses.get(signature, {})
+        if status.get("status") == "failed":
+            table.add_row(name, Text((status["reason"] or "").splitlines()[0]), f"runs/{signature}/run.log")
+    return table
+
+
+def shown(value: str) -> str:
+    """A value as it stands in tables and names: long numbers cut to four digits."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return f"{number:.4g}" if len(value) > 8 else value
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

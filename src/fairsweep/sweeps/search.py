@@ -1,0 +1,406 @@
+"""Searches by Optuna: one study per arm, kept in the sweep's folder, that a kill at any moment does not change."""
+
+import hashlib
+import logging
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairsweep.config import ConfigError, nearest
+from fairsweep.sweeps import space
+from fairsweep.sweeps.arms import Arm
+from fairsweep.sweeps.space import Dimension
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial, Trial
+
+# A database that another program holds for longer than this is not waited for.
+LOCK_SECONDS = 2.0
+
+# These take no results into account: all their trials can be asked for at once.
+NOT_LEARNING = ("grid", "random", "qmc")
+
+# These keep nothing from one ask to the next but the trials themselves.
+WITHOUT_MEMORY = ("random", "tpe", "gp", "bruteforce")
+
+
+def short_name(sampler: str) -> str:
+    """`tpe` for `TPESampler`, `TPE` or `tpe`."""
+    return sampler.lower().removesuffix("sampler")
+
+
+@cache
+def samplers() -> dict[str, "type[BaseSampler]"]:
+    """Optuna's samplers by their short names. Its grid is left out, as ours serves all arms alike, and what
+    is no search of its own."""
+    import inspect
+
+    from optuna import samplers
+
+    found = {short_name(name): getattr(samplers, name) for name in samplers.__all__}
+    return {
+        name: kind
+        for name, kind in found.items()
+        if inspect.isclass(kind) and not inspect.isabstract(kind) and name not in ("base", "grid", "partialfixed")
+    }
+
+
+def check(sampler: str, arm: Arm) -> None:
+    """Check that Optuna has the sampler and that it can search the arm's space.
+
+    Raises:
+        ConfigError: it has not; or the sampler cannot, or would silently sample at random instead.
+    """
+    name, known = short_name(sampler), samplers()
+    place = f"hydra.sweeper.sampler={sampler}"
+    if name not in known:
+        names = sorted([*known, "grid"])
+        raise ConfigError(f"{place}: no such sampler{nearest(name, names)} (allowed: {', '.join(names)})")
+    if not arm.space:
+        raise ConfigError(f"{place}: the arm {arm.name} has no space to search; give it one, or take grid")
+    if name == "cmaes":
+        if find_spec("cmaes") is None:
+            raise ConfigError(f"{place}: needs the package cmaes; install it: pip install cmaes")
+        lists = [dim.key for dim in arm.space if dim.choices]
+        if lists:
+            raise ConfigError(
+                f"{place}: searches numbers only, and {lists[0]} of the arm {arm.name} is a list; take tpe"
+            )
+        if sum(dim.low < dim.high for dim in arm.space) < 2:
+            raise ConfigError(
+                f"{place}: needs two dimensions or more, and the arm {arm.name} has one; take tpe or gp"
+            )
+    if name == "bruteforce":
+        endless = [dim.key for dim in arm.space if dim.is_interval and not dim.integer]
+        if endless:
+            raise ConfigError(
+                f"{place}: tries all values, and {endless[0]} of the arm {arm.name} is an interval; take tpe"
+            )
+
+
+@dataclass
+class Asked:
+    """A trial as it was asked for.
+
+    Attributes:
+        params: Optuna's values by key.
+        distributions: what they were chosen from.
+        after: how many trials had been told by then.
+        added: it was chosen by others, not by the sampler.
+        told: whether it has ended; then with this objective, None if it failed.
+    """
+
+    params: dict[str, Any]
+    distributions: "dict[str, BaseDistribution]"
+    after: int
+    added: bool
+    told: bool = False
+    objective: float | None = None
+
+
+class Study:
+    """One arm's search.
+
+    What a trial is depends on the sweep, the arm, the sampler, and the results told before it was asked for;
+    on nothing else. So a search that was killed goes on as if it had not been, and one whose results change
+    (a failed run was repaired, the code is another) becomes the search that these results lead to.
+
+    Samplers work on a copy in memory; the database gets each trial whole, in one transaction. The caller
+    asks and tells in the order of the trials' numbers, from 0 each time.
+
+    A diverged trial is told as infinitely bad: tried with Optuna 5.0, TPE, the genetic samplers and CMA-ES go
+    by ranks, and the Gaussian process takes it for the worst finite one.
+
+    Args:
+        folder: where `optuna.db` is, or will be.
+        sweep: the sweep's id.
+        sign: 1 where a higher objective is better, -1 where a lower one is.
+
+    Raises:
+        ConfigError: the sampler cannot search the arm; the database is locked, damaged, or not writable.
+            So do the methods.
+    """
+
+    def __init__(self, folder: Path, sweep: str, arm: Arm, sampler: str, sign: int) -> None:
+        from optuna.samplers import RandomSampler
+        from optuna.storages import RDBStorage
+        from sqlalchemy import URL
+        from sqlalchemy.pool import NullPool
+
+        check(sampler, arm)
+        self.file = folder.absolute() / "optuna.db"
+        self.sweep, self.arm, self.sampler, self.sign = sweep, arm, short_name(sampler), sign
+        # Another space, sampler or objective is another search, in the same file.
+        what = hashlib.sha256(repr((sweep, arm, sign)).encode()).hexdigest()[:8]
+        self.name = f"{arm.name} {self.sampler} {what}".strip()
+        self.trials: list[Asked] = []
+        self.memory: OptunaStudy | None = None
+        url = URL.create("sqlite", database=str(self.file)).render_as_string()
+        with self.storing():
+            self.storage = RDBStorage(
+                url.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
+                engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": LOCK_SECONDS}},
+            )
+            # It does not sample; but it is asked for an opinion when a trial is told.
+            self.bystander = RandomSampler(0)
+            self.stored = self.open()
+            self.trials = [self.read(trial) for trial in self.stored.get_trials(deepcopy=False)]
+
+    # What the sweep uses
+
+    def ask(self, number: int) -> dict[str, str]:
+        """The values of a trial by key, as texts of overrides: as stored, or new ones."""
+        if number < len(self.trials) and self.trials[number].added:
+            self.restore(self.trials[:number])  # the search is longer now, and takes the number
+        if number == len(self.trials):
+            with self.storing():
+                if self.memory is None:
+                    self.memory = self.remember()
+                sampled = self.sample(self.memory, number, self.distributions())
+                told = sum(trial.told for trial in self.trials)
+                self.store(Asked(sampled.params, sampled.distributions, after=told, added=False))
+        return self.texts(number)
+
+    def tell(self, number: int, objective: float | None) -> None:
+        """What came of a trial; None: it failed.
+
+        Where the database knows another result, the trials that were chosen in its light are dropped.
+        """
+        trial = self.trials[number]
+        if trial.told and trial.objective != objective:
+            self.restore([other for other in self.trials if other.after <= number], revoked=number)
+        if not self.trials[number].told:
+            with self.storing():
+                self.finish(number, objective)
+
+    def add(
+        self, number: int, values: Mapping[str, str], objective: float | None, wider: Sequence[Dimension]
+    ) -> None:
+        """A trial chosen by others, with its result; from here on the space is the wider one."""
+        params = {dim.key: space.value(dim, values[dim.key]) for dim in wider}
+        if number < len(self.trials) and not (
+            self.trials[number].added and self.trials[number].params == params
+        ):
+            self.restore(self.trials[:number])
+        if number == len(self.trials):
+            with self.storing():
+                distributions = {dim.key: space.distribution(dim) for dim in wider}
+                self.store(Asked(params, distributions, after=number, added=True))
+                self.memory = None
+        self.tell(number, objective)
+
+    def texts(self, number: int) -> dict[str, str]:
+        params = self.trials[number].params
+        return {dim.key: space.text(dim, params[dim.key]) for dim in self.arm.space}
+
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """The space as it is now."""
+        if self.trials:
+            return self.trials[-1].distributions
+        return {dim.key: space.distribution(dim) for dim in self.arm.space}
+
+    # The database
+
+    def open(self) -> "OptunaStudy":
+        """This search in the database, made if it is not there."""
+        import optuna
+
+        return optuna.create_study(
+            storage=self.storage,
+            sampler=self.bystander,
+            study_name=self.name,
+            direction="maximize" if self.sign > 0 else "minimize",
+            load_if_exists=True,
+        )
+
+    def read(self, trial: "FrozenTrial") -> Asked:
+        """A trial as it is stored."""
+        from optuna.trial import TrialState
+
+        whole = trial.params.keys() == {dim.key for dim in self.arm.space} and (
+            (trial.value is None) == (trial.state != TrialState.COMPLETE)
+        )
+        if not whole:
+            raise ValueError(f"trial {trial.number} of {self.name} is not complete")
+        return Asked(
+            params=trial.params,
+            distributions=trial.distributions,
+            after=int(trial.user_attrs["after"]),
+            added=bool(trial.user_attrs["added"]),
+            told=trial.state.is_finished(),
+            objective=trial.value,
+        )
+
+    def store(self, trial: Asked) -> None:
+        """Append a trial that is not told yet."""
+        self.stored.add_trial(frozen(trial, trial.distributions))
+        self.trials.append(trial)
+
+    def finish(self, number: int, objective: float | None) -> None:
+        """Note a result, in the database and in memory."""
+        conclude(self.stored, number, objective)
+        self.trials[number].told, self.trials[number].objective = True, objective
+        if self.memory is not None:
+            self.memory.sampler = self.bystander
+            conclude(self.memory, number, objective)
+
+    def restore(self, kept: list[Asked], revoked: int | None = None) -> None:
+        """Begin the stored search anew, with these trials; one result is not known any more.
+
+        Results come last: killed in between, trials are asked for again in the light of none too many.
+        """
+        import optuna
+
+        with self.storing():
+            optuna.delete_study(study_name=self.name, storage=self.storage)
+            self.stored, self.trials, self.memory = self.open(), [], None
+            for trial in kept:
+                self.store(Asked(trial.params, trial.distributions, trial.after, trial.added))
+            for number, trial in enumerate(kept):
+                if trial.told and number != revoked:
+                    self.finish(number, trial.objective)
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Inside, Optuna and its helpers are silent, and what goes wrong is told in one line.
+
+        Raises:
+            ConfigError: the database is locked, damaged, or cannot be written.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        # Where there is no handler at all, alembic sets up logging for the whole process.
+        root, handler = logging.getLogger(), logging.NullHandler()
+        root.addHandler(handler)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{self.file}: {complaint(error)}") from error
+        finally:
+            root.removeHandler(handler)
+
+    # The copy in memory
+
+    def remember(self) -> "OptunaStudy":
+        """The study in memory as it is after all that was asked and told, the sampler's own notes included.
+
+        Most samplers make none. Those of the others (a generation's parents, the place in a sequence, the
+        state of CMA-ES, which is a pickle) are made again, by asking again in the same order. That begins
+        where the space was last widened: with one of another size, they have to start afresh.
+        """
+        import optuna
+
+        study = optuna.create_study(
+            sampler=self.bystander, direction="maximize" if self.sign > 0 else "minimize"
+        )
+        now, told = self.distributions(), 0
+        widened = [n for n, trial in enumerate(self.trials) if trial.added or trial.distributions != now]
+        first = len(self.trials) if self.sampler in WITHOUT_MEMORY else max(widened, default=-1) + 1
+        for number, trial in enumerate(self.trials):
+            if number < first:
+                study.add_trial(frozen(trial, now))
+                continue
+            for earlier in range(max(told, first), trial.after):
+                self.conclude_again(study, earlier)
+            told = trial.after
+            again = self.sample(study, number, now)
+            for name, param in trial.params.items():
+                if again.params[name] != param:  # by another version of Optuna
+                    study._storage.set_trial_param(
+                        again._trial_id, name, now[name].to_internal_repr(param), now[name]
+                    )
+        for number in range(max(told, first), len(self.trials)):
+            self.conclude_again(study, number)
+        return study
+
+    def conclude_again(self, study: "OptunaStudy", number: int) -> None:
+        if self.trials[number].told:
+            study.sampler = self.bystander
+            conclude(study, number, self.trials[number].objective)
+
+    def sample(
+        self, study: "OptunaStudy", number: int, distributions: "dict[str, BaseDistribution]"
+    ) -> "Trial":
+        """Ask a sampler, made for this one trial."""
+        from optuna.samplers import QMCSampler
+
+        kind = samplers()[self.sampler]
+        if issubclass(kind, QMCSampler):
+            # One sequence, so one seed for all its points.
+            study.sampler = whole_sequence(kind, distributions, seed(self.sweep, self.arm.name))
+        else:
+            # Every sampler takes a seed; the type of their base class does not.
+            made: Any = kind
+            study.sampler = made(seed=seed(self.sweep, self.arm.name, str(number)))
+        return study.ask(distributions)
+
+
+def whole_sequence(kind: Any, distributions: "dict[str, BaseDistribution]", seed: int) -> "BaseSampler":
+    """A quasi-random sampler that takes every trial from its sequence.
+
+    Optuna's own leaves the first to chance, to learn the space from it; here the space is known.
+    """
+    dims = {name: dist for name, dist in distributions.items() if not dist.single()}
+
+    class WholeSequence(kind):  # type: ignore[misc]
+        def infer_relative_search_space(self, *_: Any) -> "dict[str, BaseDistribution]":
+            return dims
+
+    sampler: BaseSampler = WholeSequence(scramble=True, seed=seed)
+    return sampler
+
+
+def seed(*names: str) -> int:
+    """32 bits that depend on all the names."""
+    return int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:4])
+
+
+def frozen(trial: Asked, distributions: "dict[str, BaseDistribution]") -> "FrozenTrial":
+    """A trial for Optuna to take over, chosen from these distributions."""
+    from optuna.trial import TrialState, create_trial
+
+    ended = TrialState.FAIL if trial.objective is None else TrialState.COMPLETE
+    return create_trial(
+        state=ended if trial.told else TrialState.RUNNING,
+        value=trial.objective,
+        params=trial.params,
+        distributions=distributions,
+        user_attrs={"after": trial.after, "added": trial.added},
+    )
+
+
+def conclude(study: "OptunaStudy", number: int, objective: float | None) -> None:
+    """Tell a study of Optuna's a result."""
+    from optuna.trial import TrialState
+
+    study.tell(number, objective, TrialState.FAIL if objective is None else TrialState.COMPLETE)
+
+
+def complaint(error: BaseException) -> str:
+    """What is wrong with a database, and what to do."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "locked" in text:
+        return "is locked by another program; end that one, then give the command again"
+    if isinstance(error, OSError) or (isinstance(error, sqlite3.OperationalError) and "no such" not in text):
+        return f"cannot be used: {text}; make it and its folder writable, then give the command again"
+    return (
+        f"is damaged or no database of a search ({text}); remove it and give the command again: "
+        "the search is made anew, and finished runs are taken over"
+    )

@@ -1,0 +1,107 @@
+"""How far a sweep is: its runs by status, and the best trial of each arm so far."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from fairsweep.config import OBJECTIVES
+from fairsweep.record import FINAL
+from fairsweep.sweeps.folder import Row, SweepFolder
+
+
+class ArmStanding(NamedTuple):
+    """One arm's part of a sweep.
+
+    statuses: runs by status; those not begun count as `waiting`. best: of the trials of which every run has
+    ended for good, the one with the best mean objective over its seeds. confirmed: the statuses of the
+    confirm runs that have ended for good.
+    """
+
+    name: str
+    statuses: Counter[str]
+    trials: int
+    best: Row | None
+    objective: float | None
+    confirmed: list[dict[str, Any]]
+
+
+class Standing:
+    """The runs of a sweep with what is known of each.
+
+    A run's status is a mapping like that of its folder; an empty one, where it has not begun.
+    """
+
+    def __init__(self, objective_key: str) -> None:
+        self.sign = OBJECTIVES[objective_key]
+        self.objective_key = objective_key
+        self.rows: list[Row] = []
+        self.statuses: dict[str, dict[str, Any]] = {}
+        self.reused: set[str] = set()
+
+    def counts(self) -> Counter[str]:
+        """Runs of the sweep by status, a run that serves two trials once."""
+        return Counter(self.state(signature) for signature in dict.fromkeys(row.signature for row in self.rows))
+
+    def state(self, signature: str) -> str:
+        return str(self.statuses.get(signature, {}).get("status", "waiting"))
+
+    def objective(self, signature: str) -> float | None:
+        """The objective of a run that has ended for good; the worst there is where it diverged."""
+        status = self.statuses.get(signature, {})
+        if status.get("status") == "diverged":
+            return -math.inf * self.sign
+        return status["objective"] if status.get("status") in FINAL else None
+
+    def arm(self, name: str) -> ArmStanding:
+        rows = [row for row in self.rows if row.arm == name]
+        search = [row for row in rows if row.phase == "search"]
+        trials: dict[int, list[Row]] = {}
+        for row in search:
+            trials.setdefault(row.trial, []).append(row)
+        means = {}
+        for number, runs in trials.items():
+            values = [self.objective(row.signature) for row in runs]
+            if all(value is not None for value in values):
+                means[number] = fmean(value for value in values if value is not None)
+        best = max(means, key=lambda number: self.sign * means[number], default=None)
+        if best is not None and math.isinf(means[best]):
+            best = None
+        statuses = [self.statuses.get(row.signature, {}) for row in rows if row.phase == "confirm"]
+        return ArmStanding(
+            name=name,
+            statuses=Counter(self.state(row.signature) for row in rows),
+            trials=len(trials),
+            best=None if best is None else trials[best][0],
+            objective=None if best is None else means[best],
+            confirmed=[status for status in statuses if status.get("status") in FINAL],
+        )
+
+    def arms(self) -> list[ArmStanding]:
+        """In the order of their first runs."""
+        return [self.arm(name) for name in dict.fromkeys(row.arm for row in self.rows)]
+
+    def best_objective(self) -> float | None:
+        """The best mean objective of all arms."""
+        values = [arm.objective for arm in self.arms() if arm.objective is not None]
+        return max(values, key=lambda value: self.sign * value, default=None)
+
+
+def read(folder: SweepFolder) -> Standing:
+    """The standing of a sweep that may be in progress in another process."""
+    standing = Standing(folder.read()["objective"])
+    standing.rows = folder.rows()
+    standing.statuses = {row.signature: folder.run(row.signature).status() for row in standing.rows}
+    return standing
+
+
+def spread(values: Iterable[float | None], percent: bool = True) -> str:
+    """Mean and standard deviation of the values that are there, as text."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    shown = [100 * value if percent else value for value in known]
+    digits = 2 if percent else 4
+    deviation = f" ± {stdev(shown):.{digits}f}" if len(shown) > 1 else ""
+    return f"{fmean(shown):.{digits}f}{deviation}{' %' if percent else ''}"

@@ -1,0 +1,445 @@
+"""A sweep, carried out: what exists is taken over, the rest is launched, and whatever happens it ends in order."""
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from filelock import FileLock, Timeout
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from fairsweep import experiment, tracking
+from fairsweep.cli import explain
+from fairsweep.config import ConfigError, without_credentials
+from fairsweep.experiment import Outcome
+from fairsweep.progress import Progress
+from fairsweep.record import FINAL, RunFolder
+from fairsweep.sweeps import board, phases
+from fairsweep.sweeps.board import Board
+from fairsweep.sweeps.compose import Composer
+from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.phases import Result, Run
+from fairsweep.sweeps.request import ARMS, Request
+from fairsweep.sweeps.search import Study
+
+Launch = Callable[[list[list[str]]], Sequence[JobReturn]]
+
+
+class Entry(NamedTuple):
+    """A run of the sweep, its row in the plan, and the overrides that make it."""
+
+    run: Run
+    row: Row
+    overrides: list[str]
+
+
+class FirstFailure(Exception):
+    """A run has failed, and fail_fast says that this is the end."""
+
+
+class Sweep:
+    """One multirun command at work.
+
+    Args:
+        master: the configuration without what is swept; its `hydra.sweep.dir` becomes the sweep's folder.
+        launch: hands jobs, each a list of overrides, to Hydra's launcher.
+    """
+
+    def __init__(self, asked: Request, master: DictConfig, composer: Composer, launch: Launch) -> None:
+        self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
+        self.settings = asked.settings
+        self.arms = {arm.name: arm for arm in asked.arms}
+        self.outputs = Path(master.record.dir).absolute()
+        self.folder = SweepFolder(self.place(), self.outputs)
+        self.board = Board(Console(), self.folder, str(master.objective))
+        self.progress = Progress(self.board.console, quiet=True)
+        self.entries: dict[Run, Entry] = {}
+        self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
+        self.unplanned = 0  # runs that are still to come, at most
+        self.begun: set[str] = set()  # signatures that were launched
+        self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs that failed without a folder
+
+    def place(self) -> Path:
+        """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
+        given = [o for o in self.master.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
+        if given:
+            return Path(self.master.hydra.sweep.dir).absolute()
+        path = Path(self.master.record.dir).absolute() / "sweeps" / self.asked.id
+        with open_dict(self.master):
+            self.master.hydra.sweep.dir = str(path)
+            self.master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
+        return path
+
+    # What is asked for, checked before anything is trained
+
+    def check(self) -> list[Entry]:
+        """The runs that are known by now, all of them good.
+
+        Raises:
+            ConfigError: an arm, its space, a budget, a value that cannot be; or a folder of another sweep.
+        """
+        phases.check(self.asked.arms, self.settings)
+        runs, more = phases.known(self.asked.arms, self.settings)
+        entries = [self.prepare(run) for run in runs]
+        for arm in self.asked.arms:
+            if not any(entry.row.arm == arm.name for entry in entries):  # its values are the sampler's to choose
+                trial = phases.Trial(arm.name, 0, {dim.key: dim.first() for dim in arm.space})
+                self.prepare(Run(trial, "search", self.settings.seeds[0]))
+        self.unplanned = len(runs) + more
+        self.folder.check_owner(self.asked.id)
+        return entries
+
+    def prepare(self, run: Run) -> Entry:
+        """A run's place in the sweep, after its configuration was found good."""
+        if run not in self.entries:
+            overrides = self.overrides(run)
+            try:
+                cfg, signature = experiment.identify(self.composer.run_config(self.master, overrides))
+                self.check_selection(cfg)
+            except ConfigError as error:
+                raise ConfigError(f"{self.where(run)}{error}") from error
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(f"{self.where(run)}{explain(error)}") from error
+            trial = run.trial
+            row = Row(
+                signature, self.name(run), trial.arm, trial.number, run.phase, run.seed, dict(trial.values)
+            )
+            self.entries[run] = Entry(run, row, overrides)
+        return self.entries[run]
+
+    def where(self, run: Run) -> str:
+        """What to put before a mistake, where the user may not see whose it is."""
+        return f"{ARMS}.{run.trial.arm}: " if self.asked.named_arms else ""
+
+    def check_selection(self, cfg: DictConfig) -> None:
+        """What selects needs something to select by.
+
+        Raises:
+            ConfigError: validation is off; or halving meets runs of different lengths.
+        """
+        settings = self.settings
+        selects = settings.confirm_seeds or settings.sampler != "grid" or settings.extend or settings.halving
+        if cfg.data.val_size == 0 and selects:
+            raise ConfigError("data.val_size=0: arms are compared by validation; set it above 0")
+        if settings.halving and cfg.trainer.epochs != settings.epochs:
+            raise ConfigError(
+                f"trainer.epochs={cfg.trainer.epochs}: must be {settings.epochs} in all runs, with halving"
+            )
+
+    def overrides(self, run: Run) -> list[str]:
+        """All that makes a run out of the base configuration."""
+        values = [f"{key}={value}" for key, value in run.trial.values.items()]
+        pause = [] if run.stop_epoch is None else [f"trainer.stop_epoch={run.stop_epoch}"]
+        return [*self.asked.common, *self.arms[run.trial.arm].fixed, *values, f"seed={run.seed}", *pause]
+
+    def name(self, run: Run) -> str:
+        """What tells a run from the others: `adam lr=0.01 seed=2`."""
+        values = [f"{short(key)}={board.shown(value)}" for key, value in run.trial.values.items()]
+        return " ".join([run.trial.arm, *values, f"seed={run.seed}"]).strip()
+
+    def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
+        """Whether runs can have these values."""
+        try:
+            self.prepare(Run(phases.Trial(arm, -1, dict(values)), "search", self.settings.seeds[0]))
+        except ConfigError:
+            return False
+        return True
+
+    # The work
+
+    def run(self) -> None:
+        """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
+        self.check()
+        with self.only_here(), terminated_as_interrupted():
+            self.begin()
+            ending = "failed"
+            try:
+                with self.board:
+                    phases.run(
+                        self.asked.arms,
+                        self.settings,
+                        evaluate=self.evaluate,
+                        study_of=self.study,
+                        prune=self.prune,
+                        allowed=self.allowed,
+                        interleave=self.asked.named_arms,
+                    )
+                for folder in self.folder.leave():
+                    tracking.sync(folder, self.master, self.board.note)
+                if not self.board.standing.counts()["failed"]:
+                    ending = "finished"
+            except FirstFailure:
+                pass
+            except KeyboardInterrupt:
+                ending = "interrupted"
+                raise
+            finally:
+                self.end(ending)
+        if ending == "failed":
+            sys.exit(1)
+
+    def study(self, arm: phases.Arm) -> Study:
+        """The search of one arm, in the sweep's folder."""
+        return Study(self.folder.path, self.asked.id, arm, self.settings.sampler, self.settings.sign)
+
+    @contextmanager
+    def only_here(self) -> Iterator[None]:
+        """Inside, no other process carries out this very sweep."""
+        lock: FileLock = self.folder.lock(self.asked.id)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.board.note(f"sweep {self.asked.id} is carried out by another process; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self) -> None:
+        """Write what is asked for; put right what dead processes left."""
+        settings = self.settings
+        self.folder.begin(
+            id=self.asked.id,
+            name=" vs ".join(name for name in self.arms if name) or "grid",
+            command=without_credentials(" ".join(sys.argv)),
+            overrides=list(self.asked.common),
+            objective=str(self.master.objective),
+            named_arms=self.asked.named_arms,
+            arms={
+                arm.name: {"fixed": arm.fixed, "space": {dim.key: str(dim) for dim in arm.space}}
+                for arm in self.asked.arms
+            },
+            **{key: getattr(settings, key) for key in RECORDED},
+        )
+        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+
+    def evaluate(self, runs: Sequence[Run]) -> list[Result]:
+        """The results of these runs, once all of them are there."""
+        entries = [self.prepare(run) for run in runs]
+        rows = []
+        for entry in entries:
+            known = self.rows.setdefault(entry.row.signature, [])
+            if entry.row not in known:
+                known.append(entry.row)
+                rows.append(entry.row)
+        self.unplanned = max(0, self.unplanned - len(rows))
+        self.folder.add(rows)
+        self.board.plan(rows, self.unplanned)
+        missing: dict[str, Entry] = {}
+        for entry in entries:
+            if entry.row.signature not in missing:
+                if self.exists(entry):
+                    self.join(entry)
+                    self.board.settle(entry.row, self.status(entry), entry.row.signature not in self.begun)
+                else:
+                    missing[entry.row.signature] = entry
+        self.train(list(missing.values()))
+        for entry in missing.values():
+            if len(self.rows[entry.row.signature]) > 1:
+                self.join(entry)
+        return [self.result(entry) for entry in entries]
+
+    def exists(self, entry: Entry) -> bool:
+        """Whether what is wanted of this run is there already."""
+        folder = self.folder.run(entry.row.signature)
+        status = folder.status()
+        if not status:
+            return False
+        cfg = self.composer.run_config(self.master, self.once(entry))
+        if entry.run.stop_epoch is None:
+            return experiment.is_done(cfg, status)
+        if cfg.rerun or experiment.stale_reason(cfg, status) or status["status"] == "running":
+            return False
+        return folder.objective_at(entry.run.stop_epoch) is not None
+
+    def once(self, entry: Entry) -> list[str]:
+        """A run's overrides; what this command has launched once already is not to be trained anew."""
+        return [*entry.overrides, *(["rerun=false"] if entry.row.signature in self.begun else [])]
+
+    def join(self, entry: Entry) -> None:
+        """Note in a run, and in its MLflow run, what it is in this sweep."""
+        folder = self.folder.run(entry.row.signature)
+        if not folder.path.exists():
+            return
+        members = [row.member() for row in self.rows[entry.row.signature]]
+        with folder.lock():
+            folder.join(self.asked.id, str(self.folder.path), members)
+            tracking.sync(folder, self.master, self.board.note)
+
+    def job(self, entry: Entry) -> list[str]:
+        """The overrides of a job, with what its run is in this sweep."""
+        trial = {
+            "sweep": self.asked.id,
+            "directory": str(self.folder.path),
+            "members": [row.member() for row in self.rows[entry.row.signature]],
+        }
+        # Quotes and dollars mean something to Hydra.
+        text = json.dumps(trial).replace("'", r"\u0027").replace("$", r"\u0024")
+        return [*self.once(entry), f"+trial='{text}'"]
+
+    def train(self, entries: list[Entry]) -> None:
+        """Launch runs until each has ended."""
+        sweeper = self.master.hydra.sweeper
+        # Hydra's own launcher keeps all that it was handed in memory until the end.
+        one_by_one = sweeper.fail_fast or self.master.hydra.launcher._target_.endswith(".BasicLauncher")
+        size = 1 if one_by_one else sweeper.max_batch_size or len(entries)
+        while entries:
+            chunk, rest = entries[:size], entries[size:]
+            launched = time.time()
+            self.board.launch([entry.row for entry in chunk])
+            jobs = [self.job(entry) for entry in chunk]
+            self.begun |= {entry.row.signature for entry in chunk}
+            returns: Sequence[JobReturn] = ()
+            death: BaseException | None = None
+            try:
+                returns = self.launch(jobs)
+            except (Exception, SystemExit) as error:  # of the launcher, with a worker of its: the others go on
+                death = error
+            finally:
+                self.board.landed()
+            again = self.collect(chunk, returns, death, launched)
+            entries = again + rest
+            if sweeper.fail_fast and self.board.standing.counts()["failed"]:
+                raise FirstFailure
+
+    def collect(
+        self,
+        chunk: list[Entry],
+        returns: Sequence[JobReturn],
+        death: BaseException | None,
+        launched: float,
+    ) -> list[Entry]:
+        """Settle what has ended; the runs that had not begun when the launcher died are given back."""
+        errors = [job._return_value if job.status == JobStatus.FAILED else None for job in returns]
+        waiting = []
+        for entry, error in zip(chunk, errors or [death] * len(chunk), strict=True):
+            folder = self.folder.run(entry.row.signature)
+            if folder.status().get("status") == "running":
+                self.bury(folder)
+            status = folder.status()
+            if error is None or (status and status["ended"] >= launched):
+                self.board.settle(entry.row, status, reused=status["resumed"] < launched)
+            elif death is not None:
+                waiting.append(entry)
+            else:
+                self.fail(entry, error)
+        if len(waiting) == len(chunk) and death is not None:  # it did not even begin: no use to try again
+            for entry in waiting:
+                self.fail(entry, death)
+            return []
+        return waiting
+
+    def bury(self, folder: RunFolder) -> None:
+        """End a run whose process has died, as its lock is free, or will be."""
+        with folder.lock():
+            if folder.status()["status"] == "running":
+                experiment.fail(folder, "its process died (killed, or out of memory)")
+                tracking.sync(folder, self.master, self.board.note)
+
+    def fail(self, entry: Entry, error: BaseException) -> None:
+        """Settle a run that failed before it had a record."""
+        reason = explain(error) if str(error) else type(error).__name__
+        status = {"status": "failed", "reason": reason, "ended": time.time(), "objective": None}
+        self.unrecorded[entry.row.signature] = status
+        self.board.settle(entry.row, status)
+
+    def status(self, entry: Entry) -> dict[str, Any]:
+        """How a run stands."""
+        signature = entry.row.signature
+        return self.unrecorded.get(signature) or self.folder.run(signature).status()
+
+    def result(self, entry: Entry) -> Result:
+        """What a run gave: its objective; at a rung, the one of that epoch."""
+        folder, status = self.folder.run(entry.row.signature), self.status(entry)
+        if status["status"] == "failed":
+            return Result("failed", None)
+        if entry.run.stop_epoch is not None:
+            return Result(status["status"], folder.objective_at(entry.run.stop_epoch))
+        objective = Outcome(folder, status).objective if status["status"] in FINAL else None
+        return Result(status["status"], objective)
+
+    def prune(self, runs: Sequence[Run]) -> None:
+        """End paused runs that halving has dropped."""
+        for run in runs:
+            entry = self.prepare(run)
+            folder = self.folder.run(entry.row.signature)
+            experiment.prune(folder, self.master, f"dropped after epoch {run.stop_epoch}", self.progress)
+            self.board.settle(entry.row, folder.status())
+
+    # The end
+
+    def end(self, ending: str) -> None:
+        """Write the table, bring MLflow up to date, and tell what came out."""
+        standing = self.board.standing
+        self.folder.write_table()
+        self.folder.set(
+            status=ending,
+            ended=time.time(),
+            counts=dict(standing.counts()),
+            reused=len(standing.reused),
+            best_objective=standing.best_objective(),
+        )
+        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+        self.board.summary(ending, self.master)
+
+    # Instead of it
+
+    def dry_run(self) -> None:
+        """List the runs and whether they exist; estimate the time of those that do not."""
+        entries = self.check()
+        unique = list({entry.row.signature: entry for entry in entries}.values())
+        missing = [entry for entry in unique if not self.exists(entry)]
+        seconds: dict[str, float] = {}
+        for entry in missing:
+            if entry.row.arm not in seconds:
+                cfg = self.composer.run_config(self.master, entry.overrides)
+                seconds[entry.row.arm] = experiment.estimate(cfg)
+        more = self.unplanned - len(entries)
+        known = sum(seconds[entry.row.arm] for entry in missing)
+        per_run = sum(seconds.values()) / len(seconds) if seconds else 0.0
+        self.board.listing(
+            [entry.row for entry in unique],
+            {entry.row.signature for entry in missing},
+            more,
+            known + more * per_run,
+        )
+
+
+# Settings that `sweep.json` has by their own names.
+RECORDED = (
+    "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
+)  # fmt: skip
+
+
+def short(key: str) -> str:
+    """The last part of an override's key."""
+    return key.lstrip("+~").rsplit(".")[-1]
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM is what Ctrl-C is."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

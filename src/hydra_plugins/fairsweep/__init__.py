@@ -1,0 +1,1 @@
+"""Our sweeper, for Hydra to find."""

@@ -1,0 +1,114 @@
+"""The `fair` sweeper: Hydra's plain grid, or arms with spaces of their own and equal budgets.
+
+Hydra executes this file at each start, to find the plugin: what is slow to import waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class FairSweeperConf:
+    """What `hydra.sweeper` may say."""
+
+    _target_: str = "hydra_plugins.fairsweep.fair_sweeper.FairSweeper"
+    # What is compared: name -> overrides, fixed or a search space. Without any, the sweep is a plain grid.
+    arms: dict[str, Any] = field(default_factory=dict)
+    # Overrides as on the command line, for presets: key -> value or values.
+    params: dict[str, Any] = field(default_factory=dict)
+    # grid, or a sampler of Optuna's: tpe, cmaes, qmc, random, gp, ...
+    sampler: str = "grid"
+    # Trials per arm. A grid without intervals has its own number.
+    trials: int | None = None
+    # Runs per trial in the search: how many seeds, or a list of them.
+    seeds: Any = 1
+    # Fresh seeds for the best trial of each arm; null: 10 where there are arms, else none.
+    confirm: int | None = None
+    # Where an arm's best value stands at the edge of its range, let the range grow.
+    extend: bool = False
+    # So many further trials for each arm, beyond the edge or inside.
+    extend_steps: int = 2
+    # Successive halving: 3 keeps the best third of the trials at each rung.
+    halving: int | None = None
+    # Trials per arm that a sampler is asked for at once.
+    batch: int = 1
+    # false: allow arms of unequal budget; the report says so.
+    equal_budget: bool = True
+    # List the runs, and estimate the time.
+    dry_run: bool = False
+    # Stop at the first run that fails.
+    fail_fast: bool = False
+    # The most jobs that the launcher gets at once; null: all.
+    max_batch_size: int | None = None
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="fair", node=FairSweeperConf, provider="fairsweep"
+)
+
+
+class FairSweeper(Sweeper):
+    """Reads what is asked for, and has it carried out by the launcher."""
+
+    # Hydra has them as None before `setup`, which it calls first.
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
+
+    def __init__(self, max_batch_size: int | None, **_: Any) -> None:
+        self.max_batch_size = max_batch_size
+        self.jobs = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from fairsweep.sweeps.compose import Composer
+
+        self.config = config
+        self.composer = Composer(hydra_context.config_loader.get_search_path())
+        self.hydra_context = HydraContext(config_loader=self.composer, callbacks=hydra_context.callbacks)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Carry out the sweep; ends the process with status 1 where a run has failed."""
+        if "record" not in self.config:
+            return self.grid(arguments)
+
+        from fairsweep.sweeps import request
+        from fairsweep.sweeps.sweep import Sweep
+
+        asked = request.read(self.config, arguments, self.composer)
+        sweep = Sweep(asked, self.config, self.composer, self.launch)
+        return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
+
+    def grid(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """A plain grid of some other application, which keeps no record of runs."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        params = [f"{key}={value}" for key, value in self.config.hydra.sweeper.params.items()]
+        overrides = self.composer.parse([*params, *arguments])
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
+        for batch in batches:
+            self.validate_batch_is_legal(batch)
+        returns = [self.launch(batch) for batch in batches]
+        for job in (job for batch in returns for job in batch):
+            _ = job.return_value  # raises what the job raised
+        return returns
+
+    def launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
+        """Hand jobs to the launcher, each a list of overrides."""
+        first, self.jobs = self.jobs, self.jobs + len(jobs)
+        return self.launcher.launch(jobs, initial_job_idx=first)
