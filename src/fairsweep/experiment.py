@@ -111,7 +111,7 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, str]:
 
 
 def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
-    """Whether the run of this status need not be trained: it has ended for good, with today's code and data."""
+    """Whether the run of this status is not to be trained: it ended for good, with today's code and data."""
     return not cfg.rerun and status.get("status") in FINAL and not stale_reason(cfg, status)
 
 
@@ -151,9 +151,7 @@ def join_sweep(folder: RunFolder, cfg: DictConfig) -> None:
         folder.join(trial["sweep"], trial["directory"], trial["members"])
 
 
-def failed_at_once(
-    cfg: DictConfig, folder: RunFolder, error: BaseException, progress: Progress
-) -> Outcome:
+def failed_at_once(cfg: DictConfig, folder: RunFolder, error: BaseException, progress: Progress) -> Outcome:
     """Record a run that failed before its first step."""
     if not folder.status():
         folder.create(cfg, {}, **provenance(cfg))
@@ -371,7 +369,8 @@ def estimate(cfg: DictConfig) -> float:
         if len(lane.data.val):
             lane.evaluate(lane.data.val)
         per_epoch = time.perf_counter() - started
-    return lane.total_steps * per_step + int(cfg.trainer.epochs) * per_epoch
+    seconds: float = lane.total_steps * per_step + cfg.trainer.epochs * per_epoch
+    return seconds
 
 
 def with_weights_file(cfg: DictConfig) -> DictConfig:

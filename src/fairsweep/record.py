@@ -35,7 +35,7 @@ class RunFolder:
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "trial"])
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "trial"])
         write_atomically(
             self.path / "config.yaml",
             without_credentials(OmegaConf.to_yaml(cfg, resolve=True)).encode(),
@@ -91,10 +91,11 @@ class RunFolder:
         return read_json(path) if path.exists() else {}
 
     def join(self, sweep: str, directory: str, members: list[dict[str, Any]]) -> bool:
-        """Note what the run is in a sweep, in place of what it was there; none: it has left. Whether it is new.
+        """Note what the run is in a sweep, in place of what it was there; True if that is new.
 
         Args:
-            members: arm, trial, phase, seed and values, once for each trial whose run this is.
+            members: name, arm, trial, phase, seed and values, for each trial whose run this is; without
+                any, the run has left the sweep.
         """
         known = self.sweeps()
         joined = {**known, sweep: {"directory": directory, "members": members}}
@@ -139,7 +140,8 @@ class RunFolder:
             return None
         lines = [line for line in lines if line["epoch"] <= epoch]
         sign = OBJECTIVES[key]
-        if (not reached and status["status"] == "diverged") or any(line["val_loss"] is None for line in lines):
+        diverged = not reached and status["status"] == "diverged"
+        if diverged or any(line["val_loss"] is None for line in lines):
             return -math.inf * sign
         values = [line[key] for line in lines]
         if not values:

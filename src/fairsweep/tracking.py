@@ -46,7 +46,17 @@ MLFLOW_STATUS = {
 METRICS, PARAMS, PARAM_LENGTH = 1000, 100, 6000
 
 # What MLflow's tags say of a sweep; its `sweep.json` says more.
-SWEEP_TAGS = ("status", "objective", "arms", "sampler", "trials", "seeds", "confirm_seeds", "extend", "halving")
+SWEEP_TAGS = (
+    "status",
+    "objective",
+    "arms",
+    "sampler",
+    "trials",
+    "seeds",
+    "confirm_seeds",
+    "extend",
+    "halving",
+)
 
 # After a failure, a run in progress leaves the server alone for so long.
 RETRY_SECONDS = 60.0
@@ -183,9 +193,7 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
     return True
 
 
-def begin_sweep(
-    directory: Path, outputs: str, uri: str, experiment: str
-) -> tuple["MlflowClient", str]:
+def begin_sweep(directory: Path, outputs: str, uri: str, experiment: str) -> tuple["MlflowClient", str]:
     """A client, and the id of the MLflow run that is the parent of a sweep's runs, made if there is none."""
     client = connect(uri, outputs)
     number = experiment_id(uri, outputs, experiment)
@@ -245,9 +253,7 @@ def write_state(path: Path, uri: str, **changes: Any) -> None:
     write_atomically(file, json.dumps(states, indent=1).encode())
 
 
-def begin(
-    folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool
-) -> tuple["MlflowClient", str]:
+def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) -> tuple["MlflowClient", str]:
     """A client, and the id of the run's MLflow run, which is made if there is none.
 
     Args:
@@ -272,10 +278,8 @@ def find_runs(client: "MlflowClient", experiment: str, tag: str, value: str) -> 
     return [str(run.info.run_id) for run in found]
 
 
-def upload(
-    client: "MlflowClient", run_id: str, folder: RunFolder, uri: str, status: dict[str, Any]
-) -> None:
-    """The record that MLflow does not have yet. Done again after a crash in the middle, it doubles nothing."""
+def upload(client: "MlflowClient", run_id: str, folder: RunFolder, uri: str, status: dict[str, Any]) -> None:
+    """The record that MLflow does not have yet. Repeated after a crash in the middle, it doubles nothing."""
     from mlflow.entities import Metric, RunTag
 
     state = read_state(folder.path, uri)
@@ -391,7 +395,7 @@ def create(
         **{f"version.{name}": number for name, number in status["versions"].items()},
     }
     name = f"{cfg.model.name} {arm(cfg)} lr={cfg.optimizer.lr} seed={cfg.seed}"
-    trained_by = folder.sweeps().get(status.get("sweep"))
+    trained_by = folder.sweeps().get(status["sweep"] or "")
     if trained_by is not None:
         member = trained_by["members"][0]
         name = member["name"]

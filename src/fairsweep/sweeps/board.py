@@ -34,7 +34,7 @@ MARKS = {
 
 
 class Board:
-    """Follows the runs of a sweep, wherever they are trained, by their folders; a context, while they train."""
+    """Follows the runs of a sweep by their folders, wherever they train; a context, while they do."""
 
     def __init__(self, console: Console, folder: SweepFolder, objective_key: str) -> None:
         self.console, self.folder = console, folder
@@ -100,7 +100,9 @@ class Board:
             else:
                 self.trained += 1
             if self.live is None:
-                self.console.print(self.line(row, status, reused), highlight=False, markup=False, soft_wrap=True)
+                self.console.print(
+                    self.line(row, status, reused), highlight=False, markup=False, soft_wrap=True
+                )
 
     def line(self, row: Row, status: dict[str, Any], reused: bool) -> str:
         """One run in a log."""
@@ -201,7 +203,11 @@ def show(console: Console, folder: SweepFolder) -> None:
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
     counts = ", ".join(f"{count} {status}" for status, count in standing.counts().items())
-    console.print(f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def arm_table(standing: Standing) -> Table:
@@ -221,7 +227,9 @@ def arm_table(standing: Standing) -> Table:
             Text(f"{count} {status}", style=MARKS.get(status, ""))
             for status, count in sorted(arm.statuses.items(), key=lambda pair: list(MARKS).index(pair[0]))
         )
-        values = " ".join(f"{key.rsplit('.')[-1]}={shown(v)}" for key, v in (arm.best.values if arm.best else {}).items())
+        values = " ".join(
+            f"{key.rsplit('.')[-1]}={shown(v)}" for key, v in (arm.best.values if arm.best else {}).items()
+        )
         cells = [arm.name or "all", runs, values, spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
@@ -241,6 +249,11 @@ def failures(standing: Standing) -> Table:
         if status.get("status") == "failed":
             table.add_row(name, Text((status["reason"] or "").splitlines()[0]), f"runs/{signature}/run.log")
     return table
+
+
+def short(key: str) -> str:
+    """The last part of an override's key."""
+    return key.lstrip("+~").rsplit(".")[-1]
 
 
 def shown(value: str) -> str:

@@ -1,4 +1,4 @@
-"""What a multirun command asks for: arms and their spaces, budget and seeds; read before anything is composed."""
+"""What a multirun command asks for: arms and their spaces, budget and seeds."""
 
 import hashlib
 import json
@@ -109,7 +109,8 @@ def read_seeds(override: Override | None, wanted: Any, base: int) -> tuple[int, 
     seeds = list(range(base, base + wanted)) if isinstance(wanted, int) else wanted
     if not (isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)):
         raise ConfigError(
-            f"hydra.sweeper.seeds={json.dumps(wanted)}: must be a number of seeds, 1 or more, or a list of them"
+            f"hydra.sweeper.seeds={json.dumps(wanted)}: must be a number of seeds, 1 or more, or a list of "
+            "whole numbers"
         )
     return tuple(seeds)
 

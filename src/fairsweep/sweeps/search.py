@@ -1,4 +1,4 @@
-"""Searches by Optuna: one study per arm, kept in the sweep's folder, that a kill at any moment does not change."""
+"""Searches by Optuna: one study per arm, in the sweep's folder; a kill at any moment does not change it."""
 
 import hashlib
 import logging
@@ -46,12 +46,10 @@ def samplers() -> dict[str, "type[BaseSampler]"]:
 
     from optuna import samplers
 
-    found = {short_name(name): getattr(samplers, name) for name in samplers.__all__}
-    return {
-        name: kind
-        for name, kind in found.items()
-        if inspect.isclass(kind) and not inspect.isabstract(kind) and name not in ("base", "grid", "partialfixed")
-    }
+    kinds: list[Any] = [getattr(samplers, name) for name in samplers.__all__]
+    kinds = [kind for kind in kinds if inspect.isclass(kind)]
+    found = {short_name(kind.__name__): kind for kind in kinds if not inspect.isabstract(kind)}
+    return {name: kind for name, kind in found.items() if name not in ("grid", "partialfixed")}
 
 
 def check(sampler: str, arm: Arm) -> None:
@@ -66,25 +64,19 @@ def check(sampler: str, arm: Arm) -> None:
         names = sorted([*known, "grid"])
         raise ConfigError(f"{place}: no such sampler{nearest(name, names)} (allowed: {', '.join(names)})")
     if not arm.space:
-        raise ConfigError(f"{place}: the arm {arm.name} has no space to search; give it one, or take grid")
+        raise ConfigError(f"{place}: there is no space to search; give one, or take grid")
     if name == "cmaes":
         if find_spec("cmaes") is None:
             raise ConfigError(f"{place}: needs the package cmaes; install it: pip install cmaes")
         lists = [dim.key for dim in arm.space if dim.choices]
         if lists:
-            raise ConfigError(
-                f"{place}: searches numbers only, and {lists[0]} of the arm {arm.name} is a list; take tpe"
-            )
+            raise ConfigError(f"{place}: searches numbers only, and {lists[0]} is a list; take tpe")
         if sum(dim.low < dim.high for dim in arm.space) < 2:
-            raise ConfigError(
-                f"{place}: needs two dimensions or more, and the arm {arm.name} has one; take tpe or gp"
-            )
+            raise ConfigError(f"{place}: with less than two dimensions it samples at random; take tpe or gp")
     if name == "bruteforce":
         endless = [dim.key for dim in arm.space if dim.is_interval and not dim.integer]
         if endless:
-            raise ConfigError(
-                f"{place}: tries all values, and {endless[0]} of the arm {arm.name} is an interval; take tpe"
-            )
+            raise ConfigError(f"{place}: tries all values, and {endless[0]} is an interval; take tpe")
 
 
 @dataclass
@@ -162,12 +154,15 @@ class Study:
         if number < len(self.trials) and self.trials[number].added:
             self.restore(self.trials[:number])  # the search is longer now, and takes the number
         if number == len(self.trials):
+            with silence():
+                # Interrupted before it is stored, the trial is forgotten.
+                memory, self.memory = self.memory or self.remember(), None
+                now = self.distributions()
+                params = self.sample(memory, number, now).params
+            told = sum(trial.told for trial in self.trials)
             with self.storing():
-                if self.memory is None:
-                    self.memory = self.remember()
-                sampled = self.sample(self.memory, number, self.distributions())
-                told = sum(trial.told for trial in self.trials)
-                self.store(Asked(sampled.params, sampled.distributions, after=told, added=False))
+                self.store(Asked(params, now, after=told, added=False))
+            self.memory = memory
         return self.texts(number)
 
     def tell(self, number: int, objective: float | None) -> None:
@@ -271,37 +266,28 @@ class Study:
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Inside, Optuna and its helpers are silent, and what goes wrong is told in one line.
+        """Inside, what goes wrong is the database's fault, and told in one line.
 
         Raises:
-            ConfigError: the database is locked, damaged, or cannot be written.
+            ConfigError: it is locked, damaged, or cannot be written.
         """
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        # Where there is no handler at all, alembic sets up logging for the whole process.
-        root, handler = logging.getLogger(), logging.NullHandler()
-        root.addHandler(handler)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with silence():
                 yield
-        except ConfigError:
-            raise
         except Exception as error:
             raise ConfigError(f"{self.file}: {complaint(error)}") from error
-        finally:
-            root.removeHandler(handler)
 
     # The copy in memory
 
-    def remember(self) -> "OptunaStudy":
+    def remember(self, anew: bool = False) -> "OptunaStudy":
         """The study in memory as it is after all that was asked and told, the sampler's own notes included.
 
         Most samplers make none. Those of the others (a generation's parents, the place in a sequence, the
         state of CMA-ES, which is a pickle) are made again, by asking again in the same order. That begins
         where the space was last widened: with one of another size, they have to start afresh.
+
+        Args:
+            anew: the sampler starts afresh in any case.
         """
         import optuna
 
@@ -310,7 +296,9 @@ class Study:
         )
         now, told = self.distributions(), 0
         widened = [n for n, trial in enumerate(self.trials) if trial.added or trial.distributions != now]
-        first = len(self.trials) if self.sampler in WITHOUT_MEMORY else max(widened, default=-1) + 1
+        first = max(widened, default=-1) + 1
+        if anew or self.sampler in WITHOUT_MEMORY:
+            first = len(self.trials)
         for number, trial in enumerate(self.trials):
             if number < first:
                 study.add_trial(frozen(trial, now))
@@ -318,12 +306,8 @@ class Study:
             for earlier in range(max(told, first), trial.after):
                 self.conclude_again(study, earlier)
             told = trial.after
-            again = self.sample(study, number, now)
-            for name, param in trial.params.items():
-                if again.params[name] != param:  # by another version of Optuna
-                    study._storage.set_trial_param(
-                        again._trial_id, name, now[name].to_internal_repr(param), now[name]
-                    )
+            if self.sample(study, number, now).params != trial.params:  # by another version of Optuna
+                return self.remember(anew=True)
         for number in range(max(told, first), len(self.trials)):
             self.conclude_again(study, number)
         return study
@@ -337,32 +321,48 @@ class Study:
         self, study: "OptunaStudy", number: int, distributions: "dict[str, BaseDistribution]"
     ) -> "Trial":
         """Ask a sampler, made for this one trial."""
-        from optuna.samplers import QMCSampler
-
-        kind = samplers()[self.sampler]
-        if issubclass(kind, QMCSampler):
-            # One sequence, so one seed for all its points.
-            study.sampler = whole_sequence(kind, distributions, seed(self.sweep, self.arm.name))
+        if self.sampler == "qmc":  # one sequence, so one seed for all its points
+            study.sampler = whole_sequence(distributions, seed(self.sweep, self.arm.name))
         else:
-            # Every sampler takes a seed; the type of their base class does not.
-            made: Any = kind
-            study.sampler = made(seed=seed(self.sweep, self.arm.name, str(number)))
+            kind: Any = samplers()[self.sampler]
+            study.sampler = kind(seed=seed(self.sweep, self.arm.name, str(number)))
         return study.ask(distributions)
 
 
-def whole_sequence(kind: Any, distributions: "dict[str, BaseDistribution]", seed: int) -> "BaseSampler":
+def whole_sequence(distributions: "dict[str, BaseDistribution]", seed: int) -> "BaseSampler":
     """A quasi-random sampler that takes every trial from its sequence.
 
     Optuna's own leaves the first to chance, to learn the space from it; here the space is known.
     """
+    from optuna.samplers import QMCSampler
+
     dims = {name: dist for name, dist in distributions.items() if not dist.single()}
 
-    class WholeSequence(kind):  # type: ignore[misc]
-        def infer_relative_search_space(self, *_: Any) -> "dict[str, BaseDistribution]":
+    class WholeSequence(QMCSampler):
+        def infer_relative_search_space(
+            self, _study: "OptunaStudy", _trial: "FrozenTrial"
+        ) -> "dict[str, BaseDistribution]":
             return dims
 
-    sampler: BaseSampler = WholeSequence(scramble=True, seed=seed)
-    return sampler
+    return WholeSequence(scramble=True, seed=seed)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, Optuna and what it uses neither warn nor log."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    # Where there is no handler at all, alembic sets up logging for the whole process.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(handler)
 
 
 def seed(*names: str) -> int:

@@ -1,11 +1,11 @@
-"""One dimension of an arm's space: read from Hydra's override grammar, cut into points, grown, told to Optuna."""
+"""A dimension of an arm's space: read from Hydra's grammar, cut into points, grown, told to Optuna."""
 
 import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -94,7 +94,7 @@ def dimension(override: Override) -> Dimension:
     given = override.input_line or key
     if not override.is_sweep_override():
         return Dimension(key, (override.get_value_element_as_str(),))
-    tags = getattr(sweep, "tags", set())
+    tags: set[str] = getattr(sweep, "tags", set())
     if tags - {"log"} or (tags and isinstance(sweep, ChoiceSweep)):
         names = ", ".join(sorted(tags))
         raise ConfigError(f"{given}: has the tag {names}; the one tag is log, for an interval or a range")
@@ -130,7 +130,9 @@ def number_range(key: str, given: str, sweep: RangeSweep, log: bool) -> Dimensio
     assert start is not None
     assert stop is not None
     if not all(map(math.isfinite, (start, stop, step))) or step == 0 or (stop - start) / step <= 0:
-        raise ConfigError(f"{given}: holds no number; must go from one number to another, by steps that lead there")
+        raise ConfigError(
+            f"{given}: holds no number; must go from one number to another, by steps that lead there"
+        )
     if (stop - start) / step > MOST_STEPS:
         raise ConfigError(f"{given}: must have at most {MOST_STEPS:,} steps; take interval(...)")
     numbers: list[float] = list(sweep.range())
@@ -236,7 +238,7 @@ def readable(dim: Dimension, low: float, inner: Sequence[float], high: float) ->
         roundings = ([float(f"{number:.{digits}g}") for number in clean] for digits in range(DIGITS, 18))
     for numbers in roundings:
         whole = [low, *numbers, high]
-        if all(left < right for left, right in zip(whole, whole[1:], strict=False)):
+        if all(left < right for left, right in pairwise(whole)):
             return tuple(number_text(dim, number) for number in numbers)
     return None
 
@@ -319,13 +321,13 @@ def distribution(dim: Dimension) -> "BaseDistribution":
     if dim.choices:
         return CategoricalDistribution(tuple(dict.fromkeys(dim.choices)))
     if dim.integer:
-        step = 1 if dim.step is None else abs(int(dim.step))
+        step = abs(int(dim.step or 1))
         return IntDistribution(int(dim.low), int(dim.high), log=dim.log, step=step)
     if dim.step is None:
         return FloatDistribution(dim.low, dim.high, log=dim.log)
     # Without what counting in binary fractions leaves in the last digits.
-    low, high, step = (float(f"{number:.12g}") for number in (dim.low, dim.high, abs(dim.step)))
-    return FloatDistribution(low, high, step=step)
+    low, high, width = (float(f"{number:.12g}") for number in (dim.low, dim.high, abs(dim.step)))
+    return FloatDistribution(low, high, step=width)
 
 
 def text(dim: Dimension, value: Any) -> str:
@@ -335,14 +337,14 @@ def text(dim: Dimension, value: Any) -> str:
     if dim.integer or dim.step is None:
         return number_text(dim, value)
     start = dim.low if dim.step > 0 else dim.high
-    place = round((value - start) / dim.step)
+    place: int = round((value - start) / dim.step)
     if 0 <= place < len(dim.points):
         return dim.points[place]
     return number_text(dim, float(f"{start + place * dim.step:.12g}"))
 
 
-def value(dim: Dimension, text: str) -> Any:
+def value(dim: Dimension, written: str) -> Any:
     """The text of an override as Optuna's value."""
     if dim.choices:
-        return text
-    return int(text) if dim.integer else float(text)
+        return written
+    return int(written) if dim.integer else float(written)

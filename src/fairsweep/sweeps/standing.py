@@ -42,7 +42,9 @@ class Standing:
 
     def counts(self) -> Counter[str]:
         """Runs of the sweep by status, a run that serves two trials once."""
-        return Counter(self.state(signature) for signature in dict.fromkeys(row.signature for row in self.rows))
+        return Counter(
+            self.state(signature) for signature in dict.fromkeys(row.signature for row in self.rows)
+        )
 
     def state(self, signature: str) -> str:
         return str(self.statuses.get(signature, {}).get("status", "waiting"))

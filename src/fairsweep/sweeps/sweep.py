@@ -1,4 +1,4 @@
-"""A sweep, carried out: what exists is taken over, the rest is launched, and whatever happens it ends in order."""
+"""A sweep, carried out: what exists is taken over, the rest is launched, and it ends in order."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -91,7 +91,9 @@ class Sweep:
         runs, more = phases.known(self.asked.arms, self.settings)
         entries = [self.prepare(run) for run in runs]
         for arm in self.asked.arms:
-            if not any(entry.row.arm == arm.name for entry in entries):  # its values are the sampler's to choose
+            if not any(
+                entry.row.arm == arm.name for entry in entries
+            ):  # its values are the sampler's to choose
                 trial = phases.Trial(arm.name, 0, {dim.key: dim.first() for dim in arm.space})
                 self.prepare(Run(trial, "search", self.settings.seeds[0]))
         self.unplanned = len(runs) + more
@@ -143,7 +145,7 @@ class Sweep:
 
     def name(self, run: Run) -> str:
         """What tells a run from the others: `adam lr=0.01 seed=2`."""
-        values = [f"{short(key)}={board.shown(value)}" for key, value in run.trial.values.items()]
+        values = [f"{board.short(key)}={board.shown(value)}" for key, value in run.trial.values.items()]
         return " ".join([run.trial.arm, *values, f"seed={run.seed}"]).strip()
 
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
@@ -216,7 +218,7 @@ class Sweep:
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             arms={
-                arm.name: {"fixed": arm.fixed, "space": {dim.key: str(dim) for dim in arm.space}}
+                arm.name: {"fixed": arm.fixed, "space": {dim.key: dim.space for dim in arm.space}}
                 for arm in self.asked.arms
             },
             **{key: getattr(settings, key) for key in RECORDED},
@@ -304,7 +306,10 @@ class Sweep:
             death: BaseException | None = None
             try:
                 returns = self.launch(jobs)
-            except (Exception, SystemExit) as error:  # of the launcher, with a worker of its: the others go on
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # of the launcher, with a worker of its: the others go on
                 death = error
             finally:
                 self.board.landed()
@@ -421,11 +426,6 @@ class Sweep:
 RECORDED = (
     "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
 )  # fmt: skip
-
-
-def short(key: str) -> str:
-    """The last part of an override's key."""
-    return key.lstrip("+~").rsplit(".")[-1]
 
 
 @contextmanager

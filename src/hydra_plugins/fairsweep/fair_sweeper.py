@@ -52,9 +52,7 @@ class FairSweeperConf:
     max_batch_size: int | None = None
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="fair", node=FairSweeperConf, provider="fairsweep"
-)
+ConfigStore.instance().store(group="hydra/sweeper", name="fair", node=FairSweeperConf, provider="fairsweep")
 
 
 class FairSweeper(Sweeper):
