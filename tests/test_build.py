@@ -209,7 +209,7 @@ def files(group: str) -> set[str]:
 
 def test_every_file_of_every_group_is_tested_here() -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
-    assert groups == {*GROUPS, "recipe"}
+    assert groups == {*GROUPS, "recipe", "sweep"}
     for group, choices in GROUPS.items():
         assert files(group) == set(choices), group
     assert files("recipe") == set(RECIPES)
@@ -692,7 +692,7 @@ def test_what_is_not_allowed_is_not_made(group: str, node: dict[str, Any], messa
 def test_nothing_inside_a_node_is_made(tmp_path: Path) -> None:
     inner = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
     for value in (inner, [inner], {"deep": [inner]}):
-        node = {"_target_": "torch.nn.CrossEntropyLoss", "reduction": value, "_recursive_": True}
+        node = {"_target_": "torch.nn.CrossEntropyLoss", "reduction": value}
         build.construct(nn.Module, "loss", node)
     assert not (tmp_path / "made").exists()
 

@@ -40,7 +40,7 @@ def dim(override: str) -> Dimension:
         ("optimizer=adam,sgd", Dimension("optimizer", ("adam", "sgd"))),
         ("+model.widths=choice([1,2],[3])", Dimension("+model.widths", ("[1,2]", "[3]"))),
         ("optimizer=glob(adam*)", Dimension("optimizer", ("adam", "adamw"))),
-        ("a@pkg='x y',true", Dimension("a@pkg", ("'x y'", "true"))),
+        ("a@pkg='x y',true", Dimension("a@pkg", ("'x y'", "True"))),
         ("a=sort(3,1,2)", Dimension("a", ("1", "2", "3"))),
         ("a=0.1", Dimension("a", ("0.1",))),
         ("a=range(3)", Dimension("a", low=0, high=2, step=1, integer=True)),

@@ -1,4 +1,4 @@
-"""From configuration to objects. The only place that instantiates what a configuration names."""
+"""From configuration to objects. The only place that looks up what a configuration names."""
 
 import inspect
 import json
@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import hydra
 import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -37,17 +36,20 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
     if not rule.holds(target):
         raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
     try:
-        # Not recursive: what stands inside the node could name a target that is not allowed.
-        make = hydra.utils.instantiate(node, _partial_=True, _recursive_=False)
-    except InstantiationException as error:
+        # Not by `instantiate`, which would also follow a target inside the node that is not allowed.
+        make = hydra.utils.get_object(str(target))
+    except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{group}._target_={target}: no such class") from error
-    parameters = list(inspect.signature(make.func).parameters.values())[len(args) :]
+    if not callable(make):
+        raise ConfigError(f"{group}._target_={target}: must be {rule.allowed}")
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    parameters = list(inspect.signature(make).parameters.values())[len(args) :]
     names = [parameter.name for parameter in parameters]
-    for name in make.keywords:
+    for name in arguments:
         if name not in names and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             raise ConfigError(unknown(f"{group}.{name}", names, f"{target} has no such argument"))
     try:
-        built = make(*args, **kwargs)
+        built = make(*args, **arguments, **kwargs)
     except ConfigError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -35,11 +35,11 @@ class RunFolder:
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "trial"])
-        write_atomically(
-            self.path / "config.yaml",
-            without_credentials(OmegaConf.to_yaml(cfg, resolve=True)).encode(),
-        )
+        values = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(values, dict)
+        values.pop("trial", None)  # what it is to a sweep is no part of what it is
+        content = without_credentials(OmegaConf.to_yaml(values))
+        write_atomically(self.path / "config.yaml", content.encode())
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
         now = time.time()

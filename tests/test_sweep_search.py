@@ -1,0 +1,461 @@
+"""Searches by Optuna's samplers: the same trials however often they are killed, and no silent random ones."""
+
+import importlib.util
+import math
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairsweep.config import ConfigError
+from fairsweep.sweeps import search, space
+from fairsweep.sweeps.arms import Arm
+from fairsweep.sweeps.search import Study, check, samplers
+from fairsweep.sweeps.space import Dimension
+
+LR = Dimension("optimizer.lr", low=1e-4, high=1.0, log=True)
+MOMENTUM = Dimension("optimizer.momentum", low=0.0, high=0.99)
+WIDTH = Dimension("model.width", low=8, high=64, step=8, integer=True)
+NORM = Dimension("model.norm", ("none", "batch"))
+NUMBERS = Arm("sgd", ("optimizer=sgd",), (LR, MOMENTUM, WIDTH))
+MIXED = Arm("sgd", ("optimizer=sgd",), (LR, NORM))
+FINITE = Arm("sgd", ("optimizer=sgd",), (WIDTH, NORM))
+
+Values = dict[str, str]
+
+
+def arm_for(sampler: str) -> Arm:
+    return {"cmaes": NUMBERS, "bruteforce": FINITE}.get(sampler, MIXED)
+
+
+def objective(number: int, values: Values) -> float | None:
+    """Best at lr=0.01; some trials fail, some diverge."""
+    if number % 7 == 3:
+        return None
+    if number % 7 == 5:
+        return -math.inf
+    lr = float(values.get("optimizer.lr", "0.1"))
+    rest = sum(float(v) for k, v in values.items() if k in ("optimizer.momentum", "model.width"))
+    return -((math.log10(lr) + 2) ** 2) - 0.01 * rest + (values.get("model.norm") == "batch")
+
+
+class Killed(Exception):
+    pass
+
+
+def searched(
+    folder: Path,
+    arm: Arm,
+    sampler: str,
+    trials: int,
+    batch: int = 1,
+    step: Callable[[], None] = lambda: None,
+    outcome: Callable[[int, Values], float | None] = objective,
+) -> list[Values]:
+    """Carry out a search from its beginning; `step` is called after each ask and each tell, and may raise."""
+    folder.mkdir(exist_ok=True)
+    study = Study(folder, "s1", arm, sampler, 1)
+    found: list[Values] = []
+    for first in range(0, trials, batch):
+        numbers = range(first, min(first + batch, trials))
+        for number in numbers:
+            found.append(study.ask(number))
+            step()
+        for number in numbers:
+            study.tell(number, outcome(number, found[number]))
+            step()
+    return found
+
+
+def killed_after(steps: Iterable[int]) -> Callable[[], None]:
+    """Raises when so many steps have been made since it last did, again and again."""
+    left = iter(steps)
+    remaining = next(left)
+
+    def step() -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining == 0:
+            remaining = next(left, -1)
+            raise Killed
+
+    return step
+
+
+def until_done(carry_out: Callable[[], list[Values]]) -> list[Values]:
+    while True:
+        try:
+            return carry_out()
+        except Killed:
+            continue
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """These tests kill processes, not the power."""
+    from sqlalchemy import Engine, event
+
+    def relax(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    yield
+    event.remove(Engine, "connect", relax)
+
+
+@pytest.fixture(autouse=True)
+def small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Genetic samplers breed after 4 trials instead of 50, and the others learn early, so that tests see it."""
+    import optuna
+
+    def with_defaults(kind: Any, **defaults: Any) -> Any:
+        return lambda seed: kind(seed=seed, **defaults)
+
+    kinds: dict[str, Any] = dict(samplers())
+    for name in ("nsgaii", "nsgaiii"):
+        kinds[name] = with_defaults(kinds[name], population_size=4)
+    kinds["tpe"] = with_defaults(optuna.samplers.TPESampler, n_startup_trials=4)
+    kinds["gp"] = with_defaults(optuna.samplers.GPSampler, n_startup_trials=4)
+    monkeypatch.setattr(search, "samplers", lambda: kinds)
+
+
+SIZES = {"gp": (7, [6, 12, 13]), "cmaes": (18, [1, 9, 20, 21, 34]), "bruteforce": (10, [3, 8])}
+KILLS = (14, [1, 3, 8, 12, 21, 26])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("sampler", sorted(samplers()))
+def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, sampler: str, batch: int) -> None:
+    trials, kills = SIZES.get(sampler, KILLS)
+    arm = arm_for(sampler)
+    whole = searched(tmp_path / "whole", arm, sampler, trials, batch)
+    step = killed_after(kills)
+    assert until_done(lambda: searched(tmp_path / "killed", arm, sampler, trials, batch, step)) == whole
+    # Once more: all of it is known.
+    assert searched(tmp_path / "killed", arm, sampler, trials, batch) == whole
+    for values in whole:
+        assert values.keys() == {dim.key for dim in arm.space}
+
+
+def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies after any one of Optuna's transactions, in a search whose results change on the way."""
+    from optuna.storages import RDBStorage
+
+    def carry_out(folder: Path) -> list[Values]:
+        searched(folder, NUMBERS, "tpe", 8, batch=2)
+        return searched(
+            folder, NUMBERS, "tpe", 9, batch=3, outcome=lambda n, v: 1.0 if n == 4 else objective(n, v)
+        )
+
+    whole = carry_out(tmp_path / "whole")
+    left = [math.inf]
+    for name in ("create_new_study", "delete_study", "create_new_trial", "set_trial_state_values"):
+        write = getattr(RDBStorage, name)
+
+        def killed(self: Any, *args: Any, write: Any = write, **kwargs: Any) -> Any:
+            result = write(self, *args, **kwargs)
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(RDBStorage, name, killed)
+    # The second search, again and again: it dies within its tells, its rebuilding and its new trials.
+    folder = tmp_path / "killed"
+    searched(folder, NUMBERS, "tpe", 8, batch=2)
+    for writes in (1, 2, 3, 5, 8, 10, 13, 14):
+        left[0] = writes
+        try:
+            searched(
+                folder, NUMBERS, "tpe", 9, batch=3, outcome=lambda n, v: 1.0 if n == 4 else objective(n, v)
+            )
+        except KeyboardInterrupt:
+            continue
+    left[0] = math.inf
+    assert (
+        searched(folder, NUMBERS, "tpe", 9, batch=3, outcome=lambda n, v: 1.0 if n == 4 else objective(n, v))
+        == whole
+    )
+
+
+def test_trials_depend_on_sweep_and_arm(tmp_path: Path) -> None:
+    def first(sweep: str, arm: Arm, sampler: str) -> Values:
+        return Study(tmp_path, sweep, arm, sampler, 1).ask(0)
+
+    for sampler in ("tpe", "qmc"):
+        ours = first("s1", MIXED, sampler)
+        assert ours == first("s1", MIXED, sampler)
+        assert ours != first("s2", MIXED, sampler)
+        assert ours != first("s1", MIXED._replace(name="adam"), sampler)
+
+
+def test_two_arms_share_a_database(tmp_path: Path) -> None:
+    one, other = (Study(tmp_path, "s1", arm, "random", 1) for arm in (MIXED, NUMBERS._replace(name="adam")))
+    assert one.ask(0).keys() != other.ask(0).keys()
+    one.tell(0, 1.0)
+    assert other.ask(0) == Study(tmp_path, "s1", NUMBERS._replace(name="adam"), "random", 1).ask(0)
+
+
+def test_a_search_grows_beyond_its_end_and_its_batches_may_change(tmp_path: Path) -> None:
+    short = searched(tmp_path, MIXED, "tpe", 8)
+    assert searched(tmp_path, MIXED, "tpe", 12, batch=4)[:8] == short
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+@pytest.mark.parametrize("was", [None, 100.0])
+def test_a_changed_result_leads_where_it_would_have_led_at_once(
+    tmp_path: Path, sampler: str, was: float | None
+) -> None:
+    """A failed run was repaired, or the code gives another value: what was chosen after it is chosen anew."""
+    arm = arm_for(sampler)
+
+    def before(number: int, values: Values) -> float | None:
+        return was if number == 6 else objective(number, values)
+
+    old = searched(tmp_path / "a", arm, sampler, 15, batch=2, outcome=before)
+    new = searched(tmp_path / "b", arm, sampler, 15, batch=2)
+    assert old[:8] == new[:8]  # number 7 was asked for together with 6
+    assert old[8:] != new[8:]
+    assert searched(tmp_path / "a", arm, sampler, 15, batch=2) == new
+
+
+def test_a_result_told_twice_is_no_news(tmp_path: Path) -> None:
+    study = Study(tmp_path, "s1", MIXED, "tpe", 1)
+    asked = [study.ask(number) for number in range(3)]
+    for result in (None, None, -math.inf, -math.inf, 0.25, 0.25):
+        study.tell(0, result)
+    again = Study(tmp_path, "s1", MIXED, "tpe", 1)
+    assert [again.ask(number) for number in range(3)] == asked
+    assert [(trial.told, trial.objective) for trial in again.trials] == [
+        (True, 0.25),
+        (False, None),
+        (False, None),
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "qmc", "random"])
+def test_trials_of_others_widen_the_space(tmp_path: Path, sampler: str) -> None:
+    wider = (Dimension("optimizer.lr", low=1e-4, high=1e4, log=True), *NUMBERS.space[1:])
+
+    def carry_out(folder: Path, step: Callable[[], None] = lambda: None) -> list[Values]:
+        found = searched(
+            folder, NUMBERS, sampler, 8, step=step, outcome=lambda n, v: float(v["optimizer.lr"])
+        )
+        study = Study(folder, "s1", NUMBERS, sampler, 1)
+        found.append({**found[-1], "optimizer.lr": "10000.0"})
+        study.add(8, found[-1], 50.0, wider)
+        step()
+        for number in (9, 10, 11, 12):
+            found.append(study.ask(number))
+            step()
+            study.tell(number, float(found[-1]["optimizer.lr"]))
+            step()
+        return found
+
+    whole = carry_out(tmp_path / "whole")
+    assert (
+        Study(tmp_path / "whole", "s1", NUMBERS, sampler, 1).ask(8)
+        == searched(tmp_path / "longer", NUMBERS, sampler, 9, outcome=lambda n, v: float(v["optimizer.lr"]))[
+            8
+        ]
+    )
+    assert any(float(values["optimizer.lr"]) > 1 for values in whole[9:])
+    step = killed_after([14, 17, 18, 20, 21, 22])
+    assert until_done(lambda: carry_out(tmp_path / "killed", step)) == whole
+
+
+def test_a_trial_of_others_may_change(tmp_path: Path) -> None:
+    def extended(lr: str, result: float | None) -> Values:
+        study = Study(tmp_path, "s1", MIXED, "tpe", 1)
+        values = {**study.ask(0), "optimizer.lr": lr}
+        study.tell(0, 0.5)
+        study.add(1, values, result, MIXED.space)
+        return study.ask(2)
+
+    first = extended("0.5", 0.75)
+    assert extended("0.5", 0.75) == first
+    assert extended("0.25", None).keys() == first.keys()
+    assert extended("0.25", 0.75).keys() == first.keys()
+    stored = Study(tmp_path, "s1", MIXED, "tpe", 1)
+    assert (stored.texts(1)["optimizer.lr"], stored.trials[1].objective) == ("0.25", 0.75)
+
+
+def test_quasi_random_trials_are_all_of_one_low_discrepancy_sequence(tmp_path: Path) -> None:
+    """The first 16 points of a scrambled Sobol sequence have one in each 16th of every dimension."""
+    arm = Arm("a", (), (Dimension("x", low=0.0, high=16.0), Dimension("y", low=1.0, high=2.0**16, log=True)))
+    for batch in (1, 16):
+        found = searched(tmp_path / str(batch), arm, "qmc", 16, batch)
+        assert sorted(math.floor(float(values["x"])) for values in found) == list(range(16))
+        assert sorted(math.floor(math.log2(float(values["y"]))) for values in found) == list(range(16))
+    chance = searched(tmp_path / "random", arm, "random", 16)
+    assert len({math.floor(float(values["x"])) for values in chance}) < 16
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_samplers_learn_in_the_right_direction_and_bear_divergence(
+    tmp_path: Path, sampler: str, sign: int
+) -> None:
+    arm = Arm("a", (), (Dimension("x", low=0.0, high=1.0), Dimension("y", low=0.0, high=1.0)))
+    study = Study(tmp_path, "s1", arm, sampler, sign)
+    found = []
+    for number in range(8 if sampler == "gp" else 30):
+        x = float(study.ask(number)["x"])
+        found.append(x)
+        study.tell(number, sign * (-math.inf if x < 0.3 else x))
+    late = found[-len(found) // 4 :]
+    assert sum(late) / len(late) > 0.6
+
+
+@pytest.mark.parametrize("sampler", sorted(set(samplers()) - {"bruteforce", "cmaes"}))
+def test_every_kind_of_dimension_can_be_searched(tmp_path: Path, sampler: str) -> None:
+    arm = Arm(
+        "a",
+        (),
+        (
+            Dimension("one", ("x",)),
+            Dimension("single", low=3, high=3, step=1, integer=True),
+            Dimension("depth", low=1, high=64, log=True, integer=True),
+            Dimension("rate", low=0.1, high=0.9, step=0.1),
+            Dimension("down", low=1, high=5, step=-2, integer=True),
+            Dimension("lists", ("[1,2]", "[3]", "[1,2]")),
+        ),
+    )
+    for values in searched(tmp_path, arm, sampler, 6):
+        assert (values["one"], values["single"]) == ("x", "3")
+        assert values["down"] in ("1", "3", "5")
+        assert values["lists"] in ("[1,2]", "[3]")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "arm", "words"),
+    [
+        ("tp", MIXED, "no such sampler; did you mean 'tpe'.*allowed: .*cmaes.*grid.*tpe"),
+        ("GridSampler", MIXED, "no such sampler; did you mean 'grid'"),
+        ("PartialFixedSampler", MIXED, "no such sampler"),
+        ("BaseSampler", MIXED, "no such sampler"),
+        ("BaseGASampler", MIXED, "no such sampler"),
+        ("cmaes", MIXED, "model.norm is a list"),
+        ("CmaEsSampler", Arm("a", (), (LR,)), "less than two dimensions"),
+        ("cmaes", Arm("a", (), (LR, Dimension("n", low=1, high=1, step=1))), "less than two dimensions"),
+        ("bruteforce", MIXED, "optimizer.lr is an interval"),
+        ("tpe", Arm("a", (), ()), "no space"),
+    ],
+)
+def test_a_sampler_that_cannot_do_it_is_refused(sampler: str, arm: Arm, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^hydra\.sweeper\.sampler={sampler}: .*{words}"):
+        check(sampler, arm)
+
+
+def test_samplers_have_long_names_and_short_ones() -> None:
+    for name in ("TPESampler", "tpe", "TPE", "QMCSampler", "gp", "nsgaii", "NSGAIIISampler", "random"):
+        check(name, MIXED)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    assert importlib.util.find_spec("cmaes")
+    with pytest.raises(ConfigError, match="pip install cmaes"):
+        check("cmaes", NUMBERS)
+
+
+@pytest.mark.parametrize("sampler", ["gp", "bruteforce", "qmc", "cmaes"])
+def test_optuna_is_silent(tmp_path: Path, sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    handlers = list(logging.getLogger().handlers)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        searched(tmp_path, arm_for(sampler), sampler, 6)
+    assert capfd.readouterr() == ("", "")
+    assert not [str(warning.message) for warning in shown if "optuna" in str(warning.message).lower()]
+    assert logging.getLogger().handlers == handlers
+
+
+# The database
+
+
+def damage_garbage(file: Path) -> None:
+    file.write_bytes(b"no database at all" * 100)
+
+
+def damage_cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def damage_table(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE trial_params")
+
+
+def damage_values(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE trial_values")
+
+
+def damage_studies(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE studies")
+
+
+def damage_columns(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE trials RENAME COLUMN state TO status")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_garbage, damage_cut, damage_table, damage_values, damage_studies, damage_columns],
+)
+def test_a_damaged_database_is_told_in_a_line_and_can_be_removed(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    before = searched(tmp_path, MIXED, "tpe", 6)
+    damage(tmp_path / "optuna.db")
+    with pytest.raises(ConfigError, match=r"optuna\.db: is damaged.*remove it") as error:
+        searched(tmp_path, MIXED, "tpe", 6)
+    assert "\n" not in str(error.value)
+    (tmp_path / "optuna.db").unlink()
+    assert searched(tmp_path, MIXED, "tpe", 6) == before
+
+
+def test_a_locked_database_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "LOCK_SECONDS", 0.1)
+    searched(tmp_path, MIXED, "tpe", 2)
+    other = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ConfigError, match=r"optuna\.db: is locked by another program; end that one"):
+        searched(tmp_path, MIXED, "tpe", 2)
+    other.execute("ROLLBACK")
+    other.close()
+    searched(tmp_path, MIXED, "tpe", 3)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optuna\.db: cannot be used: .*writable"):
+        Study(tmp_path / "none", "s1", MIXED, "tpe", 1)
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a b%41{c}?#'é"
+    assert searched(folder, MIXED, "random", 2) == searched(folder, MIXED, "random", 2)
+    assert [path.name for path in folder.iterdir()] == ["optuna.db"]
+
+
+def test_a_trial_is_stored_whole(tmp_path: Path) -> None:
+    """Other programs (a dashboard) can read the database."""
+    import optuna
+
+    found = searched(tmp_path, MIXED, "tpe", 4)
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    assert summary.study_name.startswith("sgd tpe")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    texts = [
+        {dim.key: space.text(dim, trial.params[dim.key]) for dim in MIXED.space} for trial in study.trials
+    ]
+    assert texts == found
