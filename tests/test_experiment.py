@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fairsweep import experiment
-from fairsweep.config import ROOT, ConfigError
+from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress, summary
 from fairsweep.record import RunFolder, read_checkpoint

@@ -165,7 +165,7 @@ def test_an_interval_is_cut_into_short_numbers_with_exact_ends(
 
 def test_whole_numbers_do_not_repeat() -> None:
     assert len(set(cut(WHOLE, 9))) == 9
-    with pytest.raises(ConfigError, match="n=.*10 different points"):
+    with pytest.raises(ConfigError, match=r"n=.*10 different points"):
         cut(WHOLE, 10)
 
 

@@ -25,6 +25,7 @@ class RunFolder:
         self.path = path
         self.signature = path.name
         self.pictures = path / "pictures"
+        self._config: DictConfig | None = None
 
     def lock(self) -> FileLock:
         """The right to write here, of one process at a time; the system takes it back when that one dies."""
@@ -38,8 +39,8 @@ class RunFolder:
         values = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(values, dict)
         values.pop("trial", None)  # what it is to a sweep is no part of what it is
-        content = without_credentials(OmegaConf.to_yaml(values))
-        write_atomically(self.path / "config.yaml", content.encode())
+        self._config = OmegaConf.create(json.loads(without_credentials(json.dumps(values))))
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
         now = time.time()
@@ -65,9 +66,11 @@ class RunFolder:
 
     def config(self) -> DictConfig:
         """The configuration that the run was trained with, resolved."""
-        cfg = OmegaConf.load(self.path / "config.yaml")
-        assert isinstance(cfg, DictConfig)
-        return cfg
+        if self._config is None:
+            cfg = OmegaConf.load(self.path / "config.yaml")
+            assert isinstance(cfg, DictConfig)
+            self._config = cfg
+        return self._config
 
     def facts(self) -> dict[str, Any]:
         """What is known of the run's data: `Data.facts()`."""

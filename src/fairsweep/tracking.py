@@ -435,9 +435,14 @@ def end(client: "MlflowClient", run_id: str, uri: str, folder: RunFolder, status
         cfg = folder.config()
         names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
         weights = folder.tested_weights_file()
-        for path in (*(folder.path / name for name in names), weights):
-            if path.exists() and (path != weights or status["status"] in FINAL):
-                client.log_artifact(run_id, str(path), "record")
+        if status["status"] in FINAL:
+            names.append(weights.name)
+        # Each request takes as long as all of these together.
+        with tempfile.TemporaryDirectory() as staged:
+            for name in names:
+                if (folder.path / name).exists():
+                    (Path(staged) / name).symlink_to(folder.path / name)
+            client.log_artifacts(run_id, staged, "record")
         if folder.pictures.is_dir():
             client.log_artifacts(run_id, str(folder.pictures), "pictures")
         wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])

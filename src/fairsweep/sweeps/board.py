@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -163,11 +164,10 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
-        parts = [f"{count} {status}" for status, count in counts.items()]
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
             ("status", ENDINGS[ending]),
-            ("runs", ", ".join(parts) + reused),
+            ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
         if cfg.tracking.uri is not None:
@@ -184,7 +184,7 @@ class Board:
         text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
-        text += f"; about {duration(seconds)} of training, by a few steps of each arm on this machine"
+        text += f"; about {duration(seconds)} of training"
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -202,7 +202,7 @@ def show(console: Console, folder: SweepFolder) -> None:
         state = "its process died; the same command again goes on"
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
-    counts = ", ".join(f"{count} {status}" for status, count in standing.counts().items())
+    counts = by_status(standing.counts()).plain
     console.print(
         f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}",
         highlight=False,
@@ -214,35 +214,40 @@ def arm_table(standing: Standing) -> Table:
     """A line for each arm: its runs by status, its best trial, and that one on fresh seeds."""
     arms = standing.arms()
     confirmed = any(arm.confirmed for arm in arms)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("arm", "runs", "best trial"):
-        table.add_column(name)
-    table.add_column(standing.objective_key, justify="right")
+    table = columns("arm", "best trial", standing.objective_key, bold="bold")
     if confirmed:
-        table.add_column("on fresh seeds", justify="right")
-        table.add_column("test accuracy there", justify="right")
+        table.add_column("fresh seeds", justify="right", no_wrap=True)
+        table.add_column("test accuracy", justify="right", no_wrap=True)
+    table.add_column("runs")
     percent = standing.objective_key == "val_accuracy"
     for arm in arms:
-        runs = Text(", ").join(
-            Text(f"{count} {status}", style=MARKS.get(status, ""))
-            for status, count in sorted(arm.statuses.items(), key=lambda pair: list(MARKS).index(pair[0]))
-        )
-        values = " ".join(
-            f"{key.rsplit('.')[-1]}={shown(v)}" for key, v in (arm.best.values if arm.best else {}).items()
-        )
-        cells = [arm.name or "all", runs, values, spread([arm.objective], percent)]
+        best = arm.best.values if arm.best is not None else {}
+        values = " ".join(f"{short(key)}={shown(value)}" for key, value in best.items())
+        cells = [arm.name or "all", values, spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
-        table.add_row(*cells)
+        table.add_row(*cells, by_status(arm.statuses))
     return table
+
+
+def columns(*names: str, bold: str) -> Table:
+    """An empty table in the style of all of them."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=bold)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def by_status(counts: Counter[str]) -> Text:
+    """`5 finished, 1 failed`, in colours."""
+    in_order = sorted(counts.items(), key=lambda pair: list(MARKS).index(pair[0]))
+    return Text(", ").join(Text(f"{count} {status}", style=MARKS[status]) for status, count in in_order)
 
 
 def failures(standing: Standing) -> Table:
     """What failed, and why."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold red")
-    for name in ("failed", "why", "its record"):
-        table.add_column(name, overflow="fold")
+    table = columns("failed", "why", "its log", bold="bold red")
     names = {row.signature: row.name for row in standing.rows}
     for signature, name in names.items():
         status = standing.statuses.get(signature, {})

@@ -18,7 +18,7 @@ from fairsweep.sweeps.space import Dimension
 
 
 class Trial(NamedTuple):
-    """A point of an arm's space: its number in the arm, from 0, and its values by key as texts of overrides."""
+    """A point of an arm's space: its number in the arm, from 0, and its values by key, as override texts."""
 
     arm: str
     number: int

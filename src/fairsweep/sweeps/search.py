@@ -86,15 +86,13 @@ class Asked:
     Attributes:
         params: Optuna's values by key.
         distributions: what they were chosen from.
-        after: how many trials had been told by then.
-        added: it was chosen by others, not by the sampler.
+        after: how many trials had been told by then; None: it was chosen by others, not by the sampler.
         told: whether it has ended; then with this objective, None if it failed.
     """
 
     params: dict[str, Any]
     distributions: "dict[str, BaseDistribution]"
-    after: int
-    added: bool
+    after: int | None
     told: bool = False
     objective: float | None = None
 
@@ -141,6 +139,7 @@ class Study:
             self.storage = RDBStorage(
                 url.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
                 engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": LOCK_SECONDS}},
+                skip_compatibility_check=True,  # it takes as long as all the rest; a mismatch shows anyway
             )
             # It does not sample; but it is asked for an opinion when a trial is told.
             self.bystander = RandomSampler(0)
@@ -151,7 +150,7 @@ class Study:
 
     def ask(self, number: int) -> dict[str, str]:
         """The values of a trial by key, as texts of overrides: as stored, or new ones."""
-        if number < len(self.trials) and self.trials[number].added:
+        if number < len(self.trials) and self.trials[number].after is None:
             self.restore(self.trials[:number])  # the search is longer now, and takes the number
         if number == len(self.trials):
             with silence():
@@ -161,7 +160,7 @@ class Study:
                 params = self.sample(memory, number, now).params
             told = sum(trial.told for trial in self.trials)
             with self.storing():
-                self.store(Asked(params, now, after=told, added=False))
+                self.store(Asked(params, now, after=told))
             self.memory = memory
         return self.texts(number)
 
@@ -172,7 +171,12 @@ class Study:
         """
         trial = self.trials[number]
         if trial.told and trial.objective != objective:
-            self.restore([other for other in self.trials if other.after <= number], revoked=number)
+            kept = [
+                other
+                for place, other in enumerate(self.trials)
+                if place <= number or (other.after is not None and other.after <= number)
+            ]
+            self.restore(kept, revoked=number)
         if not self.trials[number].told:
             with self.storing():
                 self.finish(number, objective)
@@ -183,13 +187,13 @@ class Study:
         """A trial chosen by others, with its result; from here on the space is the wider one."""
         params = {dim.key: space.value(dim, values[dim.key]) for dim in wider}
         if number < len(self.trials) and not (
-            self.trials[number].added and self.trials[number].params == params
+            self.trials[number].after is None and self.trials[number].params == params
         ):
             self.restore(self.trials[:number])
         if number == len(self.trials):
             with self.storing():
                 distributions = {dim.key: space.distribution(dim) for dim in wider}
-                self.store(Asked(params, distributions, after=number, added=True))
+                self.store(Asked(params, distributions, after=None))
                 self.memory = None
         self.tell(number, objective)
 
@@ -227,10 +231,9 @@ class Study:
         if not whole:
             raise ValueError(f"trial {trial.number} of {self.name} is not complete")
         return Asked(
-            params=trial.params,
-            distributions=trial.distributions,
-            after=int(trial.user_attrs["after"]),
-            added=bool(trial.user_attrs["added"]),
+            params={dim.key: trial.params[dim.key] for dim in self.arm.space},
+            distributions={dim.key: trial.distributions[dim.key] for dim in self.arm.space},
+            after=trial.user_attrs["after"],
             told=trial.state.is_finished(),
             objective=trial.value,
         )
@@ -245,8 +248,7 @@ class Study:
         conclude(self.stored, number, objective)
         self.trials[number].told, self.trials[number].objective = True, objective
         if self.memory is not None:
-            self.memory.sampler = self.bystander
-            conclude(self.memory, number, objective)
+            self.tell_copy(self.memory, number)
 
     def restore(self, kept: list[Asked], revoked: int | None = None) -> None:
         """Begin the stored search anew, with these trials; one result is not known any more.
@@ -259,7 +261,7 @@ class Study:
             optuna.delete_study(study_name=self.name, storage=self.storage)
             self.stored, self.trials, self.memory = self.open(), [], None
             for trial in kept:
-                self.store(Asked(trial.params, trial.distributions, trial.after, trial.added))
+                self.store(Asked(trial.params, trial.distributions, trial.after))
             for number, trial in enumerate(kept):
                 if trial.told and number != revoked:
                     self.finish(number, trial.objective)
@@ -294,25 +296,28 @@ class Study:
         study = optuna.create_study(
             sampler=self.bystander, direction="maximize" if self.sign > 0 else "minimize"
         )
-        now, told = self.distributions(), 0
-        widened = [n for n, trial in enumerate(self.trials) if trial.added or trial.distributions != now]
+        now = self.distributions()
+        widened = [n for n, t in enumerate(self.trials) if t.after is None or t.distributions != now]
         first = max(widened, default=-1) + 1
         if anew or self.sampler in WITHOUT_MEMORY:
             first = len(self.trials)
+        told = first  # so far in this copy
         for number, trial in enumerate(self.trials):
             if number < first:
                 study.add_trial(frozen(trial, now))
                 continue
-            for earlier in range(max(told, first), trial.after):
-                self.conclude_again(study, earlier)
-            told = trial.after
+            assert trial.after is not None
+            for earlier in range(told, trial.after):
+                self.tell_copy(study, earlier)
+            told = max(told, trial.after)
             if self.sample(study, number, now).params != trial.params:  # by another version of Optuna
                 return self.remember(anew=True)
-        for number in range(max(told, first), len(self.trials)):
-            self.conclude_again(study, number)
+        for number in range(told, len(self.trials)):
+            self.tell_copy(study, number)
         return study
 
-    def conclude_again(self, study: "OptunaStudy", number: int) -> None:
+    def tell_copy(self, study: "OptunaStudy", number: int) -> None:
+        """Tell the copy what is known of a trial, if it has ended."""
         if self.trials[number].told:
             study.sampler = self.bystander
             conclude(study, number, self.trials[number].objective)
@@ -380,7 +385,7 @@ def frozen(trial: Asked, distributions: "dict[str, BaseDistribution]") -> "Froze
         value=trial.objective,
         params=trial.params,
         distributions=distributions,
-        user_attrs={"after": trial.after, "added": trial.added},
+        user_attrs={"after": trial.after},
     )
 
 

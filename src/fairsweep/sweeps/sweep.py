@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, NoReturn
 
 from filelock import FileLock, Timeout
@@ -24,6 +25,7 @@ from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, RunFolder
 from fairsweep.sweeps import board, phases
+from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
 from fairsweep.sweeps.folder import Row, SweepFolder
@@ -189,7 +191,7 @@ class Sweep:
         if ending == "failed":
             sys.exit(1)
 
-    def study(self, arm: phases.Arm) -> Study:
+    def study(self, arm: Arm) -> Study:
         """The search of one arm, in the sweep's folder."""
         return Study(self.folder.path, self.asked.id, arm, self.settings.sampler, self.settings.sign)
 
@@ -404,22 +406,24 @@ class Sweep:
     def dry_run(self) -> None:
         """List the runs and whether they exist; estimate the time of those that do not."""
         entries = self.check()
-        unique = list({entry.row.signature: entry for entry in entries}.values())
-        missing = [entry for entry in unique if not self.exists(entry)]
-        seconds: dict[str, float] = {}
-        for entry in missing:
-            if entry.row.arm not in seconds:
-                cfg = self.composer.run_config(self.master, entry.overrides)
-                seconds[entry.row.arm] = experiment.estimate(cfg)
+        unique = {entry.row.signature: entry for entry in entries}
+        missing = {signature for signature, entry in unique.items() if not self.exists(entry)}
+        seconds = {arm: self.seconds(arm, list(unique.values())) for arm in self.arms}
         more = self.unplanned - len(entries)
-        known = sum(seconds[entry.row.arm] for entry in missing)
-        per_run = sum(seconds.values()) / len(seconds) if seconds else 0.0
-        self.board.listing(
-            [entry.row for entry in unique],
-            {entry.row.signature for entry in missing},
-            more,
-            known + more * per_run,
-        )
+        per_run = sum(seconds.values()) / len(seconds)
+        total = sum(seconds[unique[signature].row.arm] for signature in missing) + more * per_run
+        self.board.listing([entry.row for entry in unique.values()], missing, more, total)
+
+    def seconds(self, arm: str, entries: list[Entry]) -> float:
+        """What a run of an arm takes: as those that exist took, or by the first steps of one."""
+        ours = [entry for entry in entries if entry.row.arm == arm] or [
+            entry for entry in self.entries.values() if entry.row.arm == arm
+        ]
+        statuses = [self.folder.run(entry.row.signature).status() for entry in ours]
+        known = [status["seconds"] for status in statuses if status.get("status") == "finished"]
+        if known:
+            return fmean(known)
+        return experiment.estimate(self.composer.run_config(self.master, ours[0].overrides))
 
 
 # Settings that `sweep.json` has by their own names.
