@@ -172,8 +172,8 @@ def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: py
             folder, NUMBERS, "tpe", 8, 2, outcome=lambda n, v: -9.0 if n == 4 else objective(n, v)
         )
 
-    for name in ("whole", "killed"):
-        searched(tmp_path / name, NUMBERS, "tpe", 7, batch=2)
+    searched(tmp_path / "old", NUMBERS, "tpe", 7, batch=2)
+    shutil.copytree(tmp_path / "old", tmp_path / "whole")
     whole = carry_out(tmp_path / "whole")
     left = [math.inf]
     for name in ("create_new_study", "delete_study", "create_new_trial", "set_trial_state_values"):
@@ -187,12 +187,13 @@ def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: py
             return result
 
         monkeypatch.setattr(RDBStorage, name, killed)
-    for writes in (2, 5, 8, 11, 14, 15):
+    for writes in (1, 2, 4, 7, 9, 12, 16):
+        shutil.copytree(tmp_path / "old", tmp_path / str(writes))
         left[0] = writes
         with suppress(KeyboardInterrupt):
-            carry_out(tmp_path / "killed")
-    left[0] = math.inf
-    assert carry_out(tmp_path / "killed") == whole
+            carry_out(tmp_path / str(writes))
+        assert left[0] == 0
+        assert carry_out(tmp_path / str(writes)) == whole
 
 
 def test_trials_depend_on_sweep_and_arm(tmp_path: Path) -> None:

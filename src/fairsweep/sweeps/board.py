@@ -118,6 +118,12 @@ class Board:
             parts.append(status["reason"].splitlines()[0])
         return "  ".join(parts)
 
+    def reread(self) -> None:
+        """Look once more at runs that did not end while they were followed."""
+        for row in self.standing.rows:
+            if self.standing.state(row.signature) == "running":
+                self.standing.statuses[row.signature] = self.folder.run(row.signature).status()
+
     def watch(self) -> None:
         """Until the end: look at the runs in training, and show them."""
         while not self.stop.wait(POLL_SECONDS):
@@ -155,8 +161,8 @@ class Board:
             text += f"; now {', '.join(names)}"
         return Group(*lines, Text(text))
 
-    def summary(self, ending: str, cfg: DictConfig) -> None:
-        """What came out, what failed and why, and where everything is."""
+    def summary(self, ending: str, cfg: DictConfig, remarks: list[str]) -> None:
+        """What came out, what failed and why, what to mind, and where everything is."""
         standing, console = self.standing, self.console
         counts = standing.counts()
         console.print()
@@ -164,6 +170,10 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
+        if remarks:
+            console.print()
+        for remark in remarks:
+            self.note(remark)
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
             ("status", ENDINGS[ending]),

@@ -29,7 +29,7 @@ from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
 from fairsweep.sweeps.folder import Row, SweepFolder
-from fairsweep.sweeps.phases import Result, Run
+from fairsweep.sweeps.phases import ArmOutcome, Result, Run
 from fairsweep.sweeps.request import ARMS, Request
 from fairsweep.sweeps.search import Study
 
@@ -165,10 +165,10 @@ class Sweep:
         self.check()
         with self.only_here(), terminated_as_interrupted():
             self.begin()
-            ending = "failed"
+            ending, outcomes = "failed", dict[str, ArmOutcome]()
             try:
                 with self.board:
-                    phases.run(
+                    outcomes = phases.run(
                         self.asked.arms,
                         self.settings,
                         evaluate=self.evaluate,
@@ -187,7 +187,7 @@ class Sweep:
                 ending = "interrupted"
                 raise
             finally:
-                self.end(ending)
+                self.end(ending, outcomes)
         if ending == "failed":
             sys.exit(1)
 
@@ -386,9 +386,10 @@ class Sweep:
 
     # The end
 
-    def end(self, ending: str) -> None:
+    def end(self, ending: str, outcomes: Mapping[str, ArmOutcome]) -> None:
         """Write the table, bring MLflow up to date, and tell what came out."""
         standing = self.board.standing
+        self.board.reread()
         self.folder.write_table()
         self.folder.set(
             status=ending,
@@ -399,7 +400,7 @@ class Sweep:
         )
         tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
-        self.board.summary(ending, self.master)
+        self.board.summary(ending, self.master, remarks(outcomes))
 
     # Instead of it
 
@@ -430,6 +431,27 @@ class Sweep:
 RECORDED = (
     "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
 )  # fmt: skip
+
+
+def remarks(outcomes: Mapping[str, ArmOutcome]) -> list[str]:
+    """What to mind of a sweep's results."""
+    trials = {name: len(outcome.tried) for name, outcome in outcomes.items()}
+    said = []
+    if len(set(trials.values())) > 1:
+        numbers = ", ".join(f"{name} {number}" for name, number in trials.items())
+        said.append(f"the arms had unequal budgets (trials: {numbers}), which favours those with more")
+    for name, outcome in outcomes.items():
+        if outcome.best is None:
+            said.append(f"{name or 'this sweep'}: no trial has an objective; there is no best one".strip())
+        for key, edge in outcome.edges.items():
+            if edge and outcome.best is not None:
+                value = board.shown(outcome.best.trial.values[key])
+                side = "high" if edge > 0 else "low"
+                said.append(
+                    f"{name}: the best {board.short(key)}={value} stands at the {side} end of its range; "
+                    "extend=true lets the range grow".lstrip(": ")
+                )
+    return said
 
 
 @contextmanager

@@ -1,0 +1,847 @@
+"""Whole sweeps as a user starts them: repeated, stopped, killed, and side by side."""
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+import random
+import runpy
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from test_cli import CHILD, Answer, assert_one_line, environment, shell
+from test_experiment import LONG, figures
+from test_tracking import history, journalled
+
+from fairsweep import experiment, tracking
+from fairsweep.config import ROOT
+from fairsweep.record import RunFolder, read_json
+
+QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
+# Four runs of some 600 ms, which are hit in the middle.
+FOUR = (*LONG, "optimizer=sgd", "optimizer.lr=0.03,0.01", "seed=range(2)")
+
+ARMS = (
+    '+hydra.sweeper.arms={adam: {optimizer: adam, optimizer.lr: "tag(log, interval(1e-4, 1e-3))"}, '
+    'sgd: {optimizer: sgd, optimizer.lr: "tag(log, interval(1e-2, 1))"}}'
+)
+
+# Commands are forked from a process that has imported what is slow to import.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "pytest",
+        "torch._dynamo",
+        "sklearn.datasets",
+        "mlflow",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "optuna",
+    ]
+)
+
+
+# What is changed in a command before it starts
+
+
+def eager() -> None:
+    """Checkpoints, and uploads, at nearly every line of a journal."""
+    experiment.CHECKPOINT_SECONDS = 0.1
+
+
+def unlucky() -> None:
+    """Seed 1 raises in training, seed 2 calls sys.exit."""
+    from fairsweep.training import Lane
+
+    step = Lane.train_step
+
+    def broken(lane: Lane, index: Any) -> None:
+        if lane.step == 3 and lane.seed == 1:
+            raise RuntimeError("out of luck")
+        if lane.step == 3 and lane.seed == 2:
+            sys.exit("enough")
+        step(lane, index)
+
+    Lane.train_step = broken  # type: ignore[method-assign]
+
+
+def nothing() -> None:
+    pass
+
+
+class Command:
+    """A command of ours in a process of its own; what it prints goes to files."""
+
+    def __init__(self, folder: Path, script: str, words: tuple[str, ...], before: Callable[[], None]) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.process = FORKS.Process(target=run, args=(folder, script, words, before))
+        self.process.start()
+
+    def wait(self, timeout: float = 60) -> Answer:
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running after {timeout} s\n{self.stdout}"
+        return Answer(self.process.exitcode, self.stdout, (self.folder / "stderr").read_text())
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+
+def run(folder: Path, script: str, words: tuple[str, ...], before: Callable[[], None]) -> None:
+    """The body of a command's process."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.chdir(ROOT)
+    sys.argv = [script, *words]
+    try:
+        before()
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+class Outputs:
+    """A `record.dir`, the sweeps that are carried out there, and its MLflow database."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commands: list[Command] = []
+
+    # Commands
+
+    def start(
+        self, *words: str, script: str = "src/train.py", before: Callable[[], None] = nothing
+    ) -> Command:
+        sweep = ("-m",) if script == "src/train.py" else ()
+        words = (*sweep, f"record.dir={self.path}", *words)
+        folder = self.path.with_name(f"{self.path.name}-{len(self.commands)}")
+        self.commands.append(Command(folder, script, words, before))
+        return self.commands[-1]
+
+    def sweep(self, *words: str, status: int = 0, **how: Any) -> Answer:
+        """A sweep to its end, which must have this exit status."""
+        answer = self.start(*words, **how).wait()
+        assert answer.status == status, answer
+        return answer
+
+    def wait_for_lines(self, lines: int) -> None:
+        """Until the journals of all runs have so many lines together."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            journals = (self.path / "runs").glob("*/journal.jsonl")
+            if sum(path.read_bytes().count(b"\n") for path in journals) >= lines:
+                return
+            assert self.commands[-1].process.is_alive(), self.commands[-1].wait()
+            time.sleep(0.005)
+        raise AssertionError("the sweep does not get on")
+
+    # Folders
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The `sweep.json` of the sweep begun last."""
+        sweeps = [read_json(path) for path in (self.path / "sweeps").glob("*/sweep.json")]
+        return max(sweeps, key=lambda sweep: float(sweep["resumed"]))
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        """The table of that sweep, less what is never the same twice."""
+        with (Path(self.definition["directory"]) / "table.csv").open() as file:
+            return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+    @property
+    def runs(self) -> dict[str, RunFolder]:
+        return {path.name: RunFolder(path) for path in (self.path / "runs").glob("[0-9a-f]*")}
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(folder.status()["status"] for folder in self.runs.values())
+
+    @property
+    def trained(self) -> dict[str, float]:
+        """When each run began, or went on."""
+        return {signature: folder.status()["resumed"] for signature, folder in self.runs.items()}
+
+    # MLflow
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
+
+    @property
+    def tracked(self) -> dict[str, Run]:
+        """The MLflow runs by signature, those of sweeps by the sweep's id; there is one of each."""
+        found = self.client.search_runs(["1"])
+        by_name = {run.data.tags.get("signature") or run.data.tags["fairsweep_sweep"]: run for run in found}
+        assert len(by_name) == len(found)
+        return by_name
+
+    def assert_tracked(self) -> None:
+        """MLflow has each run once, with the status and every line of its record, and nothing runs there."""
+        tracked = self.tracked
+        assert {run.info.status for run in tracked.values()} <= {"FINISHED", "FAILED", "KILLED"}
+        for signature, folder in self.runs.items():
+            run = tracked[signature]
+            assert run.data.tags["status"] == folder.status()["status"]
+            finite = {
+                key: [point for point in points if point[2] is not None]
+                for key, points in journalled(folder).items()
+            }
+            assert history(self.client, run.info.run_id, folder) == finite
+        assert not list(tracking.pending(self.path).iterdir())
+
+
+def assert_same_sweep(one: Outputs, other: Outputs) -> None:
+    """The same table, and the same bits in every journal."""
+    assert one.table == other.table
+    assert one.runs.keys() == other.runs.keys()
+    for signature, folder in one.runs.items():
+        assert figures(folder) == figures(other.runs[signature])
+
+
+def assert_trained_once(outputs: Outputs) -> None:
+    for folder in outputs.runs.values():
+        status = folder.status()
+        assert status["started"] == status["resumed"], "it was interrupted"
+        assert (folder.path / "run.log").read_text().count("finished after step") == 1
+    assert not (outputs.path / "runs" / ".history").exists()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking database without runs: to make one takes seconds, to copy one does not."""
+    folder = tmp_path_factory.mktemp("store")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return folder / "mlflow.db"
+
+
+@contextmanager
+def outputs_in(folder: Path, empty_store: Path) -> Iterator[Outputs]:
+    """An output folder with an empty tracking database; no process outlives the block."""
+    outputs = Outputs(folder)
+    folder.mkdir()
+    shutil.copy(empty_store, folder)
+    try:
+        yield outputs
+    finally:
+        for command in outputs.commands:
+            command.process.kill()
+            command.process.join()
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, empty_store: Path) -> Iterator[Outputs]:
+    with outputs_in(tmp_path / "outputs", empty_store) as made:
+        yield made
+
+
+@pytest.fixture
+def others(tmp_path: Path, empty_store: Path) -> Iterator[Outputs]:
+    """Outputs to compare with."""
+    with outputs_in(tmp_path / "others", empty_store) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Outputs]:
+    """The sweep FOUR as it ends when nothing stops it."""
+    with outputs_in(tmp_path_factory.mktemp("undisturbed") / "outputs", empty_store) as made:
+        made.sweep(*FOUR)
+        yield made
+
+
+# What a sweep leaves
+
+
+def test_a_grid_is_one_mlflow_run_with_a_child_for_each_combination(outputs: Outputs) -> None:
+    answer = outputs.sweep(*QUICK, "optimizer=adam,sgd", "optimizer.lr=0.1,0.01", "seed=range(2)")
+    expected = [
+        (arm, trial, seed, lr) for arm in ("adam", "sgd") for trial, lr in ((0, "0.1"), (1, "0.01"))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert [
+        (row["arm"], int(row["trial"]), int(row["seed"]), row["optimizer.lr"]) for row in outputs.table
+    ] == expected
+    assert {(row["phase"], row["status"]) for row in outputs.table} == {("search", "finished")}
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("[")]
+    for number, (line, (arm, _, seed, lr)) in enumerate(zip(lines, expected, strict=True), 1):
+        assert line.startswith(f"[{number}/8] search {arm} lr={lr} seed={seed}: finished  val_accuracy 0.")
+
+    definition, tracked = outputs.definition, outputs.tracked
+    assert (definition["status"], definition["counts"], definition["reused"]) == (
+        "finished",
+        {"finished": 8},
+        0,
+    )
+    parent = tracked.pop(definition["id"])
+    assert (parent.info.status, parent.data.tags["status"]) == ("FINISHED", "finished")
+    assert parent.data.tags["command"].startswith("src/train.py -m record.dir=")
+    assert parent.data.metrics["runs_finished"] == 8
+    means = [
+        math.fsum(float(row["objective"]) for row in outputs.table[place : place + 2]) / 2
+        for place in range(0, 8, 2)
+    ]
+    assert parent.data.metrics["best_objective"] == pytest.approx(max(means))
+    files = {item.path for item in outputs.client.list_artifacts(parent.info.run_id)}
+    assert files == {"sweep.json", "table.csv"}
+    held = outputs.client.download_artifacts(
+        parent.info.run_id, "table.csv", str(outputs.path.parent / "stdout").removesuffix("stdout")
+    )
+    assert Path(held).read_bytes() == (Path(definition["directory"]) / "table.csv").read_bytes()
+
+    assert len(tracked) == 8
+    for row in outputs.table:
+        run, values = tracked[row["signature"]], {"optimizer.lr": row["optimizer.lr"]}
+        name = f"{row['arm']} lr={row['optimizer.lr']} seed={row['seed']}"
+        assert run.info.run_name == name
+        tags = {key: row[key] for key in ("arm", "trial", "seed", "phase", "status")}
+        tags |= {"sweep": definition["id"], "mlflow.parentRunId": parent.info.run_id}
+        assert tags.items() <= run.data.tags.items()
+        (member,) = json.loads(run.data.tags[f"sweep.{definition['id']}"])
+        place = {key: int(row[key]) for key in ("trial", "seed")}
+        assert member == {"name": name, "arm": row["arm"], "phase": "search", "values": values, **place}
+    outputs.assert_tracked()
+
+
+def test_what_is_finished_is_taken_over_by_the_same_an_overlapping_and_a_larger_sweep(
+    outputs: Outputs,
+) -> None:
+    grid = (*QUICK, "optimizer=sgd", "optimizer.lr=0.1,0.01")
+    outputs.sweep(*grid, "seed=range(2)")
+    first, before = outputs.definition, outputs.trained
+
+    answer = outputs.sweep(*grid, "seed=range(2)", "trainer.log_every=7")
+    assert outputs.trained == before
+    assert outputs.definition["id"] == first["id"]
+    assert (outputs.definition["reused"], outputs.definition["started"]) == (4, first["started"])
+    assert "4 finished; 4 taken over" in answer.stdout
+    assert answer.stdout.count("  taken over\n") == 4
+
+    answer = outputs.sweep(*grid, "seed=range(3)")
+    assert outputs.definition["id"] == first["id"], "the same sweep grown"
+    assert outputs.definition["seeds"] == [0, 1, 2]
+    assert "6 finished; 4 taken over" in answer.stdout
+    assert before.items() <= outputs.trained.items()
+
+    answer = outputs.sweep(*QUICK, "optimizer=sgd", "optimizer.lr=0.3,0.1")
+    other = outputs.definition["id"]
+    assert other != first["id"]
+    assert "2 finished; 1 taken over" in answer.stdout
+    tracked = outputs.tracked
+    parents = {name: tracked.pop(name).info.run_id for name in (first["id"], other)}
+    assert len(tracked) == 7
+    places = Counter(
+        (run.data.tags["sweep"], run.data.tags["mlflow.parentRunId"], *sweeps)
+        for run in tracked.values()
+        for sweeps in [sorted(key[6:] for key in run.data.tags if key.startswith("sweep."))]
+    )
+    assert places == {
+        (first["id"], parents[first["id"]], first["id"]): 5,
+        (first["id"], parents[first["id"]], *sorted((first["id"], other))): 1,
+        (other, parents[other], other): 1,
+    }
+    outputs.assert_tracked()
+
+
+def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> None:
+    space = (*QUICK, "optimizer=sgd", "optimizer.lr=interval(0.01, 0.1)")
+    outputs.sweep(*space, "trials=3")
+    sweep = outputs.definition["id"]
+    outputs.sweep(*space, "trials=4")
+    assert outputs.definition["id"] == sweep
+    assert [row["optimizer.lr"] for row in outputs.table] == ["0.01", "0.04", "0.07", "0.1"]
+    members = {row["signature"] for row in outputs.table}
+    assert len(outputs.runs) == 5
+    assert {name for name, folder in outputs.runs.items() if folder.sweeps()} == members
+    tagged = {name for name, run in outputs.tracked.items() if f"sweep.{sweep}" in run.data.tags}
+    assert tagged == members
+
+
+def test_arms_are_searched_extended_at_an_edge_and_confirmed_on_fresh_seeds(outputs: Outputs) -> None:
+    words = (
+        *QUICK,
+        "tracking=none",
+        ARMS,
+        "trials=3",
+        "seeds=2",
+        "extend=true",
+        "extend_steps=1",
+        "confirm=3",
+    )
+    outputs.sweep(*words)
+    runs = Counter((row["arm"], row["phase"], int(row["trial"])) for row in outputs.table)
+    means = {
+        arm: [
+            math.fsum(float(row["objective"]) for row in outputs.table if key(row) == (arm, "search", trial))
+            for trial in range(4)
+        ]
+        for arm in ("adam", "sgd")
+    }
+    best = {arm: values.index(max(values)) for arm, values in means.items()}
+    search = {(arm, "search", trial): 2 for arm in best for trial in range(4)}
+    assert runs == search | {(arm, "confirm", trial): 3 for arm, trial in best.items()}
+    seeds = {
+        phase: {int(r["seed"]) for r in outputs.table if r["phase"] == phase}
+        for phase in ("search", "confirm")
+    }
+    assert seeds == {"search": {0, 1}, "confirm": {1000, 1001, 1002}}
+    lrs = {arm: [r["optimizer.lr"] for r in outputs.table if key(r)[:2] == (arm, "search")] for arm in best}
+    # The more the better, up to 1e-3 and beyond.
+    assert lrs["adam"][::2] == ["0.0001", "0.0003162", "0.001", "0.003162"]
+    assert best["adam"] == 3
+    assert lrs["sgd"][:6:2] == ["0.01", "0.1", "1.0"]
+
+    before = outputs.trained
+    answer = outputs.sweep(*words)
+    assert outputs.trained == before
+    assert f"{len(before)} finished; {len(before)} taken over" in answer.stdout
+
+
+def key(row: dict[str, str]) -> tuple[str, str, int]:
+    return row["arm"], row["phase"], int(row["trial"])
+
+
+def test_halving_prunes_what_another_sweep_may_finish_with_the_same_bits(
+    outputs: Outputs, others: Outputs
+) -> None:
+    space = (*QUICK, "trainer.epochs=4", "optimizer=sgd", "optimizer.lr=0.3,0.1,0.03,0.01")
+    answer = outputs.sweep(*space, "halving=2")
+    assert Counter(row["status"] for row in outputs.table) == {"pruned": 3, "finished": 1}
+    epochs = sorted(folder.status()["epoch"] for folder in outputs.runs.values())
+    assert epochs == [1, 1, 2, 4]
+    assert "1 finished" in answer.stdout
+    assert "3 pruned" in answer.stdout
+    tracked = outputs.tracked
+    for row in outputs.table:
+        run = tracked[row["signature"]]
+        assert run.info.status == ("FINISHED" if row["status"] == "finished" else "KILLED")
+        assert run.data.tags["status"] == row["status"]
+    assert tracked[outputs.definition["id"]].data.metrics["runs_pruned"] == 3
+    before = outputs.trained
+    outputs.sweep(*space, "halving=2")
+    assert outputs.trained == before
+
+    others.sweep(*space[:-1], "optimizer.lr=0.01,0.03,0.1,0.3", "tracking=none")
+    outputs.sweep(*space[:-1], "optimizer.lr=0.01,0.03,0.1,0.3")
+    assert outputs.statuses == {"finished": 4}
+    assert_same_sweep(outputs, others)
+    outputs.assert_tracked()
+
+
+# Failures
+
+
+def test_what_fails_costs_the_others_nothing_and_is_run_again_by_the_same_command(outputs: Outputs) -> None:
+    grid = (*QUICK, "optimizer=sgd", "trainer.batch_size=32,100000", "seed=range(3)")
+    answer = outputs.sweep(*grid, status=1, before=unlucky)
+    too_large = "trainer.batch_size=100000: must be at most the number of training images, 200"
+    reasons = {
+        ("32", "0"): ("finished", ""),
+        ("32", "1"): ("failed", "RuntimeError: out of luck"),
+        ("32", "2"): ("failed", "SystemExit: enough"),
+        **{("100000", str(seed)): ("failed", f"ConfigError: {too_large}") for seed in range(3)},
+    }
+    ended = {
+        (row["trainer.batch_size"], row["seed"]): (row["status"], row["reason"]) for row in outputs.table
+    }
+    assert ended == reasons
+    told = " ".join(answer.stdout.split("\n\n")[-2].split())
+    assert "batch_size=32 seed=1 RuntimeError: out of luck" in told
+    assert "batch_size=32 seed=2 SystemExit: enough" in told
+    tracked = outputs.tracked
+    assert tracked[outputs.definition["id"]].info.status == "FAILED"
+    assert tracked[outputs.definition["id"]].data.metrics["runs_failed"] == 5
+    for row in outputs.table:
+        if row["status"] == "failed":
+            log = (outputs.runs[row["signature"]].path / "run.log").read_text()
+            assert "Traceback" in log
+            assert row["reason"].partition(": ")[2] in log
+            run = tracked[row["signature"]]
+            assert (run.info.status, run.data.tags["reason"]) == ("FAILED", row["reason"])
+            held = {item.path for item in outputs.client.list_artifacts(run.info.run_id, "record")}
+            assert "record/run.log" in held
+
+    before = outputs.trained
+    answer = outputs.sweep(*grid, status=1)
+    assert outputs.statuses == {"finished": 3, "failed": 3}
+    assert "3 finished, 3 failed; 1 taken over" in answer.stdout
+    good = next(
+        row["signature"] for row in outputs.table if row["seed"] == "0" and row["status"] == "finished"
+    )
+    assert outputs.trained[good] == before[good]
+    outputs.assert_tracked()
+
+
+def test_fail_fast_stops_at_the_first_failure(outputs: Outputs) -> None:
+    grid = (*QUICK, "tracking=none", "seed=range(4)")
+    outputs.sweep(*grid, "fail_fast=true", status=1, before=unlucky)
+    assert outputs.statuses == {"finished": 1, "failed": 1}
+    assert outputs.definition["status"] == "failed"
+    outputs.sweep(*grid, "fail_fast=true")
+    assert outputs.statuses == {"finished": 4}
+
+
+def test_a_diverged_run_is_the_worst_and_no_failure(outputs: Outputs) -> None:
+    words = (*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=1e12,0.1", "confirm=1")
+    answer = outputs.sweep(*words, "objective=val_loss")
+    search, confirm = outputs.table[:2], outputs.table[2:]
+    assert [row["status"] for row in search] == ["diverged", "finished"]
+    assert [(row["optimizer.lr"], row["status"]) for row in confirm] == [("0.1", "finished")]
+    assert "1 diverged" in answer.stdout
+    assert outputs.definition["best_objective"] == float(search[1]["objective"])
+
+
+# Stopped and killed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_ends_in_order_and_goes_on_by_the_same_command(
+    outputs: Outputs, undisturbed: Outputs, number: signal.Signals
+) -> None:
+    command = outputs.start(*FOUR)
+    lines = len(next(iter(undisturbed.runs.values())).journal())
+    outputs.wait_for_lines(lines + 20)
+    command.send(number)
+    answer = command.wait()
+    assert (answer.status, answer.stderr) == (130, "interrupted\n")
+    assert outputs.statuses == {"finished": 1, "interrupted": 1}
+    (stopped,) = [run for run in outputs.runs.values() if run.status()["status"] == "interrupted"]
+    assert (stopped.path / "last.pt").exists()
+    assert outputs.definition["status"] == "interrupted"
+    assert outputs.definition["counts"] == {"finished": 1, "interrupted": 1, "waiting": 2}
+    assert "status     interrupted; the same command again goes on" in answer.stdout
+    outputs.assert_tracked()
+    parent = outputs.tracked[outputs.definition["id"]]
+    assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")
+
+    outputs.sweep(*FOUR)
+    assert_same_sweep(outputs, undisturbed)
+    outputs.assert_tracked()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(300)
+def test_a_sweep_killed_at_random_moments_ends_as_one_that_was_not(
+    outputs: Outputs, undisturbed: Outputs, kills: int
+) -> None:
+    chance = random.Random(kills)
+    for _ in range(kills):
+        command = outputs.start(*FOUR, before=eager)
+        command.process.join(0.5 + 1.5 * chance.random())
+        command.process.kill()
+        command.process.join()
+    outputs.sweep(*FOUR)
+    assert_same_sweep(outputs, undisturbed)
+    outputs.assert_tracked()
+    assert outputs.definition["counts"] == {"finished": 4}
+
+
+def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: Outputs) -> None:
+    search = (
+        *QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=tag(log, interval(1e-3, 1))",
+        "optimizer.momentum=interval(0, 0.9)", "sampler=tpe", "trials=4", "seeds=2",
+    )  # fmt: skip
+    others.sweep(*search)
+    assert len({row["optimizer.lr"] for row in others.table}) == 4
+    command = outputs.start(*search)
+    outputs.wait_for_lines(sum(len(run.journal()) for run in others.runs.values()) // 2)
+    command.process.kill()
+    command.process.join()
+    assert 0 < len(outputs.runs) < 8
+    outputs.sweep(*search)
+    assert_same_sweep(outputs, others)
+
+    database = Path(outputs.definition["directory"]) / "optuna.db"
+    before = outputs.trained
+    with sqlite3.connect(database) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        answer = outputs.sweep(*search, status=2)
+    assert_one_line(answer, f"{database}: is locked by another program")
+    database.write_bytes(b"no database" * 1000)
+    assert_one_line(outputs.sweep(*search, status=2), f"{database}: is damaged", "remove it")
+    assert outputs.trained == before
+    database.unlink()
+    outputs.sweep(*search)
+    assert outputs.trained == before
+    assert_same_sweep(outputs, others)
+
+
+@pytest.mark.parametrize("other", [FOUR, (*LONG, "optimizer=sgd", "optimizer.lr=0.01,0.03,0.3")])
+def test_two_sweeps_at_once_train_each_run_once(
+    outputs: Outputs, undisturbed: Outputs, other: tuple[str, ...]
+) -> None:
+    commands = [outputs.start(*words) for words in (FOUR, other)]
+    answers = [command.wait() for command in commands]
+    assert [answer.status for answer in answers] == [0, 0], answers
+    shared = undisturbed.runs.keys() & outputs.runs.keys()
+    assert len(shared) == 4
+    for signature in shared:
+        assert figures(outputs.runs[signature]) == figures(undisturbed.runs[signature])
+    assert_trained_once(outputs)
+    outputs.assert_tracked()
+    reused = [read_json(path)["reused"] for path in (outputs.path / "sweeps").glob("*/sweep.json")]
+    assert sum(reused) == (4 if other == FOUR else 2)
+    if other == FOUR:
+        assert sum("is carried out by another process; waiting for it" in a.stdout for a in answers) == 1
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+def test_eight_sweeps_at_once_open_a_database_that_does_not_exist_yet(tmp_path: Path, rounds: int) -> None:
+    for number in range(rounds):
+        folder = tmp_path / str(number)
+        processes = [FORKS.Process(target=open_store, args=(folder,)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * 8
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        assert len(client.search_experiments()) == 2
+        assert len(client.search_runs(["1"])) == 8
+
+
+def open_store(folder: Path) -> None:
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = tracking.connect(uri, str(folder))
+    client.create_run(tracking.experiment_id(uri, str(folder), "fairsweep"))
+
+
+# Mistakes
+
+SGD = 'sgd: {optimizer: sgd, optimizer.lr: "0.1,0.01"}'
+
+REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "an empty arm": (
+        (f"+hydra.sweeper.arms={{adam: {{}}, {SGD}}}",),
+        ("hydra.sweeper.arms.adam: is empty",),
+    ),
+    "an unknown key in an arm": (
+        (f'+hydra.sweeper.arms={{adam: {{optimizer: adam, optimizer.lrr: "1,2"}}, {SGD}}}',),
+        ("hydra.sweeper.arms.adam: optimizer.lrr: unknown key", "did you mean 'lr'"),
+    ),
+    "an unknown choice in an arm": (
+        (f'+hydra.sweeper.arms={{adam: {{optimizer: adm, optimizer.lr: "1,2"}}, {SGD}}}',),
+        ("hydra.sweeper.arms.adam: optimizer=adm: no such choice", "did you mean 'adam'"),
+    ),
+    "a value of an arm out of range": (
+        (f'+hydra.sweeper.arms={{adam: {{optimizer: adam, optimizer.lr: "0.1,-1"}}, {SGD}}}',),
+        ("hydra.sweeper.arms.adam: optimizer.lr=-1: must be a number above 0",),
+    ),
+    "an interval of an arm that cannot be": (
+        (f'+hydra.sweeper.arms={{adam: {{optimizer: adam, optimizer.lr: "interval(1, 0)"}}, {SGD}}}', "trials=2"),
+        ("hydra.sweeper.arms.adam: optimizer.lr=interval(1, 0): must go from",),
+    ),
+    "arms of unequal budget": (
+        (f'+hydra.sweeper.arms={{adam: {{optimizer: adam, optimizer.lr: "1,2,3"}}, {SGD}}}',),
+        ("hydra.sweeper.arms: must have equally many trials, but adam has 3, sgd has 2", "equal_budget=false"),
+    ),
+    "a key that the arms decide": (
+        (f"+hydra.sweeper.arms={{{SGD}}}", "optimizer=adam"),
+        ("optimizer=adam: the arms decide this (here optimizer=sgd)",),
+    ),
+    "arms without validation": (
+        (f"+hydra.sweeper.arms={{{SGD}}}", "data.val_size=0"),
+        ("data.val_size=0", "set it above 0"),
+    ),
+    "a sampler without validation": (
+        ("optimizer.lr=interval(0.1,1)", "sampler=random", "trials=2", "data.val_size=0"),
+        ("data.val_size=0", "set it above 0"),
+    ),
+    "cmaes over a list": (
+        ("optimizer=adam,sgd", "optimizer.lr=0.1,0.01", "sampler=cmaes", "trials=2"),
+        ("hydra.sweeper.sampler=cmaes: searches numbers only, and optimizer.lr is a list",),
+    ),
+    "an unknown sampler": (
+        ("optimizer.lr=interval(0.1,1)", "sampler=tpee", "trials=2"),
+        ("hydra.sweeper.sampler=tpee: no such sampler", "did you mean 'tpe'"),
+    ),
+    "a sampler without trials": (
+        ("optimizer.lr=interval(0.1,1)", "sampler=tpe"),
+        ("hydra.sweeper.trials: is missing",),
+    ),
+    "an interval in a grid without trials": (
+        ("optimizer.lr=interval(0.1,1)",),
+        ("hydra.sweeper.trials: is missing",),
+    ),
+    "trials that are no number": (
+        ("optimizer.lr=interval(0.1,1)", "trials=many"),
+        ("hydra.sweeper.trials", "many"),
+    ),
+    "seeds that repeat": (("seed=1,1",), ("seeds=[1, 1]: has 1 twice",)),
+    "listed seeds that repeat": (("seeds=[3,3]",), ("seeds=[3, 3]: has 3 twice",)),
+    "seeds said twice": (("seeds=2", "seed=1,2"), ("seed=1,2", "give one of the two")),
+    "a seed below 0": (("seed=-1,0",), ("seeds", "whole numbers")),
+    "no seeds": (("seeds=0",), ("seeds=0: must be a number of seeds, 1 or more",)),
+    "a confirm seed in the search": (
+        ("seeds=[0,1000]", "confirm=2"),
+        ("has 1000, a seed of the confirm phase",),
+    ),
+    "confirm below 0": (("confirm=-1",), ("hydra.sweeper.confirm=-1: must be",)),
+    "extend on a list": (("optimizer.lr=0.1,0.01", "extend=true"), ("hydra.sweeper.extend=true: needs", "no order")),
+    "halving by 1": (("optimizer.lr=0.1,0.01", "halving=1"), ("hydra.sweeper.halving=1: must be", "2 or more")),
+    "halving of too few": (("optimizer.lr=0.1", "halving=3"), ("hydra.sweeper.halving=3: needs",)),
+    "halving of what learns": (
+        ("optimizer.lr=interval(0.1,1)", "sampler=tpe", "trials=4", "halving=2"),
+        ("hydra.sweeper.halving=2: needs all trials at once",),
+    ),
+    "a value of a grid out of range": (("optimizer.lr=0.1,-1",), ("optimizer.lr=-1: must be a number above 0",)),
+    "an unknown choice in a grid": (("optimizer=adam,sdg",), ("optimizer=sdg: no such choice", "did you mean 'sgd'")),
+    "an unknown key in a grid": (("optimizer.lrr=1,2",), ("optimizer.lrr: unknown key", "did you mean 'lr'")),
+    "an unknown setting": (("hydra.sweeper.trails=2",), ("trails: unknown key", "did you mean 'trials'")),
+    "an unknown preset": (("+sweep=adam_vs_sdg",), ("sweep=adam_vs_sdg: no such choice", "did you mean 'adam_vs_sgd'")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """The answer to each of REFUSED; nothing was written."""
+    folder = tmp_path_factory.mktemp("refusals") / "outputs"
+    lines = [["-m", f"record.dir={folder}", *words] for words, _ in REFUSED.values()]
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        cwd=ROOT,
+        env=environment(),
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not folder.exists()
+    return dict(zip(REFUSED, (Answer(*json.loads(line)) for line in child.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_mistake_gets_one_line_before_anything_is_trained(
+    mistake: str, refusals: dict[str, Answer]
+) -> None:
+    assert_one_line(refusals[mistake], *REFUSED[mistake][1])
+    assert refusals[mistake].stdout == ""
+    assert refusals[mistake].slow == []
+
+
+def test_settings_of_sweeps_mean_nothing_without_m(tmp_path: Path) -> None:
+    answer = shell(f"record.dir={tmp_path}/outputs", "dry_run=true")
+    assert_one_line(answer, "dry_run", "-m")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_folder_that_is_not_this_commands_is_refused(outputs: Outputs) -> None:
+    place = f"hydra.sweep.dir={outputs.path}/mine"
+    words = (*QUICK, "tracking=none", "optimizer=sgd")
+    outputs.sweep(*words, "optimizer.lr=0.1", place)
+    assert (outputs.path / "mine" / "table.csv").exists()
+    before, trained = snapshot(outputs.path), outputs.trained
+    answer = outputs.sweep(*words, "optimizer.lr=0.1,0.2", place, status=2)
+    assert_one_line(answer, place, "belongs to another command (src/train.py -m ")
+    (outputs.path / "notes").mkdir()
+    (outputs.path / "notes" / "mine.txt").write_text("mine")
+    before = snapshot(outputs.path)
+    answer = outputs.sweep(*words, "optimizer.lr=0.1", f"hydra.sweep.dir={outputs.path}/notes", status=2)
+    assert_one_line(answer, f"hydra.sweep.dir={outputs.path}/notes: is no sweep's folder")
+    assert snapshot(outputs.path) == before
+    outputs.sweep(*words, "optimizer.lr=0.1", "seed=range(2)", place)
+    assert trained.items() <= outputs.trained.items()
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """What all files of a folder hold."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Looked at
+
+
+def test_dry_run_lists_the_runs_and_writes_nothing(outputs: Outputs) -> None:
+    words = (*QUICK, "optimizer=sgd", "confirm=2")
+    outputs.sweep(*words, "optimizer.lr=0.1", "confirm=0")
+    before = snapshot(outputs.path)
+    answer = outputs.sweep(*words, "optimizer.lr=0.1,0.2,0.3", "dry_run=true")
+    *lines, blank, last = answer.stdout.splitlines()
+    assert [line.split()[1:] for line in lines] == [
+        ["exists", "lr=0.1", "seed=0"],
+        ["to", "train", "lr=0.2", "seed=0"],
+        ["to", "train", "lr=0.3", "seed=0"],
+    ]
+    assert blank == ""
+    assert last.startswith("3 runs, 1 of them exist; then up to 2 more, chosen by what these give; about 0 s")
+    assert snapshot(outputs.path) == before
+
+
+def test_dry_run_makes_no_folder(tmp_path: Path, outputs: Outputs) -> None:
+    answer = outputs.sweep(f"record.dir={tmp_path}/new", "optimizer=adam,sgd", "dry_run=true")
+    assert "2 runs, 0 of them exist" in answer.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_compare_shows_a_sweep_in_progress_killed_and_finished(
+    outputs: Outputs, undisturbed: Outputs
+) -> None:
+    def compare(*words: str, status: int = 0) -> Answer:
+        return outputs.sweep(*words, script="src/compare.py", status=status)
+
+    assert_one_line(compare(status=2), "sweep=latest: no sweep")
+    words = (*FOUR, "tracking=none")
+    lines = len(next(iter(undisturbed.runs.values())).journal())
+    sweep = outputs.start(*words, before=eager)
+    outputs.wait_for_lines(lines + 20)
+    sweep.send(signal.SIGSTOP)
+    answer = compare()
+    assert "in progress" in answer.stdout
+    assert "1 finished, 1 running" in answer.stdout
+    sweep.process.kill()
+    sweep.process.join()
+    answer = compare()
+    assert "its process died; the same command again goes on" in answer.stdout
+    outputs.sweep(*words)
+    answer = compare(f"sweep={outputs.definition['id']}")
+    assert "finished" in answer.stdout
+    assert "4 finished" in answer.stdout
+    assert_one_line(compare("sweep=s0123", status=2), "sweep=s0123", "latest")
+
+
+# Presets
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        (("+sweep=adam_vs_sgd", "trials=3", "confirm=2"), {"adam": 5, "sgd": 5}),
+        (("+sweep=lr_range", "optimizer=sgd"), {"": 7}),
+        (("+sweep=tpe", "trials=2", "confirm=1"), {"adam": 3, "sgd": 3}),
+    ],
+)
+def test_the_presets_work(outputs: Outputs, words: tuple[str, ...], counts: dict[str, int]) -> None:
+    outputs.sweep(*QUICK, "trainer.epochs=1", "tracking=none", *words)
+    assert Counter(row["arm"] for row in outputs.table) == counts
+    assert outputs.statuses.keys() <= {"finished", "diverged"}
+
+
+def test_adam_against_sgd_on_real_mnist_from_the_shell(real_mnist: str, outputs: Outputs) -> None:
+    answer = shell(
+        "-m", f"record.dir={outputs.path}", "+sweep=adam_vs_sgd", "data=mnist", f"data.root={real_mnist}",
+        "data.limit=200", "trainer.epochs=1", "trainer.threads=1", "trials=2", "confirm=1",
+    )  # fmt: skip
+    assert answer.status == 0, answer
+    assert Counter(row["arm"] for row in outputs.table) == {"adam": 3, "sgd": 3}
+    assert outputs.statuses.keys() <= {"finished", "diverged"}
+    outputs.assert_tracked()
