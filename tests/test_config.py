@@ -41,7 +41,6 @@ WIDTHS = ([[], [1], [32, 64, 128]], [[0], [-3], [1.5], 32, "32", None, [None], [
 SHARE_OR_COUNT = ([0, 0.1, 0.999, 1, 5000], [-1, -0.1, 1.0, 1.5, 2.0, NAN, INF, "x", True, None])
 STATISTIC = ([None, 0.1307, 0, [0.5], [0.4, 0.5, 0.6]], [NAN, "x", True, [0.5, "x"], [[0.5]]])
 EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
-    "trial": (["{}"], ["", None, 1]),
     "seed": COUNT_FROM_ZERO,
     "objective": (["val_accuracy", "val_loss"], ["test_accuracy", "", None, 1]),
     "rerun": SWITCH,
@@ -266,7 +265,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
     base: DictConfig, configured: Callable[..., DictConfig]
 ) -> None:
     free = [
-        *("trial", "rerun", "reuse", "data.root"),
+        *("rerun", "reuse", "data.root"),
         *("trainer.device", "trainer.threads", "trainer.log_every", "trainer.stop_epoch"),
         *(key for key in leaves(resolved(base)) if key.split(".")[0] in ("record", "tracking")),
     ]
@@ -278,7 +277,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
     assert len(name) == 16
     assert name[0] in "abcdef"  # not a number, wherever it is typed
     assert int(name, 16)
-    for key, value in ({"data.root": "a", "trial": "{}"} | leaves(resolved(base))).items():
+    for key, value in ({"data.root": "a"} | leaves(resolved(base))).items():
         if key == "trainer.weights":
             continue
         changed = signature(configured({key: other(value)}))

@@ -23,7 +23,7 @@ from fairsweep import experiment
 from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress, summary
-from fairsweep.record import RunFolder, read_checkpoint
+from fairsweep.record import Place, RunFolder, read_checkpoint
 
 Compose = Callable[..., DictConfig]
 
@@ -41,6 +41,8 @@ LONG = (
     "trainer.log_every=5",
     "trainer.threads=1",
 )
+# What three runs of a sweep are in it.
+PLACES = [Place("s0", "/sweeps/s0", [{"trial": number}]) for number in range(3)]
 TIMES = ("time", "epoch_seconds", "images_per_second")
 
 # `src/train.py` with a checkpoint at every line of the journal instead of every ten seconds.
@@ -407,14 +409,14 @@ def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path
 
 def test_equal_configurations_are_trained_once(compose: Compose) -> None:
     cfg = compose(*QUICK, "record.pictures=none")
-    first, second = experiment.run([cfg, cfg.copy()], Progress(Console(file=StringIO())), single=False)
+    first, second = experiment.run([cfg, cfg.copy()], Progress(Console(file=StringIO())), places=PLACES)
     assert first.folder.path == second.folder.path
     assert first.status["status"] == "finished"
 
 
 def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Compose) -> None:
     configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500"), compose(*QUICK, "seed=1")]
-    outcomes = experiment.run(configs, Progress(Console(file=StringIO())), single=False)
+    outcomes = experiment.run(configs, Progress(Console(file=StringIO())), places=PLACES)
     assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
     failed = outcomes[1]
     assert failed.objective is None
@@ -429,7 +431,7 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
         raise MemoryError("no room")
 
     def run() -> Outcome:
-        (outcome,) = experiment.run([compose(*QUICK)], Progress(Console(file=StringIO())), single=False)
+        (outcome,) = experiment.run([compose(*QUICK)], Progress(Console(file=StringIO())), places=PLACES)
         return outcome
 
     with monkeypatch.context() as patch:

@@ -97,7 +97,6 @@ def target(*prefixes: str) -> Rule:
 
 
 RULES: Mapping[str, Rule] = {
-    "trial": TEXT,  # JSON, set by the sweeper: what the run is in the sweep
     "seed": integer(0),
     "objective": one_of(*OBJECTIVES),
     "rerun": BOOLEAN,
@@ -182,7 +181,7 @@ SOURCES = ("fairsweep.data.digits", "fairsweep.data.mnist", "fairsweep.data.imag
 
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
-    *(key for key in RULES if key.split(".")[0] not in ("trial", "data", *OPEN_GROUPS)),
+    *(key for key in RULES if key.split(".")[0] not in ("data", *OPEN_GROUPS)),
     *(key for key in RULES if key.endswith("._target_")),
     *(f"data.{name}" for name in ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std")),
     *("data.augment.shift", "data.augment.rotate", "model.name", "optimizer.lr", "scheduler.warmup"),
@@ -190,7 +189,6 @@ REQUIRED = (
 
 # What cannot change a run's result is no part of its name.
 NOT_IN_SIGNATURE = (
-    "trial",
     "rerun",
     "reuse",
     "record",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from omegaconf import DictConfig
 from fairsweep import config, record, tensorboard, tracking
 from fairsweep.config import OBJECTIVES, ROOT, ConfigError
 from fairsweep.progress import Progress
-from fairsweep.record import FINAL, RunFolder
+from fairsweep.record import FINAL, Place, RunFolder
 from fairsweep.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -66,27 +67,30 @@ class Outcome:
         return objective
 
 
-def run(configs: Sequence[DictConfig], progress: Progress, single: bool = True) -> list[Outcome]:
+def run(
+    configs: Sequence[DictConfig], progress: Progress, places: Sequence[Place] | None = None
+) -> list[Outcome]:
     """Take over, resume or train each run; each ends with a status, whatever happens.
 
     Ctrl-C or SIGTERM ends the runs in progress as `interrupted`, with a checkpoint each; a second one does
     so at once, without.
 
     Args:
-        single: the run is not one of many: it gets pictures and an MLflow model.
+        places: what each run is in its sweep. Without, they are single runs: these get pictures and an MLflow
+            model, and one that cannot be built is a mistake of the user's, where one of many just fails.
 
     Raises:
         ConfigError: a configuration is not good, or the outputs cannot be written; nothing is trained then.
         KeyboardInterrupt: the user stopped, by a second Ctrl-C or after all runs had ended.
     """
     names, wanted = [], {}
-    for given in configs:
+    for given, place in zip(configs, places or repeat(None), strict=False):
         cfg, name = identify(given)
         names.append(name)
-        wanted[name] = cfg
+        wanted[name] = cfg, place
     with ExitStack() as stack:
         # In one order everywhere, so that two processes never wait for each other.
-        opened = {name: open_run(wanted[name], name, progress, single, stack) for name in sorted(wanted)}
+        opened = {name: open_run(*wanted[name], name, progress, stack) for name in sorted(wanted)}
         jobs = [entry for name in wanted if isinstance(entry := opened[name], Job)]
         for job in jobs:
             job.begin()
@@ -116,7 +120,7 @@ def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
 
 
 def open_run(
-    cfg: DictConfig, signature: str, progress: Progress, single: bool, stack: ExitStack
+    cfg: DictConfig, place: Place | None, signature: str, progress: Progress, stack: ExitStack
 ) -> "Outcome | Job":
     """The outcome of a finished run, or the job to train one. Its folder is locked as long as the stack."""
     folder = record.folder_of(cfg.record.dir, signature)
@@ -130,33 +134,29 @@ def open_run(
         stack.enter_context(folder.lock().acquire())
     status = folder.status()
     if is_done(cfg, status):
-        join_sweep(folder, cfg)
-        made = illustrate(folder, cfg, progress, single)
+        if place is not None:
+            folder.join(place)
+        made = illustrate(folder, cfg, progress, single=place is None)
         tracking.sync(folder, cfg, progress.note, again=made)
         return Outcome(folder, status, reused=True)
     stale = "rerun=true" if cfg.rerun else stale_reason(cfg, status)
     try:
-        return Job(cfg, folder, progress, single, stale)
+        return Job(cfg, place, folder, progress, stale)
     except (Exception, SystemExit) as error:
-        if single:
+        if place is None:
             raise
-        # Of many runs, this one cannot be: another optimizer, too large a model.
-        return failed_at_once(cfg, folder, error, progress)
+        # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
+        return failed_at_once(cfg, place, folder, error, progress)
 
 
-def join_sweep(folder: RunFolder, cfg: DictConfig) -> None:
-    """Note in the run's folder what it is in the sweep that asks for it, if one does."""
-    if "trial" in cfg:
-        trial = json.loads(cfg.trial)
-        folder.join(trial["sweep"], trial["directory"], trial["members"])
-
-
-def failed_at_once(cfg: DictConfig, folder: RunFolder, error: BaseException, progress: Progress) -> Outcome:
+def failed_at_once(
+    cfg: DictConfig, place: Place, folder: RunFolder, error: BaseException, progress: Progress
+) -> Outcome:
     """Record a run that failed before its first step."""
     if not folder.status():
-        folder.create(cfg, {}, **provenance(cfg))
+        folder.create(cfg, {}, **provenance(cfg, place))
     fail(folder, f"{type(error).__name__}: {error}", error)
-    join_sweep(folder, cfg)
+    folder.join(place)
     tracking.sync(folder, cfg, progress.note)
     return Outcome(folder, folder.status())
 
@@ -206,12 +206,12 @@ class Job:
     """
 
     def __init__(
-        self, cfg: DictConfig, folder: RunFolder, progress: Progress, single: bool, stale: str
+        self, cfg: DictConfig, place: Place | None, folder: RunFolder, progress: Progress, stale: str
     ) -> None:
         from fairsweep.training import Lane
 
-        self.cfg, self.folder, self.progress = cfg, folder, progress
-        self.single, self.stale = single, stale
+        self.cfg, self.place, self.folder, self.progress = cfg, place, folder, progress
+        self.stale = stale
         self.state, self.complaints = (None, []) if stale else folder.load_checkpoint()
         prepare_process(cfg, self.state["threads"] if self.state else cfg.trainer.threads)
         self.lane = Lane(cfg)
@@ -237,12 +237,13 @@ class Job:
             folder.set_status(
                 status="running", resumed=time.time(), ended=None, journal_bytes=state["journal_bytes"]
             )
-            join_sweep(folder, self.cfg)
             self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")
         else:
             self.create_folder()
+        if self.place is not None:
+            folder.join(self.place)
         for complaint in self.complaints:
             self.tell(complaint)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
@@ -252,9 +253,8 @@ class Job:
         """Begin the run's record."""
         new = not self.folder.path.exists()
         try:
-            origin = provenance(self.cfg, self.lane, self.single)
+            origin = provenance(self.cfg, self.place, self.lane)
             self.folder.create(self.cfg, self.lane.data.facts(), **origin)
-            join_sweep(self.folder, self.cfg)
         except OSError as error:
             if new:
                 shutil.rmtree(self.folder.path, ignore_errors=True)
@@ -306,7 +306,7 @@ class Job:
             if status["status"] != "failed":
                 self.checkpoint()
             self.folder.set_status(**status)
-        illustrate(self.folder, self.cfg, self.progress, self.single)
+        illustrate(self.folder, self.cfg, self.progress, single=self.place is None)
         tracking.sync(self.folder, self.cfg, self.progress.note)
 
     def ending_status(self) -> dict[str, Any]:
@@ -470,13 +470,13 @@ def default_threads() -> int:
     return torch.get_num_threads()
 
 
-def provenance(cfg: DictConfig, lane: "Lane | None" = None, single: bool = False) -> dict[str, Any]:
+def provenance(cfg: DictConfig, place: Place | None, lane: "Lane | None" = None) -> dict[str, Any]:
     """What a run's status says of where it comes from; without a lane, of one that could not be built."""
     import torch
 
     return {
-        "single": single,
-        "sweep": json.loads(cfg.trial)["sweep"] if "trial" in cfg else None,
+        "single": place is None,
+        "sweep": place.sweep if place else None,
         "objective_key": str(cfg.objective),
         "objective": None,
         "code": code_hash(),

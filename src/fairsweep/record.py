@@ -8,7 +8,7 @@ import pickle
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 from fairsweep.config import OBJECTIVES, ConfigError, without_credentials
 
 FINAL = ("finished", "diverged")
+
+
+class Place(NamedTuple):
+    """What a run is in a sweep.
+
+    directory: the sweep's folder. members: name, arm, trial, phase, seed and values, for each trial that it
+    is a run of.
+    """
+
+    sweep: str
+    directory: str
+    members: list[dict[str, Any]]
 
 
 class RunFolder:
@@ -36,11 +48,9 @@ class RunFolder:
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        values = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(values, dict)
-        values.pop("trial", None)  # what it is to a sweep is no part of what it is
-        self._config = OmegaConf.create(json.loads(without_credentials(json.dumps(values))))
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
+        content = without_credentials(OmegaConf.to_yaml(cfg, resolve=True))
+        write_atomically(self.path / "config.yaml", content.encode())
+        self._config = None
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
         now = time.time()
@@ -93,21 +103,14 @@ class RunFolder:
         path = self.path / "sweeps.json"
         return read_json(path) if path.exists() else {}
 
-    def join(self, sweep: str, directory: str, members: list[dict[str, Any]]) -> bool:
-        """Note what the run is in a sweep, in place of what it was there; True if that is new.
-
-        Args:
-            members: name, arm, trial, phase, seed and values, for each trial whose run this is; without
-                any, the run has left the sweep.
-        """
+    def join(self, place: Place) -> None:
+        """Note what the run is in a sweep, instead of what it was there; without members, it has left."""
         known = self.sweeps()
-        joined = {**known, sweep: {"directory": directory, "members": members}}
-        if not members:
-            del joined[sweep]
-        if joined == known:
-            return False
-        write_atomically(self.path / "sweeps.json", json.dumps(joined, indent=1).encode())
-        return True
+        joined = {**known, place.sweep: {"directory": place.directory, "members": place.members}}
+        if not place.members:
+            del joined[place.sweep]
+        if joined != known:
+            write_atomically(self.path / "sweeps.json", json.dumps(joined, indent=1).encode())
 
     def log(self, text: str) -> None:
         """Append to the run's own log, each entry behind the time."""

@@ -58,7 +58,7 @@ SWEEP_TAGS = (
     "halving",
 )
 
-# After a failure, a run in progress leaves the server alone for so long.
+# After a failure, the server is left alone for so long.
 RETRY_SECONDS = 60.0
 last_failure: dict[str, float] = {}
 
@@ -85,11 +85,13 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
     if has_record and state["sweeps"] == folder.sweeps():
         marker.unlink(missing_ok=True)
         return True
-    if not ended and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
-        return False
     broke_off = marker.exists()
     marker.parent.mkdir(exist_ok=True)
     marker.write_text(without_credentials(uri))
+    # A single run that ends is the last chance of its command; there, asking once more is worth the wait.
+    waits = not (ended and status["single"])
+    if waits and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
+        return False
 
     def bring() -> None:
         client, run_id = begin(folder, uri, status, broke_off)
@@ -130,6 +132,7 @@ def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
     outputs = Path(directory).absolute()
     if cfg.tracking.uri is None or not pending(outputs).is_dir():
         return
+    last_failure.clear()
     for marker in sorted(pending(outputs).iterdir()):
         uri, _, place = marker.read_text().partition("\n")
         if uri != without_credentials(cfg.tracking.uri):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from fairsweep.config import ConfigError
-from fairsweep.record import RunFolder, read_json, write_atomically
+from fairsweep.record import Place, RunFolder, read_json, write_atomically
 
 
 class Row(NamedTuple):
@@ -121,7 +121,7 @@ class SweepFolder:
         left = [self.run(signature) for signature in before if signature not in current]
         for folder in left:
             if folder.path.exists():
-                folder.join(self.read()["id"], str(self.path), [])
+                folder.join(Place(self.read()["id"], str(self.path), []))
         content = "".join(json.dumps(row._asdict()) + "\n" for row in rows)
         write_atomically(self.path / "plan.jsonl", b"{}\n" + content.encode())
         return [folder for folder in left if folder.status()]

@@ -23,7 +23,7 @@ from fairsweep.cli import explain
 from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
-from fairsweep.record import FINAL, RunFolder
+from fairsweep.record import FINAL, Place, RunFolder
 from fairsweep.sweeps import board, phases
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
@@ -58,10 +58,11 @@ class Sweep:
 
     def __init__(self, asked: Request, master: DictConfig, composer: Composer, launch: Launch) -> None:
         self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
+        composer.unneeded = ("help", "hydra_help", "sweeper")  # Hydra copies them several times per job
         self.settings = asked.settings
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
-        self.folder = SweepFolder(self.place(), self.outputs)
+        self.folder = SweepFolder(self.directory(), self.outputs)
         self.board = Board(Console(), self.folder, str(master.objective))
         self.progress = Progress(self.board.console, quiet=True)
         self.entries: dict[Run, Entry] = {}
@@ -70,7 +71,7 @@ class Sweep:
         self.begun: set[str] = set()  # signatures that were launched
         self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs that failed without a folder
 
-    def place(self) -> Path:
+    def directory(self) -> Path:
         """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
         given = [o for o in self.master.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
         if given:
@@ -276,21 +277,20 @@ class Sweep:
         folder = self.folder.run(entry.row.signature)
         if not folder.path.exists():
             return
-        members = [row.member() for row in self.rows[entry.row.signature]]
         with folder.lock():
-            folder.join(self.asked.id, str(self.folder.path), members)
+            folder.join(self.place_of(entry))
             tracking.sync(folder, self.master, self.board.note)
+
+    def place_of(self, entry: Entry) -> Place:
+        """What a run is in this sweep."""
+        members = [row.member() for row in self.rows[entry.row.signature]]
+        return Place(self.asked.id, str(self.folder.path), members)
 
     def job(self, entry: Entry) -> list[str]:
         """The overrides of a job, with what its run is in this sweep."""
-        trial = {
-            "sweep": self.asked.id,
-            "directory": str(self.folder.path),
-            "members": [row.member() for row in self.rows[entry.row.signature]],
-        }
         # Quotes and dollars mean something to Hydra.
-        text = json.dumps(trial).replace("'", r"\u0027").replace("$", r"\u0024")
-        return [*self.once(entry), f"+trial='{text}'"]
+        text = json.dumps(self.place_of(entry)._asdict()).replace("'", r"\u0027").replace("$", r"\u0024")
+        return [*self.once(entry), f"+place='{text}'"]
 
     def train(self, entries: list[Entry]) -> None:
         """Launch runs until each has ended."""
