@@ -142,14 +142,14 @@ def small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # How many trials it takes to see a sampler learn; and the steps between kills.
-SIZES = {"gp": (6, [5, 9, 10]), "cmaes": (14, [1, 9, 17, 21])}
-KILLS = (9, [1, 3, 9, 13, 15])
+SIZES = {"gp": (6, [5, 10]), "cmaes": (12, [2, 19]), "random": (5, [2, 8]), "qmc": (5, [2, 8])}
+KILLS = (8, [1, 9, 13])
 
 
 @pytest.mark.parametrize(
     ("sampler", "batch"),
     [
-        *(("tpe", 3), ("random", 3), ("qmc", 3), ("cmaes", 3), ("gp", 3)),
+        *(("tpe", 3), ("qmc", 3), ("cmaes", 3), ("gp", 3)),
         *(pytest.param(sampler, 1, marks=pytest.mark.slow) for sampler in sorted(samplers())),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: py
     shutil.copytree(tmp_path / "old", tmp_path / "whole")
     whole = carry_out(tmp_path / "whole")
     left = [math.inf]
-    for name in ("create_new_study", "delete_study", "create_new_trial", "set_trial_state_values"):
+    for name in ("create_new_study", "delete_study", "_create_new_trial", "set_trial_state_values"):
         write = getattr(RDBStorage, name)
 
         def killed(self: Any, *args: Any, write: Any = write, **kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: py
             return result
 
         monkeypatch.setattr(RDBStorage, name, killed)
-    for writes in (1, 2, 4, 7, 9, 12, 16):
+    for writes in (2, 5, 11):
         shutil.copytree(tmp_path / "old", tmp_path / str(writes))
         left[0] = writes
         with suppress(KeyboardInterrupt):
@@ -219,7 +219,9 @@ def test_a_search_grows_beyond_its_end_and_its_batches_may_change(tmp_path: Path
     assert searched(tmp_path / "a", MIXED, "tpe", 9, batch=4)[:6] == short
 
 
-@pytest.mark.parametrize(("sampler", "was"), [("tpe", None), ("tpe", 100.0), ("cmaes", -100.0)])
+@pytest.mark.parametrize(
+    ("sampler", "was"), [("tpe", None), pytest.param("tpe", 100.0, marks=pytest.mark.slow), ("cmaes", -100.0)]
+)
 def test_a_changed_result_leads_where_it_would_have_led_at_once(
     tmp_path: Path, sampler: str, was: float | None
 ) -> None:
@@ -229,11 +231,27 @@ def test_a_changed_result_leads_where_it_would_have_led_at_once(
     def before(number: int, values: Values) -> float | None:
         return was if number == 6 else objective(number, values)
 
-    old = searched(tmp_path / "a", arm, sampler, 12, batch=2, outcome=before)
-    new = searched(tmp_path / "b", arm, sampler, 12, batch=2)
+    trials = 12 if sampler == "cmaes" else 10
+    old = searched(tmp_path / "a", arm, sampler, trials, batch=2, outcome=before)
+    new = searched(tmp_path / "b", arm, sampler, trials, batch=2)
     assert old[:8] == new[:8]  # number 7 was asked for together with 6
     assert old[8:] != new[8:]
-    assert searched(tmp_path / "a", arm, sampler, 12, batch=2) == new
+    assert searched(tmp_path / "a", arm, sampler, trials, batch=2) == new
+
+
+def test_results_that_all_change_are_taken_over_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More seeds for each trial change every mean; samplers that do not learn keep all their trials."""
+    before = searched(tmp_path / "a", MIXED, "random", 6, batch=6)
+    restored = []
+    restore = Study.restore
+    monkeypatch.setattr(Study, "restore", lambda *args, **kwargs: restored.append(restore(*args, **kwargs)))
+    after = searched(tmp_path / "a", MIXED, "random", 6, batch=6, outcome=lambda n, v: float(n))
+    assert after == before
+    assert len(restored) == 1
+    stored = Study(tmp_path / "a", "s1", MIXED, "random", 1)
+    assert [trial.objective for trial in stored.trials] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_result_told_twice_is_no_news(tmp_path: Path) -> None:
@@ -250,7 +268,7 @@ def test_a_result_told_twice_is_no_news(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("cmaes", marks=pytest.mark.slow)])
 def test_trials_of_others_widen_the_space(tmp_path: Path, sampler: str) -> None:
     wider = (Dimension("optimizer.lr", low=1.0, high=1e9, log=True), *NUMBERS.space[1:])
     narrow = Arm("sgd", (), (Dimension("optimizer.lr", low=1.0, high=1.01, log=True), *NUMBERS.space[1:]))
@@ -303,7 +321,7 @@ def test_quasi_random_trials_are_all_of_one_low_discrepancy_sequence(tmp_path: P
     assert found[0] != {"x": "0.0", "y": "1.0"}
 
 
-@pytest.mark.parametrize(("sampler", "sign", "trials"), [("tpe", 1, 16), ("cmaes", -1, 24), ("gp", -1, 8)])
+@pytest.mark.parametrize(("sampler", "sign", "trials"), [("tpe", 1, 14), ("cmaes", -1, 20), ("gp", -1, 7)])
 def test_samplers_learn_in_the_right_direction_and_bear_divergence(
     tmp_path: Path, sampler: str, sign: int, trials: int
 ) -> None:
@@ -314,11 +332,11 @@ def test_samplers_learn_in_the_right_direction_and_bear_divergence(
         x = float(study.ask(number)["x"])
         found.append(x)
         study.tell(number, sign * (-math.inf if x < 0.3 else x))
-    late = found[-trials // 4 :]
+    late = found[-3:]
     assert sum(late) / len(late) > 0.7
 
 
-@pytest.mark.parametrize("sampler", sorted(set(samplers()) - {"bruteforce", "cmaes"}))
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
 def test_every_kind_of_dimension_can_be_searched(tmp_path: Path, sampler: str) -> None:
     arm = Arm(
         "a",
@@ -370,7 +388,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check("cmaes", NUMBERS)
 
 
-@pytest.mark.parametrize("sampler", ["gp", "bruteforce", "cmaes"])
+@pytest.mark.parametrize("sampler", ["gp", "bruteforce"])
 def test_optuna_is_silent(tmp_path: Path, sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
     import logging
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 # A database that another program holds for longer than this is not waited for.
 LOCK_SECONDS = 2.0
@@ -40,8 +41,7 @@ def short_name(sampler: str) -> str:
 
 @cache
 def samplers() -> dict[str, "type[BaseSampler]"]:
-    """Optuna's samplers by their short names. Its grid is left out, as ours serves all arms alike, and what
-    is no search of its own."""
+    """Optuna's samplers by their short names, without its grid (ours is another) and what wraps samplers."""
     import inspect
 
     from optuna import samplers
@@ -107,8 +107,8 @@ class Study:
     Samplers work on a copy in memory; the database gets each trial whole, in one transaction. The caller
     asks and tells in the order of the trials' numbers, from 0 each time.
 
-    A diverged trial is told as infinitely bad: tried with Optuna 5.0, TPE, the genetic samplers and CMA-ES go
-    by ranks, and the Gaussian process takes it for the worst finite one.
+    A diverged trial is told as infinitely bad, which all samplers of Optuna 5.0 bear when tried: TPE, CMA-ES
+    and the genetic ones go by ranks, and the Gaussian process takes it for the worst finite one.
 
     Args:
         folder: where `optuna.db` is, or will be.
@@ -121,7 +121,6 @@ class Study:
     """
 
     def __init__(self, folder: Path, sweep: str, arm: Arm, sampler: str, sign: int) -> None:
-        from optuna.samplers import RandomSampler
         from optuna.storages import RDBStorage
         from sqlalchemy import URL
         from sqlalchemy.pool import NullPool
@@ -133,7 +132,7 @@ class Study:
         what = hashlib.sha256(repr((sweep, arm, sign)).encode()).hexdigest()[:8]
         self.name = f"{arm.name} {self.sampler} {what}".strip()
         self.trials: list[Asked] = []
-        self.memory: OptunaStudy | None = None
+        self.memory: BaseStorage | None = None
         url = URL.create("sqlite", database=str(self.file)).render_as_string()
         with self.storing():
             self.storage = RDBStorage(
@@ -141,23 +140,21 @@ class Study:
                 engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": LOCK_SECONDS}},
                 skip_compatibility_check=True,  # it takes as long as all the rest; a mismatch shows anyway
             )
-            # It does not sample; but it is asked for an opinion when a trial is told.
-            self.bystander = RandomSampler(0)
-            self.stored = self.open()
+            self.stored = self.open(self.storage)
             self.trials = [self.read(trial) for trial in self.stored.get_trials(deepcopy=False)]
 
     # What the sweep uses
 
     def ask(self, number: int) -> dict[str, str]:
-        """The values of a trial by key, as texts of overrides: as stored, or new ones."""
+        """The values of a trial by key, as override texts: as stored, or new ones."""
         if number < len(self.trials) and self.trials[number].after is None:
-            self.restore(self.trials[:number])  # the search is longer now, and takes the number
+            self.restore(self.trials[:number], told=number)  # the search is longer now, and takes the number
         if number == len(self.trials):
             with silence():
                 # Interrupted before it is stored, the trial is forgotten.
                 memory, self.memory = self.memory or self.remember(), None
                 now = self.distributions()
-                params = self.sample(memory, number, now).params
+                params = self.sample(memory, number, now)
             told = sum(trial.told for trial in self.trials)
             with self.storing():
                 self.store(Asked(params, now, after=told))
@@ -167,7 +164,8 @@ class Study:
     def tell(self, number: int, objective: float | None) -> None:
         """What came of a trial; None: it failed.
 
-        Where the database knows another result, the trials that were chosen in its light are dropped.
+        Where the database knows another result, the trials that were chosen in its light are dropped, and
+        the results behind it are waited for anew.
         """
         trial = self.trials[number]
         if trial.told and trial.objective != objective:
@@ -176,7 +174,7 @@ class Study:
                 for place, other in enumerate(self.trials)
                 if place <= number or (other.after is not None and other.after <= number)
             ]
-            self.restore(kept, revoked=number)
+            self.restore(kept, told=number)
         if not self.trials[number].told:
             with self.storing():
                 self.finish(number, objective)
@@ -189,7 +187,7 @@ class Study:
         if number < len(self.trials) and not (
             self.trials[number].after is None and self.trials[number].params == params
         ):
-            self.restore(self.trials[:number])
+            self.restore(self.trials[:number], told=number)
         if number == len(self.trials):
             with self.storing():
                 distributions = {dim.key: space.distribution(dim) for dim in wider}
@@ -198,6 +196,7 @@ class Study:
         self.tell(number, objective)
 
     def texts(self, number: int) -> dict[str, str]:
+        """The values of a trial that was asked for."""
         params = self.trials[number].params
         return {dim.key: space.text(dim, params[dim.key]) for dim in self.arm.space}
 
@@ -209,16 +208,14 @@ class Study:
 
     # The database
 
-    def open(self) -> "OptunaStudy":
-        """This search in the database, made if it is not there."""
+    def open(self, storage: "BaseStorage") -> "OptunaStudy":
+        """This search in the database, or in memory; made if it is not there."""
         import optuna
+        from optuna.study import StudyDirection
 
+        direction = StudyDirection.MAXIMIZE if self.sign > 0 else StudyDirection.MINIMIZE
         return optuna.create_study(
-            storage=self.storage,
-            sampler=self.bystander,
-            study_name=self.name,
-            direction="maximize" if self.sign > 0 else "minimize",
-            load_if_exists=True,
+            storage=storage, study_name=self.name, direction=direction, load_if_exists=True
         )
 
     def read(self, trial: "FrozenTrial") -> Asked:
@@ -245,13 +242,13 @@ class Study:
 
     def finish(self, number: int, objective: float | None) -> None:
         """Note a result, in the database and in memory."""
-        conclude(self.stored, number, objective)
+        conclude(self.storage, self.name, number, objective)
         self.trials[number].told, self.trials[number].objective = True, objective
         if self.memory is not None:
-            self.tell_copy(self.memory, number)
+            conclude(self.memory, self.name, number, objective)
 
-    def restore(self, kept: list[Asked], revoked: int | None = None) -> None:
-        """Begin the stored search anew, with these trials; one result is not known any more.
+    def restore(self, kept: list[Asked], told: int) -> None:
+        """Begin the stored search anew, with these trials and the results of the first so many.
 
         Results come last: killed in between, trials are asked for again in the light of none too many.
         """
@@ -259,11 +256,11 @@ class Study:
 
         with self.storing():
             optuna.delete_study(study_name=self.name, storage=self.storage)
-            self.stored, self.trials, self.memory = self.open(), [], None
+            self.stored, self.trials, self.memory = self.open(self.storage), [], None
             for trial in kept:
                 self.store(Asked(trial.params, trial.distributions, trial.after))
-            for number, trial in enumerate(kept):
-                if trial.told and number != revoked:
+            for number, trial in enumerate(kept[:told]):
+                if trial.told:
                     self.finish(number, trial.objective)
 
     @contextmanager
@@ -281,7 +278,7 @@ class Study:
 
     # The copy in memory
 
-    def remember(self, anew: bool = False) -> "OptunaStudy":
+    def remember(self, anew: bool = False) -> "BaseStorage":
         """The study in memory as it is after all that was asked and told, the sampler's own notes included.
 
         Most samplers make none. Those of the others (a generation's parents, the place in a sequence, the
@@ -291,47 +288,40 @@ class Study:
         Args:
             anew: the sampler starts afresh in any case.
         """
-        import optuna
+        from optuna.storages import InMemoryStorage
 
-        study = optuna.create_study(
-            sampler=self.bystander, direction="maximize" if self.sign > 0 else "minimize"
-        )
+        memory = InMemoryStorage()
         now = self.distributions()
         widened = [n for n, t in enumerate(self.trials) if t.after is None or t.distributions != now]
         first = max(widened, default=-1) + 1
         if anew or self.sampler in WITHOUT_MEMORY:
             first = len(self.trials)
-        told = first  # so far in this copy
-        for number, trial in enumerate(self.trials):
-            if number < first:
-                study.add_trial(frozen(trial, now))
-                continue
+        for trial in self.trials[:first]:
+            self.open(memory).add_trial(frozen(trial, now))
+        told = first
+        for number, trial in enumerate(self.trials[first:], first):
             assert trial.after is not None
             for earlier in range(told, trial.after):
-                self.tell_copy(study, earlier)
+                conclude(memory, self.name, earlier, self.trials[earlier].objective)
             told = max(told, trial.after)
-            if self.sample(study, number, now).params != trial.params:  # by another version of Optuna
+            if self.sample(memory, number, now) != trial.params:  # by another version of Optuna
                 return self.remember(anew=True)
-        for number in range(told, len(self.trials)):
-            self.tell_copy(study, number)
-        return study
-
-    def tell_copy(self, study: "OptunaStudy", number: int) -> None:
-        """Tell the copy what is known of a trial, if it has ended."""
-        if self.trials[number].told:
-            study.sampler = self.bystander
-            conclude(study, number, self.trials[number].objective)
+        for number, trial in enumerate(self.trials[told:], told):
+            if trial.told:
+                conclude(memory, self.name, number, trial.objective)
+        return memory
 
     def sample(
-        self, study: "OptunaStudy", number: int, distributions: "dict[str, BaseDistribution]"
-    ) -> "Trial":
+        self, memory: "BaseStorage", number: int, distributions: "dict[str, BaseDistribution]"
+    ) -> dict[str, Any]:
         """Ask a sampler, made for this one trial."""
+        study = self.open(memory)
         if self.sampler == "qmc":  # one sequence, so one seed for all its points
             study.sampler = whole_sequence(distributions, seed(self.sweep, self.arm.name))
         else:
             kind: Any = samplers()[self.sampler]
             study.sampler = kind(seed=seed(self.sweep, self.arm.name, str(number)))
-        return study.ask(distributions)
+        return study.ask(distributions).params
 
 
 def whole_sequence(distributions: "dict[str, BaseDistribution]", seed: int) -> "BaseSampler":
@@ -389,11 +379,15 @@ def frozen(trial: Asked, distributions: "dict[str, BaseDistribution]") -> "Froze
     )
 
 
-def conclude(study: "OptunaStudy", number: int, objective: float | None) -> None:
-    """Tell a study of Optuna's a result."""
+def conclude(storage: "BaseStorage", study: str, number: int, objective: float | None) -> None:
+    """Note a trial's result, in one transaction; Optuna's `tell` reads it over and over."""
     from optuna.trial import TrialState
 
-    study.tell(number, objective, TrialState.FAIL if objective is None else TrialState.COMPLETE)
+    trial = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study), number)
+    if objective is None:
+        storage.set_trial_state_values(trial, TrialState.FAIL)
+    else:
+        storage.set_trial_state_values(trial, TrialState.COMPLETE, [objective])
 
 
 def complaint(error: BaseException) -> str:
@@ -403,8 +397,9 @@ def complaint(error: BaseException) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "locked" in text:
         return "is locked by another program; end that one, then give the command again"
-    if isinstance(error, OSError) or (isinstance(error, sqlite3.OperationalError) and "no such" not in text):
-        return f"cannot be used: {text}; make it and its folder writable, then give the command again"
+    unusable = any(word in text for word in ("readonly", "unable to open", "disk"))
+    if isinstance(error, OSError) or (isinstance(error, sqlite3.OperationalError) and unusable):
+        return f"cannot be used: {text}; make room and its folder writable, then give the command again"
     return (
         f"is damaged or no database of a search ({text}); remove it and give the command again: "
         "the search is made anew, and finished runs are taken over"

@@ -207,7 +207,7 @@ def cut(dim: Dimension, count: int) -> tuple[str, ...]:
     """An interval's points, evenly spread on its scale, with both ends; a single one in the middle.
 
     Raises:
-        ConfigError: there are not so many whole numbers, or they lie too far apart.
+        ConfigError: there are not so many different numbers.
     """
     shares = [index / (count - 1) for index in range(1, count - 1)] if count > 1 else [0.5]
     inner = [at_share(dim, dim.low, dim.high, share) for share in shares]
