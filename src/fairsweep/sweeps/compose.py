@@ -19,7 +19,7 @@ class Composer(ConfigLoaderImpl):
         super().__init__(search_path)
         # As pickles: to load one takes a sixth of the time of a deep copy.
         self.bases: dict[tuple[str, ...], bytes] = {}
-        self.unneeded: tuple[str, ...] = ()  # entries of the hydra node that no job reads
+        self.unneeded: tuple[str, ...] = ()  # paths in `hydra` that no job reads
 
     def parse(self, overrides: list[str]) -> list[Override]:
         """Overrides as Hydra understands them; globs know the groups."""
@@ -32,9 +32,11 @@ class Composer(ConfigLoaderImpl):
         key = tuple(str(override.input_line) for override in choices)
         if key not in self.bases:
             base = super().load_sweep_config(master_config, list(key))
-            with flag_override(base.hydra, ["struct", "readonly"], False):
-                for name in self.unneeded:
-                    del base.hydra[name]
+            for path in self.unneeded:
+                parent, _, name = path.rpartition(".")
+                node = OmegaConf.select(base, parent)
+                with flag_override(node, ["struct", "readonly"], False):
+                    del node[name]
             self.bases[key] = pickle.dumps(base)
         cfg: DictConfig = pickle.loads(self.bases[key])
         self._apply_overrides_to_config([o for o in overrides if o not in choices], cfg)

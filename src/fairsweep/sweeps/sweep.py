@@ -36,6 +36,10 @@ from fairsweep.sweeps.search import Study
 Launch = Callable[[list[list[str]]], Sequence[JobReturn]]
 
 
+# No run reads these, and Hydra copies them four times for each, which takes longer than the rest of it.
+UNNEEDED = ("hydra.help", "hydra.hydra_help", "hydra.sweeper", "hydra.runtime.config_sources")
+
+
 class Entry(NamedTuple):
     """A run of the sweep, its row in the plan, and the overrides that make it."""
 
@@ -58,7 +62,7 @@ class Sweep:
 
     def __init__(self, asked: Request, master: DictConfig, composer: Composer, launch: Launch) -> None:
         self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
-        composer.unneeded = ("help", "hydra_help", "sweeper")  # Hydra copies them several times per job
+        composer.unneeded = UNNEEDED
         self.settings = asked.settings
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
