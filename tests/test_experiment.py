@@ -221,6 +221,7 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, undisturbed: RunFolder) -> None:
     chance = random.Random(0)
     lines = len(undisturbed.journal())
@@ -466,7 +467,7 @@ def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer
 def test_lines_that_a_resume_takes_back_are_not_durable_any_more(train: Trainer) -> None:
     folder = train("trainer.stop_epoch=1").folder
     folder.set_status(journal_bytes=10**6)  # as of a checkpoint that was found damaged since
-    job = experiment.Job(train.compose(*QUICK), folder, Progress(Console(file=StringIO())), True, "")
+    job = experiment.Job(train.compose(*QUICK), None, folder, Progress(Console(file=StringIO())), "")
     job.begin()
     assert job.state is not None
     assert folder.status()["journal_bytes"] == job.state["journal_bytes"]

@@ -358,6 +358,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     assert not list(tracking.pending(tmp_path).iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_printed_command_opens_the_ui_on_the_run(train: Trainer, tmp_path: Path) -> None:
     outcome = train()

@@ -83,7 +83,8 @@ class Sweep:
         path = Path(self.master.record.dir).absolute() / "sweeps" / self.asked.id
         with open_dict(self.master):
             self.master.hydra.sweep.dir = str(path)
-            self.master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
+            quoted = str(path).replace("'", r"\'")
+            self.master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
         return path
 
     # What is asked for, checked before anything is trained
@@ -98,9 +99,7 @@ class Sweep:
         runs, more = phases.known(self.asked.arms, self.settings)
         entries = [self.prepare(run) for run in runs]
         for arm in self.asked.arms:
-            if not any(
-                entry.row.arm == arm.name for entry in entries
-            ):  # its values are the sampler's to choose
+            if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
                 trial = phases.Trial(arm.name, 0, {dim.key: dim.first() for dim in arm.space})
                 self.prepare(Run(trial, "search", self.settings.seeds[0]))
         self.unplanned = len(runs) + more
