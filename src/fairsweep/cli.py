@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import hydra
@@ -15,10 +16,13 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from fairsweep.config import ROOT, ConfigError, nearest, unknown
 
 # Keys of hydra.sweeper that a command line may write without it.
-SWEEP_WORDS = (
-    "sampler", "trials", "seeds", "confirm", "extend", "extend_steps", "halving", "batch", "equal_budget",
-    "dry_run", "fail_fast",
-)  # fmt: skip
+SWEEP_WORDS = {
+    key: f"hydra.sweeper.{key}"
+    for key in (
+        "sampler", "trials", "seeds", "confirm", "extend", "extend_steps", "halving", "batch",
+        "equal_budget", "dry_run", "fail_fast",
+    )
+}  # fmt: skip
 
 
 def explain(error: BaseException) -> str:
@@ -54,13 +58,19 @@ def misfits(words: list[str]) -> Iterator[str]:
             yield word
 
 
-def in_full(word: str) -> str:
-    """A word of a multirun's command line; those that set how to sweep may leave `hydra.sweeper.` away."""
-    return f"hydra.sweeper.{word}" if word.split("=")[0] in SWEEP_WORDS else word
+def in_full(word: str, short: Mapping[str, str]) -> str:
+    """A word of the command line, its key as the configuration has it."""
+    key, equals, value = word.partition("=")
+    return f"{short[key]}={value}" if equals and key in short else word
 
 
-def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def entry_point(
+    config_name: str, short: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
+
+    Args:
+        short: other names for keys on the command line.
 
     Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
     Ctrl-C, else what the task says by `sys.exit`.
@@ -84,8 +94,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
         def main() -> None:
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            if {"-m", "--multirun"} & set(sys.argv):
-                sys.argv[1:] = map(in_full, sys.argv[1:])
+            multirun = {"-m", "--multirun"} & set(sys.argv)
+            names = {**short, **(SWEEP_WORDS if multirun else {})}
+            sys.argv[1:] = [in_full(word, names) for word in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (ConfigError, HydraException, OmegaConfBaseException) as error:

@@ -153,7 +153,9 @@ def failed_at_once(
     cfg: DictConfig, place: Place, folder: RunFolder, error: BaseException, progress: Progress
 ) -> Outcome:
     """Record a run that failed before its first step."""
-    if not folder.status():
+    if folder.status():
+        folder.set_status(resumed=time.time())
+    else:
         folder.create(cfg, {}, **provenance(cfg, place))
     fail(folder, f"{type(error).__name__}: {error}", error)
     folder.join(place)

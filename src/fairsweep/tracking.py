@@ -169,7 +169,8 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
         from mlflow.entities import Metric, RunTag
 
         client, run_id = begin_sweep(directory, str(outputs), uri, cfg.tracking.experiment)
-        counts = {f"runs_{status}": count for status, count in sweep["counts"].items()}
+        before = {key: 0 for key in client.get_run(run_id).data.metrics if key.startswith("runs_")}
+        counts = before | {f"runs_{status}": count for status, count in sweep["counts"].items()}
         figures = {**counts, "runs_reused": sweep["reused"], "best_objective": sweep["best_objective"]}
         metrics = [
             Metric(key, value, round(time.time() * 1000), 0)
@@ -337,13 +338,28 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    # Several processes that create one database at once destroy it.
+    # Several processes that create one database at once destroy it, and so does a kill.
     locks = Path(outputs) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "mlflow.lock"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:///") and not file.exists():
+            create_database(file, outputs)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def create_database(file: Path, outputs: str) -> None:
+    """Make an empty tracking database, which is there as a whole or not at all."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    make: Any = SqlAlchemyStore  # MLflow has no types for it
+    make(f"sqlite:///{part}", (Path(outputs) / "artifacts").as_uri()).engine.dispose()
+    part.replace(file)
 
 
 @cache

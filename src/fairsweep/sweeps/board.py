@@ -119,9 +119,9 @@ class Board:
         return "  ".join(parts)
 
     def reread(self) -> None:
-        """Look once more at runs that did not end while they were followed."""
+        """Look once more at runs that were not seen to end."""
         for row in self.standing.rows:
-            if self.standing.state(row.signature) == "running":
+            if self.standing.state(row.signature) in ("running", "waiting"):
                 self.standing.statuses[row.signature] = self.folder.run(row.signature).status()
 
     def watch(self) -> None:

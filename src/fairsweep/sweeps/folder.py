@@ -49,6 +49,10 @@ class SweepFolder:
         except Timeout:
             return True
 
+    def exists(self) -> bool:
+        """Whether the sweep was begun."""
+        return (self.path / "sweep.json").exists()
+
     def check_owner(self, sweep: str) -> None:
         """
         Raises:
@@ -56,7 +60,7 @@ class SweepFolder:
         """
         if not self.path.exists() or not any(self.path.iterdir()):
             return
-        if not (self.path / "sweep.json").exists():
+        if not self.exists():
             raise ConfigError(f"hydra.sweep.dir={self.path}: is no sweep's folder; choose another")
         found = self.read()
         if found["id"] != sweep:
@@ -68,7 +72,9 @@ class SweepFolder:
     def begin(self, **definition: Any) -> None:
         """Write what the sweep is. Its first start is kept, where it had been begun before."""
         self.path.mkdir(parents=True, exist_ok=True)
-        before = self.read() if (self.path / "sweep.json").exists() else {}
+        before = self.read() if self.exists() else {}
+        with (self.path / "plan.jsonl").open("a") as file:
+            file.write("{}\n")  # the plan from here on is this command's
         self.write(
             {
                 **definition,
@@ -82,8 +88,6 @@ class SweepFolder:
                 "best_objective": None,
             }
         )
-        with (self.path / "plan.jsonl").open("a") as file:
-            file.write("{}\n")  # the plan from here on is this command's
 
     def read(self) -> dict[str, Any]:
         """The content of `sweep.json`."""

@@ -168,9 +168,9 @@ class Sweep:
         """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
         self.check()
         with self.only_here(), terminated_as_interrupted():
-            self.begin()
             ending, outcomes = "failed", dict[str, ArmOutcome]()
             try:
+                self.begin()
                 with self.board:
                     outcomes = phases.run(
                         self.asked.arms,
@@ -191,7 +191,10 @@ class Sweep:
                 ending = "interrupted"
                 raise
             finally:
-                self.end(ending, outcomes)
+                with experiment.stopping_on_signals() as stop:
+                    self.end(ending, outcomes)
+                if stop():
+                    raise KeyboardInterrupt
         if ending == "failed":
             sys.exit(1)
 
@@ -391,6 +394,8 @@ class Sweep:
 
     def end(self, ending: str, outcomes: Mapping[str, ArmOutcome]) -> None:
         """Write the table, bring MLflow up to date, and tell what came out."""
+        if not self.folder.exists():
+            return
         standing = self.board.standing
         self.board.reread()
         self.folder.write_table()
