@@ -199,7 +199,7 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
     assert not train(*overrides).reused
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     tmp_path: Path, undisturbed: RunFolder, number: signal.Signals
 ) -> None:

@@ -85,11 +85,22 @@ def unwatched() -> None:
     board.POLL_SECONDS = 1000
 
 
-def stopped_in_begin() -> None:
+def stopped_at_start() -> None:
     stop_before_upload(1)
 
 
-def stopped_in_end() -> None:
+def stopped_as_a_run_begins() -> None:
+    """Ctrl-C between the run's folder, which says `running` by then, and its first step."""
+    begin = experiment.Job.begin
+
+    def begin_and_stop(job: experiment.Job) -> None:
+        begin(job)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    experiment.Job.begin = begin_and_stop  # type: ignore[method-assign]
+
+
+def stopped_at_end() -> None:
     stop_before_upload(2)
 
 
@@ -636,16 +647,22 @@ def counts(parent: Run) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("moment", ["begin", "end"])
-def test_a_sweep_stopped_before_its_first_run_or_after_its_last_is_not_left_running(
-    outputs: Outputs, moment: str
+@pytest.mark.parametrize(
+    "moment",
+    [
+        stopped_at_start,
+        stopped_as_a_run_begins,
+        stopped_at_end,
+    ],
+)
+def test_wherever_a_sweep_is_stopped_nothing_is_left_running(
+    outputs: Outputs, moment: Callable[[], None]
 ) -> None:
     grid = (*QUICK, "seed=range(2)")
-    answer = outputs.sweep(
-        *grid, status=130, before=stopped_in_begin if moment == "begin" else stopped_in_end
-    )
+    answer = outputs.sweep(*grid, status=130, before=moment)
     assert answer.stderr == "interrupted\n"
     assert outputs.definition["status"] in ("interrupted", "finished")
+    assert "running" not in outputs.statuses
     outputs.assert_tracked()
     outputs.sweep(*grid)
     assert outputs.definition["status"] == "finished"
@@ -677,6 +694,17 @@ def test_a_sweep_killed_at_random_moments_ends_as_one_that_was_not(
             assert_same_sweep(outputs, undisturbed)
             outputs.assert_tracked()
             assert outputs.definition["counts"] == {"finished": 4}
+
+
+def test_a_line_of_the_plan_that_is_cut_short_is_passed_over(outputs: Outputs) -> None:
+    """As a full disk or a power cut leaves it."""
+    words = (*QUICK, "tracking=none", "seed=1,2")
+    outputs.sweep(*words)
+    before = outputs.table
+    with (Path(outputs.definition["directory"]) / "plan.jsonl").open("a") as plan:
+        plan.write('{"signature": "ab')
+    outputs.sweep(*words)
+    assert outputs.table == before
 
 
 def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: Outputs) -> None:
@@ -744,8 +772,8 @@ def test_eight_processes_at_once_open_a_database_that_does_not_exist_yet_20_time
         assert len(client.search_runs(["1"])) == 8
 
 
-def open_store(folder: Path) -> None:
-    uri = f"sqlite:///{folder}/mlflow.db"
+def open_store(folder: Path, settings: str = "") -> None:
+    uri = f"sqlite:///{folder}/mlflow.db{settings}"
     client = tracking.connect(uri, str(folder))
     client.create_run(tracking.experiment_id(uri, str(folder), "fairsweep"))
 
@@ -756,6 +784,14 @@ def test_a_database_whose_making_was_killed_is_made_again(tmp_path: Path) -> Non
         process.start()
         process.join()
         assert process.exitcode == status
+
+
+def test_the_uri_of_a_database_that_does_not_exist_yet_may_have_settings(tmp_path: Path) -> None:
+    process = FORKS.Process(target=open_store, args=(tmp_path, "?timeout=30"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "mlflow.db").exists()
 
 
 def open_store_and_die(folder: Path) -> None:
@@ -924,6 +960,12 @@ def test_a_sweep_folder_that_is_not_this_commands_is_refused(outputs: Outputs) -
     assert snapshot(outputs.path) == before
     outputs.sweep(*words, "optimizer.lr=0.1", "seed=range(2)", place)
     assert trained.items() <= outputs.trained.items()
+
+
+def test_an_output_folder_that_is_a_file_is_refused(outputs: Outputs) -> None:
+    (outputs.path / "file").write_text("x")
+    answer = outputs.sweep(*QUICK, "seed=1,2", f"record.dir={outputs.path}/file", status=2)
+    assert_one_line(answer, f"record.dir={outputs.path}/file: cannot be made")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

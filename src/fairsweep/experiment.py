@@ -92,8 +92,6 @@ def run(
         # In one order everywhere, so that two processes never wait for each other.
         opened = {name: open_run(*wanted[name], name, progress, stack) for name in sorted(wanted)}
         jobs = [entry for name in wanted if isinstance(entry := opened[name], Job)]
-        for job in jobs:
-            job.begin()
         if jobs:
             train(jobs, progress)
     outcomes = {
@@ -124,7 +122,7 @@ def open_run(
 ) -> "Outcome | Job":
     """The outcome of a finished run, or the job to train one. Its folder is locked as long as the stack."""
     folder = record.folder_of(cfg.record.dir, signature)
-    check_writable(folder)
+    check_writable(folder.path.parents[1])
     if cfg.tracking.tensorboard:
         tensorboard.check_installed()
     try:
@@ -179,12 +177,14 @@ def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -
 
 
 def train(jobs: Sequence["Job"], progress: Progress) -> None:
-    """Train the jobs' lanes and record what they tell."""
+    """Begin the jobs, train their lanes, and record what these tell."""
     from fairsweep.training import fit
 
     by_lane = {job.lane: job for job in jobs}
     try:
         with progress, stopping_on_signals() as stop:
+            for job in jobs:
+                job.begin()
             for event in fit(by_lane, stop):
                 by_lane[event.lane].record(event)
         if stop() and not any(job.folder.status()["status"] == "interrupted" for job in jobs):
@@ -193,7 +193,7 @@ def train(jobs: Sequence["Job"], progress: Progress) -> None:
         # A second Ctrl-C, or a fault of ours: no run stays behind as `running`.
         ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         for job in jobs:
-            if job.folder.status()["status"] == "running":
+            if job.folder.status().get("status") == "running":
                 reason = f"{type(error).__name__} after step {job.lane.step}"
                 job.folder.set_status(status=ending, reason=reason, ended=time.time())
                 tracking.sync(job.folder, job.cfg, progress.note)
@@ -403,12 +403,11 @@ def starting_weights(file: str) -> dict[str, Any]:
         raise ConfigError(f"trainer.weights={error}") from error
 
 
-def check_writable(folder: RunFolder) -> None:
+def check_writable(outputs: Path) -> None:
     """
     Raises:
         ConfigError: the output folder cannot be written, or its disk is full.
     """
-    outputs = folder.path.parents[1]
     try:
         outputs.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(outputs).free

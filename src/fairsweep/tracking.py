@@ -342,7 +342,7 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
     locks = Path(outputs) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "mlflow.lock"):
-        file = Path(uri.removeprefix("sqlite:///"))
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
         if uri.startswith("sqlite:///") and not file.exists():
             create_database(file, outputs)
         client = MlflowClient(uri)

@@ -73,8 +73,10 @@ class SweepFolder:
         """Write what the sweep is. Its first start is kept, where it had been begun before."""
         self.path.mkdir(parents=True, exist_ok=True)
         before = self.read() if self.exists() else {}
-        with (self.path / "plan.jsonl").open("a") as file:
-            file.write("{}\n")  # the plan from here on is this command's
+        # The plan from here on is this command's. A line that a full disk cut short goes.
+        plan = self.path / "plan.jsonl"
+        content = plan.read_bytes() if plan.exists() else b""
+        write_atomically(plan, content[: content.rfind(b"\n") + 1] + b"{}\n")
         self.write(
             {
                 **definition,

@@ -167,6 +167,7 @@ class Sweep:
     def run(self) -> None:
         """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
         self.check()
+        experiment.check_writable(self.outputs)
         with self.only_here(), terminated_as_interrupted():
             ending, outcomes = "failed", dict[str, ArmOutcome]()
             try:
