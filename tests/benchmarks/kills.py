@@ -9,7 +9,7 @@ killed again, until they come to their end; then the next one begins, until ther
 - steps that MLflow's metric histories hold twice, or lack, compared with the journals;
 - runs and sweeps that are left RUNNING in MLflow, and MLflow runs beyond one for each run and sweep.
 
-    python tests/benchmarks/kills.py                # 100 kills, about 20 minutes
+    python tests/benchmarks/kills.py                # 100 kills, about half an hour
     python tests/benchmarks/kills.py --kills 10
 """
 

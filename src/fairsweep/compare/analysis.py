@@ -1,0 +1,209 @@
+"""From tables to findings: selection, verdict and the numbers of every section."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairsweep.compare import statistics
+from fairsweep.compare.findings import LR, UNITS, Findings, Settings, describe
+from fairsweep.compare.load import Tables, no_setting, number
+from fairsweep.compare.remarks import remarks
+from fairsweep.compare.verdict import judge
+from fairsweep.config import ConfigError
+
+
+def find(tables: Tables, settings: Settings) -> Findings:
+    """All that a report tells.
+
+    Raises:
+        ConfigError: there is no run with a result to tell of.
+    """
+    found = decide(tables, settings)
+    found.remarks += remarks(found)
+    if len(found.judged):
+        found.curves = tables.curves(found.judged["run"].tolist())
+    time_to_target(found)
+    found.budgets = budgets(found)
+    found.tuning = tuning(found)
+    sensitivity(found)
+    return found
+
+
+def decide(tables: Tables, settings: Settings) -> Findings:
+    """The verdict alone.
+
+    Raises:
+        ConfigError: there is no run with a result to tell of.
+    """
+    runs = tables.runs
+    if not runs["status"].isin(["finished", "diverged", "pruned"]).any():
+        counts = ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
+        raise ConfigError(f"{tables.what}: no run has a result yet ({counts}); wait, or see their logs")
+    found = Findings(tables, settings, trials_of(tables), {}, runs.head(0), remarks=[*tables.notes])
+    found.chosen = statistics.select(found.trials)  # nothing so far has seen a test figure
+    judge(found)
+    return found
+
+
+def trials_of(tables: Tables) -> pd.DataFrame:
+    """The search's trials with their values; those of an arm that has none in the search are left out."""
+    table = statistics.trials(tables.runs, tables.objective, tables.sign)
+    values = dict(
+        zip(zip(tables.runs["arm"], tables.runs["trial"], strict=True), tables.runs["values"], strict=True)
+    )
+    table["values"] = [values[key] for key in table.index]
+    table["setting"] = [describe(values) for values in table["values"]]
+    return table
+
+
+def time_to_target(found: Findings) -> None:
+    """Set the target, and when each arm's judged runs got there."""
+    if found.curves.empty or found.curves["val_accuracy"].isna().all():
+        return
+    status = found.judged.set_index("run")["status"]
+    last = found.curves.groupby("run")["val_accuracy"].last()
+    last = last[status.reindex(last.index) == "finished"]
+    arm_of = found.judged.set_index("run")["arm"]
+    final = last.groupby(arm_of.reindex(last.index)).mean()
+    if found.settings.target is None and final.isna().all():
+        return
+    found.target = float(final.min()) if found.settings.target is None else found.settings.target
+    for unit in UNITS:
+        found.reached[unit] = {
+            str(arm): statistics.reach(found.curves, dict(status[rows["run"]]), found.target, unit)
+            for arm, rows in found.judged.groupby("arm")
+        }
+
+
+def budgets(found: Findings) -> dict[str, pd.DataFrame]:
+    """The best objective to expect of each number of trials, by arm with two trials or more."""
+    made = {}
+    for arm, rows in found.trials.dropna(subset="score").groupby("arm"):
+        if len(rows) > 1:
+            table = statistics.best_of(rows["score"].tolist())
+            quartiles = table[["low", "median", "high"]].where(lambda t: t > -math.inf) * found.tables.sign
+            made[str(arm)] = quartiles.assign(trials=table["trials"])
+    return made
+
+
+def tuning(found: Findings) -> pd.DataFrame:
+    """What tuning gained: the chosen trial over the arm's default, and over the middle one of its trials.
+
+    Tunability as Probst et al. (2019) define it: what the best setting gains over the default. The default
+    counts where it was among the trials; it is not guessed from others. The gain over the median trial is
+    what a search gains over one draw from the space.
+    """
+    rows = []
+    sign = found.tables.sign
+    for arm, trial in found.chosen.items():
+        if (arm, trial) not in found.trials.index or math.isnan(found.trials.loc[(arm, trial), "mean"]):
+            continue
+        own = found.trials.loc[arm]
+        default = default_trial(found, arm)
+        base = math.nan if default is None else own.loc[default, "mean"]
+        best = float(own.loc[trial, "mean"])
+        middle = float(sign * own["score"].dropna().quantile(0.5, interpolation="lower"))
+        rows.append(
+            {
+                "arm": arm,
+                "setting": own.loc[trial, "setting"],
+                "best": best,
+                "default": base,
+                "default_is": "not tried"
+                if default is None
+                else " ".join(own.loc[default, ["setting", "kind"]]),
+                "gain": sign * (best - base),
+                "median": middle if math.isfinite(middle) else math.nan,
+                "gain_over_median": sign * (best - middle) if math.isfinite(middle) else math.nan,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["arm", "gain"])
+
+
+def default_trial(found: Findings, arm: str) -> int | None:
+    """The arm's trial that has the default value of all keys that vary, as `sweep.json` knows them."""
+    for sweep in found.tables.sweeps:
+        default = sweep.get("arms", {}).get(arm, {}).get("default", {})
+        for trial, values in found.trials.loc[arm, "values"].items():
+            same = [
+                v == default.get(key) or number(v) == number(default.get(key)) for key, v in values.items()
+            ]
+            if same and all(same):
+                return int(trial)
+    return None
+
+
+def sensitivity(found: Findings) -> None:
+    """Choose the axis, set each trial's place on it, and find the flat regions around the best."""
+    trials = found.trials
+    values = pd.DataFrame(list(trials["values"]), trials.index)
+    numeric = values.map(number) if len(values.columns) else values
+    spread = numeric.nunique()
+    keys = [key for key in numeric if spread[key] > 1 and numeric[key].notna().sum() > 1]
+    if not keys:
+        return
+    found.axis = LR if LR in keys else max(keys, key=lambda key: spread[key])
+    place = numeric[found.axis]
+    if found.axis in found.tables.params:  # an arm that does not vary it has one value of it
+        firsts = found.tables.runs.drop_duplicates(["arm", "trial"]).set_index(["arm", "trial"])["run"]
+        own = found.tables.params[found.axis].reindex(firsts.reindex(trials.index)).map(number)
+        place = place.fillna(pd.Series(own.to_numpy(), trials.index))
+    trials["place"] = place
+    for arm in found.chosen:
+        line = profile(found, arm)
+        if line["mean"].notna().any():
+            found.flat[arm] = statistics.flat_region(line["mean"], found.tables.sign)
+
+
+def profile(found: Findings, arm: str) -> pd.DataFrame:
+    """The best trial of an arm at each value of `axis`; a value at which all diverged has no mean."""
+    own = found.trials.loc[[arm]].dropna(subset=["place", "score"])
+    best = own.sort_values("score").groupby("place").tail(1)
+    return best.reset_index().set_index("place").sort_index()
+
+
+def fixed(tables: Tables) -> dict[str, str]:
+    """The keys that decide what is trained and had one value in all runs."""
+    settings = tables.params[[key for key in tables.params if not no_setting(key)]]
+    return {
+        str(key): str(settings[key].iloc[0]) for key in settings if settings[key].nunique(dropna=False) == 1
+    }
+
+
+def arm_rows(found: Findings) -> list[dict[str, Any]]:
+    """The table of the arms: what each was given, and what came out."""
+    rows = []
+    runs, trials = found.tables.runs, found.trials
+    for arm in found.arms:
+        own = runs[runs["arm"] == arm]
+        search, confirm = own[own["phase"] == "search"], own[own["phase"] == "confirm"]
+        values = found.results.get(arm, pd.Series(dtype=float))
+        ended = values[np.isfinite(values)]
+        low, high = statistics.mean_interval(values)
+        chosen = (arm, found.chosen.get(arm))
+        statuses = Counter(own.drop_duplicates("run")["status"])
+        rows.append(
+            {
+                "arm": arm,
+                "setting": found.setting(arm),
+                found.tables.objective: float(trials["mean"].get(chosen, math.nan)),
+                "test_accuracy": float(ended.mean()) if len(ended) else math.nan,
+                "sd": float(ended.std()) if len(ended) > 1 else math.nan,
+                "low": low,
+                "high": high,
+                "judged": len(values),
+                "judged_diverged": len(values) - len(ended),
+                "trials": search["trial"].nunique(),
+                "search_seeds": search["seed"].nunique(),
+                "confirm_seeds": confirm["seed"].nunique(),
+                "runs": len(own.drop_duplicates("run")),
+                **{status: statuses[status] for status in ("finished", "diverged", "failed", "pruned")},
+                "unfinished": sum(statuses[s] for s in ("running", "paused", "interrupted", "unknown")),
+                "reused": int(own.drop_duplicates("run")["reused"].sum()),
+                "seconds": float(own.drop_duplicates("run")["seconds"].sum()),
+            }
+        )
+    return rows

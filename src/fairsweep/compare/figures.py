@@ -1,0 +1,575 @@
+"""The figures of a report, as plain descriptions: `interactive.py` and `static.py` draw the same ones."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fairsweep.compare.analysis import profile
+from fairsweep.compare.findings import LR, UNITS, Findings, describe, percent, short
+from fairsweep.compare.load import number
+from fairsweep.compare.statistics import Comparison, mean_interval
+
+# After Paul Tol's bright scheme: told apart by the colour-blind, on white and on black.
+COLORS = ("#4c8dc4", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon")
+GREY = "#888888"
+
+# From so many runs of an arm on, its curves are a mean and a range alone.
+MANY_CURVES = 30
+
+
+class Style(NamedTuple):
+    color: str = GREY
+    symbol: str = "circle"
+
+
+@dataclass
+class Layer:
+    """Something drawn in a panel: `points`, a `line`, `steps`, a `band` from y to `high`, or `interval`s.
+
+    Attributes:
+        arm: decides the colour, and the symbol unless there is one of its own; grey for none.
+        low, high: the ends of intervals, along x where the panel is `sideways`.
+        runs: an MLflow run id, or None, for each point. texts: what each point says when pointed at.
+        named: stands for the arm in the legend.
+        size, width: in pixels.
+    """
+
+    kind: str
+    x: Sequence[Any]
+    y: Sequence[Any]
+    arm: str = ""
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    runs: Sequence[str | None] = ()
+    texts: Sequence[str] = ()
+    symbol: str = ""
+    size: float = 7
+    width: float = 2
+    opacity: float = 1.0
+    dashed: bool = False
+    named: bool = False
+
+
+@dataclass
+class Axis:
+    """An axis of a panel; `ticks` are places and their names."""
+
+    label: str = ""
+    log: bool = False
+    percent: bool = False
+    ticks: tuple[Sequence[float], Sequence[str]] | None = None
+    range: tuple[float, float] | None = None
+
+
+@dataclass
+class Panel:
+    """A pair of axes; `strip` holds the points that have an x alone, in a row below it: the diverged runs."""
+
+    title: str
+    x: Axis
+    y: Axis
+    layers: list[Layer]
+    strip: list[Layer] = field(default_factory=list)
+    sideways: bool = False
+
+
+@dataclass
+class Parallel:
+    """Lines across several axes: `values` has a column for each axis, and a row for each line.
+
+    `arms` and `rows` (of `Tables.runs`) say whose lines they are.
+    """
+
+    axes: list[Axis]
+    values: pd.DataFrame
+    arms: list[str]
+    rows: list[int]
+
+
+@dataclass
+class Figure:
+    """A figure of a section; its `height` in pixels of the page."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel] = field(default_factory=list)
+    height: int = 400
+    parallel: Parallel | None = None
+    styles: dict[str, Style] = field(default_factory=dict)
+
+
+def figures(found: Findings) -> list[Figure]:
+    """All figures for which there are numbers, in the order of the sections."""
+    makers: list[Callable[[Findings], Figure | None]] = [
+        verdict, sensitivity, curves, target, budget, tuning, parallel,
+    ]  # fmt: skip
+    made = [figure for maker in makers if (figure := maker(found)) is not None]
+    return [replace(figure, styles=styles(found)) for figure in made]
+
+
+def styles(found: Findings) -> dict[str, Style]:
+    """Colour and symbol of each arm; after six arms they begin again."""
+    repeated = [Style(*pair) for pair in zip(COLORS, SYMBOLS, strict=True)]
+    return {arm: repeated[place % len(repeated)] for place, arm in enumerate(found.arms)}
+
+
+# Parts of several
+
+
+def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, **look: Any) -> Layer:
+    """A point for each run of one arm, which tells its figure; diverged ones have none."""
+    texts = []
+    for values, row in zip(rows["values"], rows.itertuples(), strict=True):
+        value = getattr(row, column)
+        said = percent(value) if column == "test_accuracy" else figure_text(found, value)
+        said = {"finished": said, "diverged": "diverged"}.get(row.status, f"{row.status}, {said}")
+        where = f"{row.phase}, trial {row.trial}, seed {row.seed}"
+        texts.append(f"<b>{row.arm}</b> {describe(values)}<br>{where}<br>{said}")
+    arm, runs = rows["arm"].iloc[0], rows["run"].tolist()
+    return Layer("points", list(x), rows[column].tolist(), arm, runs=runs, texts=texts, **look)
+
+
+def crosses(found: Findings, rows: pd.DataFrame, x: Iterable[float]) -> Layer:
+    """The diverged runs of one arm, for a strip."""
+    return replace(dots(found, rows, x, "objective", symbol="x", size=9), y=[0.0] * len(rows))
+
+
+def figure_text(found: Findings, value: float) -> str:
+    """An objective as text."""
+    return percent(value) if found.tables.objective == "val_accuracy" else f"{value:.4f}"
+
+
+def span(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
+    """A range with some room at both ends."""
+    known = [value for value in values if math.isfinite(value)]
+    low, high = min(known), max(known)
+    room = margin * (high - low) or 0.01 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def objective_axis(found: Findings, values: Sequence[float]) -> Axis:
+    """The objective: accuracies in percent, losses on a logarithmic axis where they are far apart."""
+    label = found.tables.objective.replace("val_", "validation ")
+    if found.tables.objective == "val_accuracy":
+        return Axis(label, percent=True)
+    return numeric_axis(label, values, 3)
+
+
+def numeric_axis(label: str, values: Sequence[float] | pd.Series, times: float = 10) -> Axis:
+    """A logarithmic axis where the largest value is more than so many times the smallest."""
+    known = np.asarray([value for value in values if math.isfinite(value)])
+    if not len(known) or known.min() <= 0 or known.max() <= times * known.min():
+        return Axis(label)
+    low, high = math.log10(known.min()), math.log10(known.max())
+    low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
+    steps = (1,) if high - low > 2 else (1, 2, 5)
+    marks = [step * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    marks = [mark for mark in marks if low <= math.log10(mark) <= high]
+    return Axis(label, True, ticks=(marks, [f"{mark:g}" for mark in marks]), range=(10**low, 10**high))
+
+
+# 1: the verdict
+
+
+def verdict(found: Findings) -> Figure | None:
+    """Test accuracy of each judged run, by arm; the differences with their intervals."""
+    finished = found.judged[found.judged["test_accuracy"].notna()] if found.results else found.judged
+    if not len(finished):
+        return None
+    layers, strip, bounds = [], [], finished["test_accuracy"].tolist()
+    for place, (arm, results) in enumerate(found.results.items()):
+        own, lost = (some[some["arm"] == arm] for some in (finished, found.judged))
+        lost = lost[lost["status"] == "diverged"]
+        if len(lost):
+            strip.append(crosses(found, lost, spaced(place, len(lost))))
+        if not len(own):
+            continue
+        layers.append(dots(found, own, spaced(place, len(own)), "test_accuracy", opacity=0.75))
+        mean, (low, high) = own["test_accuracy"].mean(), mean_interval(results)
+        bounds += [low, high]
+        text = f"<b>{arm}</b><br>mean {percent(mean)}"
+        text += "" if math.isnan(low) else f"<br>95 % interval {percent(low)} to {percent(high)}"
+        ends: Any = {"low": [low], "high": [high], "texts": [text]}
+        layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
+    names = [f"{arm}, n={len(results)}" for arm, results in found.results.items()]
+    x = Axis(ticks=(range(len(names)), names), range=(-0.5, len(names) - 0.3))
+    of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
+    y = Axis(percent=True, range=span(bounds))
+    panels = [Panel(f"Test accuracy, {of[found.evidence]}", x, y, layers, strip)]
+    caption = "Beside the runs, their mean, with its 95 % interval (Student's t) where there is one."
+    pairs = [pair for pair in found.comparisons if math.isfinite(pair.low)]
+    if pairs:
+        panels.append(differences(found, pairs))
+        caption += (
+            f" Right: the difference of each pair that has an interval; grey where none is shown. The band: "
+            f"less than {100 * found.settings.relevant:g} points, too little to matter."
+        )
+    return Figure("verdict", "The runs behind the verdict", caption, panels, 380)
+
+
+def spaced(place: int, count: int) -> list[float]:
+    """Places side by side around one, so that no point hides another."""
+    width = 0.36 * min(1, count / 4)
+    return [place + width * (i / max(1, count - 1) - 0.5) for i in range(count)]
+
+
+def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
+    """Pairs of arms, their difference in points and its interval."""
+    top, least = len(pairs) - 0.4, 100 * found.settings.relevant
+    layers = [
+        Layer("band", [-least, least], [-0.6, -0.6], high=[top, top], opacity=0.2),
+        Layer("line", [0, 0], [-0.6, top], width=1.5),
+    ]
+    names, reach = [], [0.0]
+    for place, pair in enumerate(pairs[::-1]):
+        names.append(f"{pair.better} \N{MINUS SIGN} {pair.worse}")
+        difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
+        reach += [low, high]
+        text = f"{names[-1]}: {difference:.2f} points<br>95 % interval {low:.2f} to {high:.2f}"
+        text += f"<br>{pair.method}<br>p = {pair.adjusted:.2g}"
+        ends: Any = {"low": [low], "high": [high], "texts": [text]}
+        arm = pair.better if pair.claimed else ""
+        layers.append(Layer("interval", [difference], [place], arm, **ends, size=11, width=3))
+    x = Axis("percentage points of test accuracy", range=span(reach, 0.12))
+    y = Axis(ticks=(range(len(names)), names), range=(-0.6, top))
+    return Panel("Difference, with 95 % interval", x, y, layers, sideways=True)
+
+
+# 2: sensitivity
+
+
+def sensitivity(found: Findings) -> Figure | None:
+    """The objective of each trial against the axis, all of it and near the best."""
+    if found.axis is None:
+        return None
+    runs, objective = found.tables.runs, found.tables.objective
+    search = runs[runs["phase"] == "search"]
+    trial_of = pd.MultiIndex.from_frame(search[["arm", "trial"]])
+    search = search.assign(place=found.trials["place"].reindex(trial_of).to_numpy())
+    search = search[search["place"].notna()]
+    layers, strip = [], []
+    for arm, rows in search.groupby("arm"):
+        layers += trend(found, str(arm))
+        for status, column, look in (
+            ("finished", "objective", {"named": True}),
+            ("pruned", objective, {"symbol": f"{styles(found)[str(arm)].symbol}-open"}),
+        ):
+            some = rows[(rows["status"] == status) & rows[column].notna()]
+            if len(some):
+                layers.append(dots(found, some, some["place"], column, size=6, opacity=0.8, **look))
+        lost = rows[rows["status"] == "diverged"]
+        if len(lost):
+            strip.append(crosses(found, lost, lost["place"]))
+        layers += best_point(found, str(arm))
+    heights = [value for layer in layers if layer.kind == "points" for value in layer.y]
+    name = "learning rate" if found.axis == LR else short(found.axis)
+    x, y = numeric_axis(name, search["place"]), objective_axis(found, heights)
+    panels = [Panel("Whole range", x, y, layers, strip)]
+    best = found.trials["mean"].reindex(list(found.chosen.items())).dropna()
+    if y.percent and len(best):
+        floor = best.min() - max(0.02, 1.5 * (1 - best.max()))
+        if min(heights) < floor:
+            near = Axis(y.label, percent=True, range=(floor, span([floor, max(heights)])[1]))
+            panels.append(Panel("Near the best", x, near, layers))
+    caption = (
+        "Each point a run of the search; lines: means over the seeds, with their range; the star: the best "
+        "trial; the bar through it: values around it, without a gap, whose mean is within one percent of its "
+        "own. A cross is a diverged run: its trial has no mean."
+    )
+    if (search["status"] == "pruned").any():
+        caption += " Hollow points stopped early."
+    return Figure("sensitivity", f"Sensitivity to {x.label}", caption, panels, 430)
+
+
+def trend(found: Findings, arm: str) -> list[Layer]:
+    """A line through the best trial at each value, and the range over seeds; broken where runs diverged.
+
+    None where values are as many as trials that differ in other keys too: it would jump between those.
+    """
+    line, own = profile(found, arm), found.trials.loc[[arm]]
+    others = {key for values in own["values"] for key in values} - {found.axis}
+    if len(line) < 2 or (others and own["place"].nunique() > len(own) / 2):
+        return []
+    known = np.concatenate([[False], line["mean"].notna(), [False]]).astype(int)
+    starts, ends = np.flatnonzero(np.diff(known) > 0), np.flatnonzero(np.diff(known) < 0)
+    bands = [
+        Layer(
+            "band", part.index.tolist(), part["low"].tolist(), arm, high=part["high"].tolist(), opacity=0.18
+        )
+        for start, end in zip(starts, ends, strict=True)
+        if len(part := line.iloc[start:end]) > 1 and (part["high"] > part["low"]).any()
+    ]
+    return [*bands, Layer("line", line.index.tolist(), line["mean"].tolist(), arm)]
+
+
+def best_point(found: Findings, arm: str) -> list[Layer]:
+    """The best trial of an arm, and the flat region around it."""
+    if arm not in found.flat:
+        return []
+    best, (low, high) = found.trials.loc[(arm, found.chosen[arm])], found.flat[arm]
+    text = f"<b>{arm}</b>, best trial<br>{best['setting']}<br>mean {figure_text(found, best['mean'])}"
+    star = Layer("points", [best["place"]], [best["mean"]], arm, symbol="star", size=15, texts=[text])
+    if low == high:
+        return [star]
+    said = [f"<b>{arm}</b><br>within 1 % of the best from {low:.4g} to {high:.4g}"] * 2
+    return [Layer("line", [low, high], [best["mean"]] * 2, arm, width=9, opacity=0.3, texts=said), star]
+
+
+# 3: learning curves
+
+
+def curves(found: Findings) -> Figure | None:
+    """Validation loss and accuracy of the judged runs against step and seconds."""
+    panels = []
+    for column, what in (("val_loss", "validation loss"), ("val_accuracy", "validation accuracy")):
+        values = found.curves[column].dropna() if len(found.curves) else pd.Series()
+        if values.empty:
+            continue
+        y = numeric_axis(what, values, 3)
+        if column == "val_accuracy":
+            # The steep rise at the beginning may leave the panel.
+            low = max(values.min(), values.max() - max(0.05, 6 * (1 - values.max())))
+            y = Axis(what, percent=True, range=span([low, values.max()], 0.04))
+        for unit in UNITS:
+            layers = [layer for arm in found.arms for layer in arm_curves(found, arm, column, unit)]
+            panels.append(Panel("", Axis("step" if unit == "step" else "seconds of training"), y, layers))
+    if not panels:
+        return None
+    of = "; ".join(f"{arm} {found.setting(arm)}".strip() for arm in found.arms)
+    caption = (
+        f"The best trial of each arm ({of}). Bold: the mean over the seeds that did not diverge, with their "
+        "range, as far as all of them go; its seconds are their mean at the same step. Dotted: diverged runs."
+    )
+    return Figure("curves", "Learning curves", caption, panels, 640)
+
+
+def arm_curves(found: Findings, arm: str, column: str, unit: str) -> list[Layer]:
+    """The curves of one arm's judged runs, their mean and their range."""
+    rows = found.judged[found.judged["arm"] == arm]
+    own = found.curves[found.curves["run"].isin(rows["run"])]
+    layers = []
+    finished = own[own["run"].isin(rows["run"][rows["status"] == "finished"])]
+    table = finished.pivot(index="step", columns="run", values=[column, "seconds"]).dropna()
+    if len(table):
+        figures = table[column]
+        x = (table.index if unit == "step" else table["seconds"].mean(axis=1)).tolist()
+        if figures.shape[1] > 1:
+            low, high = figures.min(axis=1).tolist(), figures.max(axis=1).tolist()
+            layers.append(Layer("band", x, low, arm, high=high, opacity=0.18))
+        layers.append(Layer("line", x, figures.mean(axis=1).tolist(), arm, width=2.6, named=True))
+    for diverged, some in rows.groupby(rows["status"] == "diverged"):
+        if diverged or len(some) < MANY_CURVES:
+            layers.append(thin_lines(some, own, column, unit, bool(diverged)))
+    return layers
+
+
+def thin_lines(rows: pd.DataFrame, curves: pd.DataFrame, column: str, unit: str, dashed: bool) -> Layer:
+    """A thin line for each run, with gaps between them."""
+    x, y, runs, texts = [], [], [], []
+    by_run = dict(list(curves.groupby("run")))
+    for row in rows.itertuples():
+        if row.run not in by_run:
+            continue
+        curve = by_run[row.run]
+        said = f"<b>{row.arm}</b> seed {row.seed}{', diverged' if dashed else ''}"
+        x += [*curve[unit], math.nan]
+        y += [*curve[column], math.nan]
+        texts += [*(f"{said}<br>step {step}" for step in curve["step"]), ""]
+        runs += [row.run] * (len(curve) + 1)
+    look: Any = {"width": 1, "opacity": 0.35, "dashed": dashed}
+    return Layer("line", x, y, rows["arm"].iloc[0], runs=runs, texts=texts, **look)
+
+
+# 4: time to a target
+
+
+def target(found: Findings) -> Figure | None:
+    """The share of runs that have reached the target, against steps and seconds."""
+    panels = []
+    for unit, reached in found.reached.items():
+        layers = []
+        for arm, reach in reached.items():
+            share = [*reach.curve["share"], reach.share_there]
+            end = max(reach.times["time"].max(), reach.curve["time"].iloc[-1])
+            layers.append(Layer("steps", [*reach.curve["time"], end], share, arm, named=True))
+            layers += arrivals(found, arm, unit)
+        x = Axis("steps" if unit == "step" else "seconds of training")
+        panels.append(Panel("", x, Axis("share there", percent=True, range=(-0.04, 1.06)), layers))
+    if not panels:
+        return None
+    title = f"Time to {percent(found.target)} validation accuracy"
+    caption = (
+        "The share of each arm's runs that have got there, looked at after each epoch (Kaplan and Meier). A "
+        "point is a run that did; a vertical tick: runs that ended without; a cross: runs that diverged."
+    )
+    return Figure("target", title, caption, panels, 380)
+
+
+def arrivals(found: Findings, arm: str, unit: str) -> list[Layer]:
+    """The runs on their arm's curve: a point where each arrived, a mark where some never did."""
+    reach, judged = found.reached[unit][arm], found.judged.set_index("run")
+    times = reach.times.assign(
+        seed=judged["seed"].reindex(reach.times["run"]).to_numpy(),
+        diverged=(judged["status"].reindex(reach.times["run"]) == "diverged").to_numpy(),
+    )
+    share = reach.curve.set_index("time")["share"]
+    there, lost = times[times["reached"]], times[~times["reached"]]
+    points = Layer("points", [], [], arm, runs=[], texts=[], size=6)
+    for time, some in there.groupby("time"):
+        before, after = share[share.index < time].max(), share[share.index <= time].max()
+        points.x = [*points.x, *[time] * len(some)]
+        points.y = [*points.y, *np.linspace(before, after, len(some) + 1)[1:]]
+        points.runs = [*points.runs, *some["run"]]
+        points.texts = [
+            *points.texts,
+            *(f"<b>{arm}</b> seed {s}<br>there after {time:.4g}" for s in some["seed"]),
+        ]
+    marks = [points]
+    for (time, diverged), some in lost.groupby(["time", "diverged"]):
+        seeds = ", ".join(map(str, some["seed"][:12]))
+        why = "diverged" if diverged else "ended without"
+        text = f"<b>{arm}</b>: {len(some)} of {len(times)} {why}<br>seeds {seeds}"
+        at = share[share.index <= time].max()
+        look: Any = {"symbol": "x" if diverged else "line-ns", "size": 11, "texts": [text]}
+        marks.append(Layer("points", [time], [at], arm, runs=[some["run"].iloc[0]], **look))
+    return marks
+
+
+# 5 and 6: budget and tuneability
+
+
+def budget(found: Findings) -> Figure | None:
+    """The best validation objective to expect of a number of trials."""
+    layers, values = [], []
+    for arm, table in found.budgets.items():
+        known, inner = table[table["median"].notna()], table[table["low"].notna() & table["high"].notna()]
+        x, y = known["trials"].tolist(), known["median"].tolist()
+        texts = [f"<b>{arm}</b>, {k} trials<br>{figure_text(found, v)}" for k, v in zip(x, y, strict=True)]
+        low, high = inner["low"].tolist(), inner["high"].tolist()
+        layers.append(Layer("band", inner["trials"].tolist(), low, arm, high=high, opacity=0.18))
+        layers.append(Layer("line", x, y, arm, texts=texts, named=True))
+        values += y
+    if not values:
+        return None
+    y_axis = objective_axis(found, values)
+    if y_axis.percent:
+        y_axis.range = span([max(min(values), max(values) - 0.15), max(values)])
+    most = max(len(table) for table in found.budgets.values())
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, most) if most <= 12 * s)
+    marks = [1, *(k for k in range(step, most + 1, step) if k > 1)]
+    caption = (
+        "Of half of all draws of so many trials, the best is better than this (bootstrap over the trials; "
+        "band: the middle half). A diverged trial is the worst; a line begins where half of the draws have a "
+        "result."
+    )
+    if any("halving" in sweep and sweep["halving"] for sweep in found.tables.sweeps):
+        caption += " Trials that halving dropped count with what they had reached."
+    if any(sweep.get("sampler", "grid") not in NO_LEARNING for sweep in found.tables.sweeps):
+        caption += (
+            " The sampler learned from earlier trials, so they are no independent draws: read it with care."
+        )
+    panel = Panel("", Axis("trials", ticks=(marks, list(map(str, marks)))), y_axis, layers)
+    return Figure("budget", "Best validation result against number of trials", caption, [panel], 380)
+
+
+# Samplers, as `sweep.json` may name them, whose trials are independent of each other's results.
+NO_LEARNING = ("grid", "random", "RandomSampler", "qmc", "QMCSampler")
+
+
+def tuning(found: Findings) -> Figure | None:
+    """What each arm's tuning gained over its default and over the middle trial."""
+    table = found.tuning[::-1]
+    if not len(table) or table[["gain", "gain_over_median"]].isna().all(axis=None):
+        return None
+    layers = []
+    for place, row in enumerate(table.to_dict("records")):
+        arm = row["arm"]
+        kinds = {"median": "line-ns", "default": "diamond-open", "best": "star"}
+        there = {kind: symbol for kind, symbol in kinds.items() if not math.isnan(row[kind])}
+        ends = [row[kind] for kind in there]
+        layers.append(Layer("line", [min(ends), max(ends)], [place] * 2, arm, opacity=0.5, width=4))
+        for kind, symbol in there.items():
+            about = f" ({row['default_is']})" if kind == "default" else ""
+            text = f"<b>{arm}</b>, {kind}{about}<br>{figure_text(found, row[kind])}"
+            layers.append(Layer("points", [row[kind]], [place], arm, symbol=symbol, size=15, texts=[text]))
+    names = table["arm"].tolist()
+    caption = (
+        "From the median trial (bar) to the best (star), on validation, in the search; a hollow diamond is "
+        "the arm's default setting, where that was among its trials. The best was chosen by these very "
+        "figures, so the gains are a little flattered."
+    )
+    x = objective_axis(found, [value for layer in layers for value in layer.x])
+    y = Axis(ticks=(range(len(names)), names), range=(-0.6, len(names) - 0.4))
+    panel = Panel("", x, y, layers, sideways=True)
+    return Figure("tuning", "What tuning gains", caption, [panel], 150 + 60 * len(names))
+
+
+# 8: parallel coordinates
+
+
+def parallel(found: Findings) -> Figure | None:
+    """A line for each run of the search, across what its trial set and what came out."""
+    runs, objective = found.tables.runs, found.tables.objective
+    search = runs[runs["phase"] == "search"]
+    value = search["objective"].where(search["status"] != "pruned", search[objective])
+    diverged = search["status"] == "diverged"
+    search, value = search[value.notna() | diverged], value[value.notna() | diverged]
+    if len(search) < 2 or value.isna().all():
+        return None
+    values = pd.DataFrame(list(search["values"]), search.index)
+    columns = {"arm": search["arm"].map(found.arms.index).astype(float)}
+    axes = [Axis("arm", ticks=(range(len(found.arms)), found.arms))]
+    for key in [key for key in values if values[key].nunique() > 1]:
+        columns[key], axis = coordinate(short(key), values[key])
+        axes.append(axis)
+    if search["seed"].nunique() > 1:
+        columns["seed"] = search["seed"].astype(float)
+        axes.append(Axis("seed", ticks=some_of(search["seed"])))
+    low, high = span(value.dropna())
+    marks = np.linspace(value.min(), value.max(), 5).tolist()
+    names = [f"{100 * mark:.1f} %" if objective == "val_accuracy" else f"{mark:.3g}" for mark in marks]
+    if diverged.any():
+        worst = low - 0.1 * (high - low) if found.tables.sign > 0 else high + 0.1 * (high - low)
+        value = value.where(search["status"] != "diverged", worst)
+        low, high, marks, names = min(low, worst), max(high, worst), [worst, *marks], ["diverged", *names]
+    columns["objective"] = value
+    axes.append(Axis(objective_axis(found, []).label, ticks=(marks, names), range=(low, high)))
+    lines = Parallel(axes, pd.DataFrame(columns), search["arm"].tolist(), search.index.tolist())
+    caption = (
+        "A line for each run of the search. Drag along an axis to pick a range: the table below then holds "
+        "those runs alone; click beside the range to undo it."
+    )
+    return Figure("parallel", "All settings at once", caption, height=420, parallel=lines)
+
+
+def coordinate(label: str, texts: pd.Series) -> tuple[pd.Series, Axis]:
+    """Values as places on an axis: numbers by size or its logarithm, others in a row; unset ones below."""
+    numbers = texts.map(number)
+    marks: list[float] = []
+    known = numbers.dropna()
+    if len(known) < texts.notna().sum():
+        names = sorted(set(texts.dropna()))
+        places, marks = texts.map(dict(zip(names, range(len(names)), strict=True))), list(range(len(names)))
+    elif numeric_axis("", known).log:
+        places = np.log10(numbers)
+        marks = [*range(math.floor(places.min() + 1e-9), math.ceil(places.max() - 1e-9) + 1)]
+        names = [f"{10.0**mark:g}" for mark in marks]
+    else:
+        places, (marks, names) = numbers, some_of(known)
+    if texts.isna().any():
+        below = min(marks) - 0.15 * (max(marks) - min(marks) or 1)
+        places, marks, names = places.fillna(below), [below, *marks], ["not set", *names]
+    return places.astype(float), Axis(label, ticks=(marks, names))
+
+
+def some_of(values: pd.Series) -> tuple[list[float], list[str]]:
+    """Ticks: the values, or where they are many, some in their range."""
+    distinct = np.sort(values.unique())
+    chosen = (distinct if len(distinct) <= 7 else np.linspace(distinct[0], distinct[-1], 5)).tolist()
+    return chosen, [f"{value:.3g}" for value in chosen]

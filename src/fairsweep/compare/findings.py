@@ -1,0 +1,151 @@
+"""What the tables of a study show: the numbers of each section, and how they are put in words."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import quote
+
+import pandas as pd
+
+from fairsweep.compare.load import Tables, number
+from fairsweep.compare.statistics import Comparison, Reach
+
+LR = "optimizer.lr"
+UNITS = ("step", "seconds")
+
+# Where `mlflow ui` listens; and how many runs its comparison is of any use for.
+LOCAL_UI, COMPARED = "http://127.0.0.1:5000", 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user of a report decides.
+
+    Attributes:
+        relevant: the smallest difference of test accuracy that matters; 0.001 is a tenth of a point.
+        target: the validation accuracy to be reached; None: what the lower arm has at its end.
+        ui: where MLflow's user interface is, for the links; None: the tracking server, or the port at which
+            `mlflow ui` listens.
+    """
+
+    relevant: float = 0.001
+    target: float | None = None
+    ui: str | None = None
+
+
+@dataclass
+class Findings:
+    """What the tables show.
+
+    Attributes:
+        trials: `statistics.trials`, with each trial's `values` and the text of them, `setting`.
+        chosen: the best trial of each arm by validation, or the one that was confirmed.
+        evidence: the runs on which the verdict stands: what they are ("confirm": fresh seeds; "untuned": an
+            arm's only trial; "search": those that also chose the trial, no ground for a verdict; "": none).
+        judged: those runs, rows of `Tables.runs`.
+        results: test accuracy of each arm by seed, -inf where it diverged; arms without results are absent.
+        comparisons: of each pair of arms with results; none where the evidence is "search".
+        verdict: one or two sentences. best: the arm that is shown to be better than all others, if one is.
+        remarks: what else the reader has to know, most of it trouble.
+        curves: `Tables.curves` of the judged runs.
+        target: the validation accuracy of `reached`. reached: by unit (step, seconds) and arm.
+        budgets: `statistics.best_of` by arm, in units of the objective.
+        tuning: what tuning gained, a row for each arm.
+        axis: the key against which the objective is shown; None where no number varies.
+        flat: by arm, the lowest and highest value of `axis` at which the objective is near the best.
+    """
+
+    tables: Tables
+    settings: Settings
+    trials: pd.DataFrame
+    chosen: dict[str, int]
+    judged: pd.DataFrame
+    evidence: str = ""
+    results: dict[str, pd.Series] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    verdict: str = ""
+    best: str | None = None
+    remarks: list[str] = field(default_factory=list)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    target: float = math.nan
+    reached: dict[str, dict[str, Reach]] = field(default_factory=dict)
+    budgets: dict[str, pd.DataFrame] = field(default_factory=dict)
+    tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
+    axis: str | None = None
+    flat: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Those with runs, in the order in which the sweep names them."""
+        named = [arm for sweep in self.tables.sweeps for arm in sweep.get("arms", {})]
+        there = list(dict.fromkeys(self.tables.runs["arm"]))
+        return [arm for arm in dict.fromkeys(named) if arm in there] + [a for a in there if a not in named]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether MLflow's user interface is there without anybody starting it."""
+        return self.settings.ui is not None or self.tables.uri.startswith(("http:", "https:"))
+
+    @property
+    def ui(self) -> str:
+        """Where MLflow's user interface is, or will be."""
+        return (self.settings.ui or (self.tables.uri if self.is_served else LOCAL_UI)).rstrip("/")
+
+    def run_url(self, experiment: str, run: str) -> str:
+        """A run's page there."""
+        return f"{self.ui}/#/experiments/{experiment}/runs/{run}"
+
+    def links(self) -> list[tuple[str, str]]:
+        """To its own comparison of exactly these runs, and to its table of each sweep."""
+        made = []
+        runs = self.tables.runs.drop_duplicates("run")
+        for few, text in ((self.judged, "compare the {} runs that decide"), (runs, "compare all {} runs")):
+            if 0 < len(few) <= COMPARED:
+                ids, where = (quote(json.dumps([*dict.fromkeys(few[key])])) for key in ("run", "experiment"))
+                url = f"{self.ui}/#/compare-runs?runs={ids}&experiments={where}"
+                made.append((text.format(len(few)), url))
+        for sweep in self.tables.sweeps:
+            found = quote(f"tags.`sweep.{sweep['id']}` LIKE '%'")
+            url = f"{self.ui}/#/experiments/{runs['experiment'].iloc[0]}/runs?searchFilter={found}"
+            made.append((f"table of sweep {sweep['id']}", url))
+        return made
+
+    def setting(self, arm: str) -> str:
+        """The chosen trial's values, as text."""
+        return str(self.trials.loc[(arm, self.chosen[arm]), "setting"]) if arm in self.chosen else ""
+
+
+def describe(values: dict[str, str]) -> str:
+    """Values as text, each key by its last name."""
+    return " ".join(f"{short(key)}={shown(value)}" for key, value in values.items())
+
+
+def short(key: str) -> str:
+    return key.lstrip("+~").rsplit(".", 1)[-1]
+
+
+def shown(text: str) -> str:
+    """A number with four digits that count; another text as it is."""
+    value = number(text)
+    return text if math.isnan(value) else f"{value:.4g}"
+
+
+def percent(value: float) -> str:
+    return "none" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def points(value: float) -> str:
+    """A difference of accuracies, in hundredths."""
+    return f"{100 * value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    *rest, end = names
+    return f"{', '.join(rest)} {last} {end}" if rest else end
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,112 @@
+"""What the reader of a report has to know beside its verdict, most of it trouble."""
+
+from collections import Counter
+
+import pandas as pd
+
+from fairsweep.compare.findings import Findings, count, listed, short
+from fairsweep.compare.load import number
+
+
+def remarks(found: Findings) -> list[str]:
+    """Trouble with the sweep, its budget, its seeds, its best values and where its runs were trained."""
+    return [*progress(found), *fairness(found), *edges(found), *mixtures(found.tables.runs)]
+
+
+def progress(found: Findings) -> list[str]:
+    """What has not ended, or not well."""
+    runs, said = found.tables.runs, []
+    unique = runs.drop_duplicates("run")
+    counts = Counter(unique["status"])
+    statuses = {sweep["status"] for sweep in found.tables.sweeps}
+    if "running" in statuses:
+        so_far = ", ".join(f"{n} {status}" for status, n in counts.items())
+        said.append(f"The sweep is still running ({so_far} so far): all that is said here can change.")
+    if len(found.tables.sweeps) == 1:
+        named = [arm for arm in found.tables.sweeps[0].get("arms", {}) if arm not in ("", *found.arms)]
+        if named:
+            said.append(f"There are no runs of {listed(named)} yet.")
+    if statuses & {"interrupted", "failed"}:
+        said.append(f"The sweep ended as {listed(statuses - {'finished'})}: its command again completes it.")
+    if "running" not in statuses and (open_ := counts["running"] + counts["paused"] + counts["interrupted"]):
+        said.append(f"{count(open_, 'run')} did not come to an end.")
+    if counts["failed"]:
+        failed = unique[unique["status"] == "failed"]
+        reasons = Counter(failed["reason"]).most_common(3)
+        why = "; ".join(f"{n} x {reason}" for reason, n in reasons)
+        said.append(f"{count(counts['failed'], 'run')} failed and have no result: {why}")
+    for arm, rows in unique.groupby("arm"):
+        if n := int((rows["status"] == "diverged").sum()):
+            said.append(f"{arm}: {n} of {count(len(rows), 'run')} diverged.")
+    return said
+
+
+def fairness(found: Findings) -> list[str]:
+    """Whether each arm had the same chances, and the seeds were fresh."""
+    runs, said = found.tables.runs, []
+    trials = runs[runs["phase"] == "search"].groupby("arm")["trial"].nunique()
+    if trials.nunique() > 1:
+        each = listed(f"{arm} {n}" for arm, n in trials.items())
+        said.append(f"The arms did not have the same number of trials ({each}): the comparison is not equal.")
+    search = runs[runs["phase"] == "search"].groupby("arm")["seed"].agg(set)
+    if search.map(len).max() == 1 and trials.max() > 1:
+        said.append("The search had one seed only: that a trial is best may be luck.")
+    if found.evidence == "confirm":
+        for arm, rows in found.judged.groupby("arm"):
+            if stale := set(rows["seed"]) & search.get(arm, set()):
+                said.append(f"{arm}: seeds {sorted(stale)} were the search's, too: they are not fresh.")
+        if missing := [arm for arm in found.arms if arm not in found.results]:
+            said.append(f"No confirm run of {listed(missing)} has a result.")
+        sizes = {arm: len(values) for arm, values in found.results.items()}
+        if len(set(sizes.values())) > 1:
+            each = listed(f"{arm} {size}" for arm, size in sizes.items())
+            said.append(f"The arms have different numbers of confirm results: {each}.")
+    if found.evidence == "untuned" and len(found.arms) > 1:
+        said.append("Each arm has one setting, so nothing was tuned: this compares settings, not optimizers.")
+    if len(set(found.tables.params.get("data.name", [""]))) > 1:
+        said.append("The runs are of different data sets: their accuracies cannot be compared.")
+    return said
+
+
+def edges(found: Findings) -> list[str]:
+    """Chosen trials whose value stands at the end of what the arm has tried."""
+    said = []
+    for arm, trial in found.chosen.items():
+        if (arm, trial) not in found.trials.index:
+            continue
+        tried = pd.DataFrame(list(found.trials.loc[arm, "values"]), found.trials.loc[arm].index)
+        for key in tried:
+            values = tried[key].map(number)
+            if values.nunique() < 3 or values.isna().any():
+                continue
+            best = values[trial]
+            if best in (values.min(), values.max()):
+                end = "highest" if best == values.max() else "lowest"
+                said.append(
+                    f"{arm}: the best {short(key)}, {best:.4g}, is the {end} that was tried: better ones may "
+                    "lie beyond it. Widen the range, or set hydra.sweeper.extend=true."
+                )
+    return said
+
+
+def mixtures(runs: pd.DataFrame) -> list[str]:
+    """What should have been the same for all runs, and was not."""
+    said = []
+    names = {
+        "data": ("versions of the data", "accuracies are not comparable"),
+        "code": ("versions of the training code", "differences may be the code's"),
+        "device": ("devices", "times are not comparable"),
+        "precision": ("precisions", "differences may be theirs"),
+        "commit": ("commits", ""),
+        "versions": ("sets of package versions", ""),
+        "hostname": ("machines", "times may not be comparable"),
+    }
+    unique = runs.drop_duplicates("run")
+    for column, (what, so) in names.items():
+        counts = Counter(unique[column])
+        if len(counts) > 1:
+            some = "; ".join(f"{value[:60]}: {count(n, 'run')}" for value, n in counts.most_common(4))
+            said.append(f"Mixed {what}{f', so {so}' if so else ''} ({some}).")
+    if dirty := int((unique["dirty"] == "true").sum()):
+        said.append(f"{count(dirty, 'run')} had changes in the project that were not committed.")
+    return said

@@ -1,0 +1,148 @@
+"""The report: its verdict on the terminal, and its page, pictures and tables in a folder."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table as Grid
+
+from fairsweep import tracking
+from fairsweep.compare import analysis, interactive, static, tables
+from fairsweep.compare.figures import GREY, Figure, figures, styles
+from fairsweep.compare.findings import Findings, Settings
+from fairsweep.compare.load import Tables
+from fairsweep.compare.tables import Table
+from fairsweep.config import ConfigError
+from fairsweep.record import write_atomically
+
+
+def write(given: Tables, settings: Settings, folder: Path, console: Console) -> Findings:
+    """Find what the tables show, tell it, and write `report.html`, `report.json`, `figures/`, `tables/`.
+
+    Args:
+        given: what `load.load` gave.
+        folder: made if it is not there; an earlier report in it is replaced.
+        console: where the verdict and the table of the arms go.
+
+    Raises:
+        ConfigError: there is nothing to show, or the folder cannot be written.
+    """
+    found = analysis.find(given, settings)
+    drawn = figures(found)
+    content = {"report.html": page(found, drawn).encode(), "report.json": as_json(found).encode()}
+    for name, frame in tables.frames(found).items():
+        content[f"tables/{name}.csv"] = frame.to_csv(index=False).encode()
+    for figure in drawn:
+        for ending, picture in static.pictures(figure).items():
+            content[f"figures/{figure.name}.{ending}"] = picture
+    try:
+        for part in ("figures", "tables"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            for old in (folder / part).iterdir():
+                if f"{part}/{old.name}" not in content:
+                    old.unlink()
+        for name, data in content.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        raise ConfigError(f"output={folder}: cannot be written: {error.strerror}") from error
+    tell(found, console)
+    console.print(f"report  {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    return found
+
+
+def tell(found: Findings, console: Console) -> None:
+    """The verdict, what the reader has to know, and a line for each arm."""
+    console.print(found.verdict, style="bold", highlight=False, markup=False)
+    for remark in found.remarks:
+        console.print(f"! {remark}", style="yellow", highlight=False, markup=False)
+    table = tables.arms(found)
+    grid = Grid(box=None, padding=(0, 2, 0, 0))
+    for head, is_number in table.columns():
+        grid.add_column(head, justify="right" if is_number else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(cell.text for cell in row))
+    console.print()
+    console.print(grid, markup=False)
+    console.print()
+
+
+def page(found: Findings, drawn: Sequence[Figure]) -> str:
+    """The HTML file, which needs no other."""
+    from jinja2 import Environment
+
+    given = found.tables
+    unique = given.runs.drop_duplicates("run")
+    places = {run: place for place, run in enumerate(unique["run"])}
+    content = {
+        "urls": [found.run_url(*pair) for pair in zip(unique["experiment"], unique["run"], strict=True)],
+        "plots": {figure.name: interactive.plot(figure, places) for figure in drawn},
+    }
+    begun = datetime.fromtimestamp(given.runs["started"].min()).strftime("%Y-%m-%d %H:%M")
+    names = [str(sweep["name"]) for sweep in given.sweeps if "name" in sweep] or [" vs ".join(found.arms)]
+    template = Path(__file__).with_name("report.html.j2").read_text()
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(template)
+        .render(
+            title=", ".join(names),
+            subtitle=f"{given.what}, begun {begun}, {len(unique)} runs; selected by {given.objective}",
+            command=" ; ".join(str(sweep["command"]) for sweep in given.sweeps if "command" in sweep),
+            found=found,
+            tone=styles(found)[found.best].color if found.best else GREY,
+            ui_command=None if found.is_served else tracking.ui_command(given.uri),
+            sections=sections(found, drawn),
+            held_fixed=tables.held_fixed(found),
+            # Inside a script, nothing may look like its end.
+            data=Markup(json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
+            plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),
+        )
+    )
+
+
+def sections(found: Findings, drawn: Sequence[Figure]) -> list[tuple[str, str, Figure | None, list[Markup]]]:
+    """What stands below the verdict: a name, a heading, a figure, and tables."""
+    of = {figure.name: figure for figure in drawn}
+    below: dict[str, list[Table]] = {
+        "sensitivity": [tables.flat_regions(found)] if found.flat else [],
+        "curves": [],
+        "target": [tables.times(found)] if found.reached else [],
+        "budget": [],
+        "tuning": [tables.tuning(found)],
+    }
+    arms = [tables.arms(found)]
+    if found.comparisons:
+        arms.append(tables.pairs(found))
+    made = [("arms", "The arms and the verdict", of.get("verdict"), arms)]
+    made += [(name, of[name].title, of[name], shown) for name, shown in below.items() if name in of]
+    differing = tables.differing(found)
+    fixed = [tables.given(found), *([differing] if differing.rows else []), tables.origins(found)]
+    made.append(("held", "What each arm was given, and what was held fixed", None, fixed))
+    html = [(name, title, figure, [table.html() for table in shown]) for name, title, figure, shown in made]
+    return [*html, ("all", "All runs", of.get("parallel"), [tables.runs(found).html("runs")])]
+
+
+def as_json(found: Findings) -> str:
+    """The verdict and all tables but the curves; what is not finite is null."""
+    frames = {name: frame for name, frame in tables.frames(found).items() if name != "curves"}
+    content: dict[str, Any] = {
+        "what": found.tables.what,
+        "verdict": found.verdict,
+        "best": found.best,
+        "evidence": found.evidence,
+        "remarks": found.remarks,
+        "objective": found.tables.objective,
+        "settings": asdict(found.settings),
+        "target": found.target if math.isfinite(found.target) else None,
+        "chosen": found.chosen,
+        "sweeps": found.tables.sweeps,
+        "fixed": analysis.fixed(found.tables),
+        **{name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()},
+    }
+    return json.dumps(content, indent=1)

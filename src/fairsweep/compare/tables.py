@@ -1,0 +1,273 @@
+"""The tables that people read, on the page and on the terminal."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from fairsweep.compare import analysis
+from fairsweep.compare.figures import styles
+from fairsweep.compare.findings import Findings, percent, short, shown
+from fairsweep.compare.load import no_setting
+
+# What the test accuracy of the chosen trials is of.
+OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "the search's seeds", "": "no seeds"}
+
+
+class Cell(NamedTuple):
+    """What a cell shows.
+
+    look: `n` for a number, `wrap` for prose. key: what it is sorted by, where that is not its text. tone: a
+    colour, for a dot.
+    """
+
+    text: str
+    look: str = ""
+    key: object = None
+    url: str = ""
+    tone: str = ""
+
+    def html(self) -> str:
+        content = escape(self.text)
+        if self.url:
+            content = Markup('<a href="{}" target="_blank" rel="noopener">{}</a>').format(self.url, content)
+        if self.tone:
+            content = Markup('<span class="dot" style="background:{}"></span>{}').format(self.tone, content)
+        look = f' class="{self.look}"' if self.look else ""
+        key = "" if self.key is None else f' data-v="{escape(self.key)}"'
+        return f"<td{look}{key}>{content}</td>"
+
+
+@dataclass
+class Table:
+    """Column heads, those of numbers with a leading `#`, and rows."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
+
+    def columns(self) -> list[tuple[str, bool]]:
+        """Each head and whether it is of numbers."""
+        return [(head.lstrip("#"), head.startswith("#")) for head in self.heads]
+
+    def html(self, id: str = "") -> Markup:
+        """The table; with an id, it can be sorted."""
+        name = f' id="{id}" class="sortable"' if id else ""
+        heads = "".join(f"<th{' class=n' if n else ''}>{escape(text)}</th>" for text, n in self.columns())
+        rows = "\n".join(f"<tr>{''.join(cell.html() for cell in row)}</tr>" for row in self.rows)
+        body = f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>"
+        return Markup(f'<div class="scroll"><table{name}>\n{body}</table></div>')
+
+
+def figure(value: float, accuracy: bool) -> Cell:
+    """A figure, accuracies in percent; empty where there is none."""
+    if pd.isna(value):
+        return Cell("", "n", "")
+    return Cell(percent(value) if accuracy else f"{value:.4f}", "n", value)
+
+
+def number(text: object) -> Cell:
+    return Cell(str(text), "n")
+
+
+def arm_cell(found: Findings, arm: str, key: object = None) -> Cell:
+    return Cell(arm, key=key, tone=styles(found)[arm].color)
+
+
+def arms(found: Findings) -> Table:
+    """A row for each arm: what was chosen, and what came of it."""
+    objective = found.tables.objective
+    content = analysis.arm_rows(found)
+    counts = ["trials", "runs", "diverged", "failed", "pruned", "unfinished", "reused"]
+    counts = [name for name in counts if name in ("trials", "runs") or any(row[name] for row in content)]
+    tested = f"#test accuracy, {OF[found.evidence]}"
+    heads = ["arm", "best trial", f"#{objective}", tested, *(f"#{name}" for name in counts)]
+    rows = []
+    for row in content:
+        said = []
+        if not math.isnan(row["test_accuracy"]):
+            spread = "" if math.isnan(row["sd"]) else f" ± {100 * row['sd']:.2f}"
+            ended = row["judged"] - row["judged_diverged"]
+            said.append(f"{100 * row['test_accuracy']:.2f}{spread} % (n={ended})")
+        if row["judged_diverged"]:
+            said.append(f"{row['judged_diverged']} diverged")
+        setting = row["setting"] or ("its only one" if row["arm"] in found.chosen else "none")
+        start = [arm_cell(found, row["arm"]), Cell(setting)]
+        results = [figure(row[objective], objective == "val_accuracy"), number(", ".join(said))]
+        rows.append([*start, *results, *(number(row[name] or "") for name in counts)])
+    return Table(heads, rows)
+
+
+def pairs(found: Findings) -> Table:
+    """A row for each pair of arms."""
+    rows = []
+    for pair in found.comparisons:
+        difference = "" if math.isnan(pair.difference) else f"{100 * pair.difference:.2f}"
+        interval = "" if math.isnan(pair.low) else f"{100 * pair.low:.2f} to {100 * pair.high:.2f}"
+        p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
+        numbers = [number(text) for text in (difference, interval, p, f"{pair.probability:.2f}")]
+        end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
+        rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
+    p = "#p (Holm)" if len(found.comparisons) > 1 else "#p"
+    heads = ["pair", "#difference, points", "#95 % interval", p, "#probability to win", "shown", "method"]
+    return Table(heads, rows)
+
+
+def flat_regions(found: Findings) -> Table:
+    """Where each arm's best is, and how wide the flat region around it."""
+    key = short(found.axis or "")
+    rows = []
+    for arm, region in found.flat.items():
+        own = found.trials.loc[arm, "place"]
+        values = (own[found.chosen[arm]], *region, own.min(), own.max())
+        rows.append([arm_cell(found, arm), *(number(f"{value:.4g}") for value in values)])
+    return Table(["arm", f"#best {key}", "#within 1 % from", "#to", "#tried from", "#to"], rows)
+
+
+def times(found: Findings) -> Table:
+    """When each arm's runs reached the target."""
+    rows = []
+    for arm, by_step in found.reached["step"].items():
+        there = by_step.times["reached"]
+        row = [arm_cell(found, arm), number(f"{there.sum()} of {len(there)}")]
+        for reach in (by_step, found.reached["seconds"][arm]):
+            low, high = (f"{end:.4g}" if math.isfinite(end) else "open" for end in (reach.low, reach.high))
+            row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "half did not"))
+            row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
+        rows.append(row)
+    heads = ["arm", "#got there", "#median steps", "#95 % interval", "#median seconds", "#95 % interval"]
+    return Table(heads, rows)
+
+
+def tuning(found: Findings) -> Table:
+    """What tuning gained."""
+    accuracy = found.tables.objective == "val_accuracy"
+    rows = []
+    for row in found.tuning.to_dict("records"):
+        cells = {
+            key: figure(row[key], accuracy)
+            for key in ("best", "default", "gain", "median", "gain_over_median")
+        }
+        for gain in ("gain", "gain_over_median"):
+            if accuracy and not math.isnan(row[gain]):
+                cells[gain] = number(f"{100 * row[gain]:.2f} points")
+        if math.isnan(row["default"]):
+            cells["default"] = number(row["default_is"])
+        if math.isnan(row["median"]):
+            cells["median"] = number("diverged")
+        rows.append([arm_cell(found, row["arm"]), Cell(row["setting"]), *cells.values()])
+    return Table(["arm", "best trial", "#best", "#default", "#gain", "#median trial", "#gain"], rows)
+
+
+def given(found: Findings) -> Table:
+    """What each arm was given: fixed values, space, trials, seeds."""
+    definitions = {
+        arm: about for sweep in found.tables.sweeps for arm, about in sweep.get("arms", {}).items()
+    }
+    rows = []
+    for row in analysis.arm_rows(found):
+        arm = row["arm"]
+        about = definitions.get(arm.split(" [")[0], {})
+        values = found.tables.runs.loc[found.tables.runs["arm"] == arm, "values"]
+        tried: dict[str, dict[str, None]] = {}
+        for one in values:
+            for key, value in one.items():
+                tried.setdefault(key, {})[shown(value)] = None
+        space = about.get("space") or {key: ", ".join(texts) for key, texts in tried.items()}
+        said = "; ".join(f"{key}: {text}" for key, text in space.items()) or "nothing"
+        counts = [number(row[key] or "") for key in ("trials", "search_seeds", "confirm_seeds")]
+        fixed = ", ".join(map(str, about.get("fixed", []))) or "nothing"
+        cells = [arm_cell(found, arm), Cell(fixed, "wrap"), Cell(said, "wrap"), *counts]
+        rows.append([*cells, number(duration(row["seconds"]))])
+    heads = ["arm", "fixed", "space", "#trials", "#seeds a trial", "#confirm seeds", "#time of all runs"]
+    return Table(heads, rows)
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def origins(found: Findings) -> Table:
+    """Where the runs were trained, and by what."""
+    names = {"device": "device", "precision": "precision", "hostname": "machine", "commit": "commit"}
+    names |= {"dirty": "uncommitted changes", "code": "training code", "data": "data", "versions": "versions"}
+    unique = found.tables.runs.drop_duplicates("run")
+    counted = [(text, unique[column].value_counts()) for column, text in names.items()]
+    rows = [
+        [Cell(text), Cell(str(value), "wrap"), number(count)]
+        for text, counts in counted
+        for value, count in counts.items()
+    ]
+    return Table(["what", "which", "#runs"], rows)
+
+
+def differing(found: Findings) -> Table:
+    """The keys, but for those of the trials, that the arms do not share."""
+    tables = found.tables
+    firsts = tables.runs.drop_duplicates("arm").set_index("arm")["run"].reindex(found.arms)
+    settings = (
+        tables.params[[key for key in tables.params if not no_setting(key)]].loc[firsts].fillna("not set")
+    )
+    searched = {key for values in tables.runs["values"] for key in values}
+    keys = [key for key in settings if key not in searched and settings[key].nunique() > 1]
+    rows = [[Cell(key), *(Cell(value, "wrap") for value in settings[key])] for key in keys]
+    return Table(["key that differs", *found.arms], rows)
+
+
+def held_fixed(found: Findings) -> Table:
+    """The keys that had one value in all runs."""
+    rows = [[Cell(key), Cell(value, "wrap")] for key, value in sorted(analysis.fixed(found.tables).items())]
+    return Table(["key", "value"], rows)
+
+
+def runs(found: Findings) -> Table:
+    """All runs; test accuracy of those that decide, only."""
+    table = found.tables.runs
+    keys = list(dict.fromkeys(key for values in table["values"] for key in values))
+    judged = set(found.judged["run"])
+    numbers = ("val_accuracy", "val_loss", "objective", "test_accuracy")
+    heads = ["arm", "trial", "phase", "seed", *map(short, keys), "status", *(f"#{name}" for name in numbers)]
+    rows = []
+    for place, row in enumerate(table.to_dict("records")):
+        values, seconds = row["values"], row["seconds"]
+        cells = [
+            arm_cell(found, row["arm"], place),
+            *(Cell(str(row[key])) for key in ("trial", "phase", "seed")),
+        ]
+        cells += [Cell(shown(values[key]), key=values[key]) if key in values else Cell("") for key in keys]
+        cells.append(Cell(row["status"] + (", reused" if row["reused"] else "")))
+        if row["run"] not in judged:
+            row["test_accuracy"] = math.nan
+        for name in numbers:
+            of = found.tables.objective if name == "objective" else name
+            cells.append(figure(row[name], of.endswith("accuracy")))
+        cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(f"{seconds:.1f}", "n", seconds))
+        cells.append(Cell(row["signature"], url=found.run_url(row["experiment"], row["run"])))
+        rows.append(cells)
+    return Table([*heads, "#seconds", "in MLflow"], rows)
+
+
+def frames(found: Findings) -> dict[str, pd.DataFrame]:
+    """The same for programs, and more: what goes into the files."""
+    table = found.tables.runs
+    values = pd.DataFrame(list(table["values"]), table.index)
+    compared: Iterable[dict[str, Any]] = ({**vars(p), "claimed": p.claimed} for p in found.comparisons)
+    arrived = (
+        reach.times.assign(arm=arm, unit=unit, target=found.target)
+        for unit, by_arm in found.reached.items()
+        for arm, reach in by_arm.items()
+    )
+    made = {
+        "arms": pd.DataFrame(analysis.arm_rows(found)),
+        "comparisons": pd.DataFrame(list(compared)),
+        "trials": found.trials.drop(columns="values").reset_index(),
+        "runs": pd.concat([table.drop(columns="values"), values], axis=1),
+        "curves": found.curves,
+        "tuning": found.tuning,
+        "target": pd.concat([pd.DataFrame(), *arrived]),
+        "budget": pd.concat([pd.DataFrame(), *(b.assign(arm=arm) for arm, b in found.budgets.items())]),
+    }
+    return {name: frame for name, frame in made.items() if len(frame)}

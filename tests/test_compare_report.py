@@ -1,0 +1,485 @@
+"""What a report says and shows of made-up studies: no more than they hold, and why not more."""
+
+import html
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from studies import ADAM, SGD, Arm, study
+
+from fairsweep.compare import figures, report, static, statistics, tables
+from fairsweep.compare.analysis import find, trials_of
+from fairsweep.compare.findings import Findings, Settings
+from fairsweep.compare.load import Tables, infer
+from fairsweep.config import ROOT, ConfigError
+
+TESTED = ["test_accuracy", "test_loss"]
+AT_END = ["objective", *TESTED]
+Change = Callable[[pd.DataFrame], None]
+
+
+def changed(tables: Tables, change: Change, **sweep: Any) -> Tables:
+    """The study with another table of runs, and other facts of its sweep."""
+    runs = tables.runs.copy()
+    change(runs)
+    return replace(tables, runs=runs, sweeps=[{**tables.sweeps[0], **sweep}])
+
+
+def ended(status: str, where: Callable[[pd.DataFrame], pd.Series], count: int | None = None) -> Change:
+    """Some runs ended otherwise, without the figures of an end."""
+
+    def change(runs: pd.DataFrame) -> None:
+        rows = runs.index[where(runs)][:count]
+        runs.loc[rows, "status"] = status
+        runs.loc[rows, AT_END] = math.nan
+
+    return change
+
+
+def put(column: str, values: Any) -> Change:
+    """Another column of the table; values may be made from the table."""
+    return lambda runs: runs.__setitem__(column, values(runs) if callable(values) else values)
+
+
+def phase(name: str, arm: str | None = None) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda runs: (runs["phase"] == name) & (True if arm is None else runs["arm"] == arm)
+
+
+def found_in(tables: Tables, **settings: Any) -> Findings:
+    return find(tables, Settings(**settings))
+
+
+# Selection
+
+
+def test_nothing_that_selects_sees_a_test_figure() -> None:
+    given = study(seeds=range(3))
+    honest = found_in(given)
+    random = np.random.default_rng(1)
+
+    def corrupt(runs: pd.DataFrame) -> None:
+        # The better a trial is on validation, the worse it now is on test.
+        runs["test_accuracy"] = 1 - runs["objective"].fillna(0) + 0.01 * random.standard_normal(len(runs))
+        runs["test_loss"] = random.random(len(runs))
+
+    corrupted = found_in(changed(given, corrupt))
+    assert corrupted.chosen == honest.chosen == {"adam": 3, "sgd": 3}
+    assert corrupted.judged["run"].tolist() == honest.judged["run"].tolist()
+    for name in ("trials", "tuning", "curves"):
+        pd.testing.assert_frame_equal(getattr(corrupted, name), getattr(honest, name))
+    assert (corrupted.axis, corrupted.flat, corrupted.target) == (honest.axis, honest.flat, honest.target)
+    for arm, budget in honest.budgets.items():
+        pd.testing.assert_frame_equal(corrupted.budgets[arm], budget)
+    assert corrupted.verdict != honest.verdict
+
+
+def test_what_selects_works_without_test_figures_at_all() -> None:
+    given = study(confirm=())
+    blind = replace(given, runs=given.runs.drop(columns=TESTED))
+    assert statistics.select(trials_of(blind)) == found_in(given).chosen
+
+
+def test_the_verdict_is_of_the_confirm_runs_alone() -> None:
+    given = study()
+    worse = put("test_accuracy", lambda runs: runs["test_accuracy"].mask(runs["phase"] == "search", 0.1))
+    assert found_in(changed(given, worse)).verdict == found_in(given).verdict
+
+
+# Words
+
+GAP = {"good": Arm(accuracy=0.98), "bad": Arm(accuracy=0.95)}
+SAME = {"one": Arm(noise=0.01), "two": Arm(noise=0.01)}
+
+
+def no_objective(runs: pd.DataFrame) -> None:
+    runs[["objective", "val_accuracy", "val_loss"]] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "best"),
+    [
+        (
+            changed(study(GAP), ended("running", phase("confirm"), 3), status="running"),
+            "So far: good is better than bad: ",
+            "good",
+        ),
+        (
+            study(GAP),
+            r"good is better than bad: mean test accuracy 9\d\.\d\d % against 9\d\.\d\d %, a difference of "
+            r"\d\.\d\d points \(95 % interval \d\.\d\d to \d\.\d\d; paired t over 10 shared seeds\)\. A run "
+            r"of good beats one of bad with probability 1\.00\.",
+            "good",
+        ),
+        (
+            study(SAME),
+            r"No difference shown between (one|two) and (one|two): .*points remains possible\. A run",
+            None,
+        ),
+        (study(GAP, confirm=[7]), "No verdict: one seed only cannot tell a difference from luck", None),
+        (
+            study({"only": ADAM}),
+            r"No comparison: there is one arm only, only\. With lr=0\.003, its mean test accuracy over 10 "
+            r"seeds is 97\.\d\d % \(95 % interval",
+            None,
+        ),
+        (
+            study(GAP, confirm=()),
+            r"No verdict: there are no confirm runs, and those that chose each arm's best trial cannot judge "
+            r"it\. On validation: good with 98\.\d\d % \(lr=0\.01\) and bad with",
+            None,
+        ),
+        (
+            study({"a": replace(ADAM, diverges=0), "b": replace(SGD, diverges=0)}),
+            r"No verdict: all 44 runs diverged\. Try lower",
+            None,
+        ),
+        (
+            changed(study(GAP, confirm=()), no_objective),
+            r"No verdict: no trial is complete, .*\(data\.val_size=0\)",
+            None,
+        ),
+        (
+            changed(study(GAP), put("test_accuracy", math.nan)),
+            "No verdict: of the runs that decide it, none has a test accuracy",
+            None,
+        ),
+        (
+            changed(study(GAP), ended("running", phase("confirm", "bad"))),
+            "No comparison: there is no result of bad",
+            None,
+        ),
+        (
+            changed(study(GAP), ended("diverged", phase("confirm", "bad"), 4)),
+            r"good is better than bad: 4 of 10 runs of bad diverged; of the others, mean test accuracy",
+            "good",
+        ),
+        (
+            changed(study(SAME), ended("diverged", phase("confirm", "two"), 1)),
+            "No difference shown between one and two: 1 of 10 runs of two diverged; of the others, mean",
+            None,
+        ),
+        (
+            study({**GAP, "worse": Arm(accuracy=0.9)}),
+            r"good is the best of 3 arms: its mean test accuracy, 98.*shown to be higher than that of bad "
+            r"\(95\.\d\d %\) and worse \(",
+            "good",
+        ),
+        (
+            study({**SAME, "bad": Arm(accuracy=0.9)}),
+            r"No single best arm is shown: (one|two) \(9.* is ahead in mean test accuracy, but no difference "
+            r"to (one|two) \(9.*\) is shown; it is better than bad \(",
+            None,
+        ),
+        (
+            study({"a": Arm((1e-2,)), "b": Arm((1e-2,), accuracy=0.9)}, seeds=range(10), confirm=()),
+            "a is better than b: .*paired t over 10 shared seeds",
+            "a",
+        ),
+    ],
+)
+def test_the_verdict_says_what_is_shown_and_no_more(given: Tables, said: str, best: str | None) -> None:
+    found = found_in(given)
+    assert re.match(said, found.verdict), found.verdict
+    assert found.best == best
+    assert found.verdict.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("gap", "relevant", "said"),
+    [
+        (0.01, 0.05, "The difference is below the 5 points that matter."),
+        (0.01, 0.01, "It may still be below the 1 points that matter."),
+        (0.01, 0.001, None),
+        (0.0, 0.02, "The difference is below the 2 points that matter."),
+    ],
+)
+def test_the_smallest_relevant_difference_is_held_against_the_interval(
+    gap: float, relevant: float, said: str | None
+) -> None:
+    found = found_in(study({"a": Arm(accuracy=0.97), "b": Arm(accuracy=0.97 - gap)}), relevant=relevant)
+    assert ("matter" in found.verdict) == (said is not None)
+    assert said is None or said in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            replace(both := study(GAP), runs=both.runs[both.runs["arm"] == "good"]),
+            r"There are no runs of bad yet\.",
+        ),
+        (
+            changed(study(), ended("running", phase("confirm"), 3), status="running"),
+            r"The sweep is still running \(39 finished, 3 running, 2 diverged so far\): all that",
+        ),
+        (
+            changed(study(), ended("interrupted", phase("confirm"), 3), status="interrupted"),
+            "The sweep ended as interrupted: its command again completes it.",
+        ),
+        (
+            changed(study(), ended("failed", phase("confirm"), 2)),
+            "2 runs failed and have no result: 2 x all epochs",
+        ),
+        (study(), r"sgd: 2 of 22 runs diverged\."),
+        (
+            study({"a": ADAM, "b": replace(SGD, lrs=SGD.lrs[:-1])}),
+            r"not have the same number of trials \(a 6 and b 5\)",
+        ),
+        (study(seeds=[3]), "The search had one seed only"),
+        (study(confirm=range(1, 11)), r"adam: seeds \[1\] were the search's, too: they are not fresh"),
+        (
+            study({"a": replace(ADAM, best=1e-9), "b": SGD}),
+            r"a: the best lr, 0\.0001, is the lowest that was tried: .*extend=true",
+        ),
+        (
+            study({"a": replace(ADAM, best=1e9), "b": SGD}),
+            r"a: the best lr, 0\.03, is the highest that was tried",
+        ),
+        (
+            changed(study(), put("commit", ["a"] * 4 + ["b"] * 40)),
+            r"Mixed commits \(b: 40 runs; a: 4 runs\)",
+        ),
+        (
+            changed(study(), put("device", ["NVIDIA H200"] + ["cpu"] * 43)),
+            r"Mixed devices, so times are not comparable \(cpu: 43 runs; NVIDIA H200: 1 run\)",
+        ),
+        (changed(study(), put("precision", ["bf16"] + ["fp32"] * 43)), "Mixed precisions"),
+        (changed(study(), put("dirty", ["true"] * 44)), "44 runs had changes in the project"),
+        (
+            changed(study(), ended("failed", phase("confirm", "sgd"), 2)),
+            r"different numbers of confirm results: adam 10 and sgd 8\.",
+        ),
+        (
+            changed(study(), put("trial", lambda runs: runs["trial"].mask(phase("confirm", "sgd")(runs), 2))),
+            r"sgd: trial 3 is the best on validation, but trial 2 was confirmed",
+        ),
+        (study({"a": Arm((1e-2,)), "b": Arm((1e-2,))}, confirm=()), "nothing was tuned: this compares"),
+    ],
+)
+def test_trouble_is_pointed_out(given: Tables, said: str) -> None:
+    remarks = found_in(given).remarks
+    assert any(re.search(said, remark) for remark in remarks), remarks
+
+
+def test_without_confirmation_nothing_is_claimed_anywhere() -> None:
+    found = found_in(study(GAP, confirm=()))
+    assert (found.comparisons, found.best) == ([], None)
+    assert "comparisons" not in tables.frames(found)
+
+
+def test_a_clean_study_has_no_remarks() -> None:
+    assert found_in(study({"a": ADAM, "b": ADAM})).remarks == []
+
+
+def test_without_a_result_there_is_no_report(tmp_path: Path) -> None:
+    nothing = changed(study(), put("status", "running"))
+    with pytest.raises(ConfigError, match=r"^sweep made0up0: no run has a result yet \(44 running\)"):
+        report.write(nothing, Settings(), tmp_path / "report", Console(quiet=True))
+    assert not (tmp_path / "report").exists()
+
+
+# Numbers
+
+
+def test_the_verdict_is_right_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small version of tests/benchmarks/verdict.py."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    import verdict
+
+    tables, noise = verdict.template(10, shared=True), verdict.NOISES["normal"]
+    none, one = (verdict.simulate(tables, noise, 80, shift) for shift in (0.0, 1.0))
+    assert none["claimed"].mean() <= 0.1
+    assert none["covered"].mean() >= 0.9
+    assert one["claimed"].mean() >= 0.4
+
+
+def test_tuning_gains_over_the_default_where_that_was_tried() -> None:
+    found = found_in(study(seeds=range(20)))
+    adam, sgd = found.tuning.to_dict("records")
+    means = found.trials["mean"]
+    assert adam["gain"] == pytest.approx(means["adam", 3] - means["adam", 2])  # 0.001 is Adam's default
+    assert (sgd["default_is"], math.isnan(sgd["gain"])) == ("not tried", True)
+    # Of six trials, one diverged, the third worst: of 0.001, 0.01, 0.03.
+    assert sgd["gain_over_median"] == pytest.approx(means["sgd", 3] - sorted(means["sgd"].dropna())[1])
+
+
+def test_the_target_is_the_lower_arms_final_validation_accuracy_unless_it_is_set() -> None:
+    given = study(GAP)
+    found = found_in(given)
+    final = given.curves(found.judged["run"][found.judged["arm"] == "bad"].tolist()).groupby("run").last()
+    assert found.target == pytest.approx(final["val_accuracy"].mean())
+    assert found.reached["step"]["good"].share_there == 1
+    high = found_in(given, target=0.975)
+    assert high.reached["step"]["bad"].share_there == 0
+    assert high.reached["seconds"]["bad"].median == math.inf
+
+
+def test_the_flat_region_and_the_axis_come_from_the_learning_rates() -> None:
+    found = found_in(study())
+    assert found.axis == "optimizer.lr"
+    assert found.flat == {"adam": (0.001, 0.01), "sgd": (0.03, 0.1)}
+
+
+def test_a_grid_without_arms_has_its_trials_from_the_parameters() -> None:
+    given = study(confirm=())
+    bare = infer(changed(given, put("arm", "")))
+    assert found_in(bare).chosen == found_in(given).chosen
+
+
+# What is shown
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    given = changed(study(seeds=range(3)), ended("diverged", phase("confirm", "sgd"), 2))
+    return found_in(
+        changed(given, ended("pruned", lambda runs: (runs["arm"] == "adam") & (runs["trial"] == 0)))
+    )
+
+
+def test_every_point_is_a_run_with_that_figure(found: Findings) -> None:
+    runs = found.tables.runs.set_index("run")
+    drawn = {figure.name: figure for figure in figures.figures(found)}
+    assert [*drawn] == ["verdict", "sensitivity", "curves", "target", "budget", "tuning", "parallel"]
+    for name, column in (("verdict", "test_accuracy"), ("sensitivity", "objective")):
+        shown: dict[str, float] = {}
+        for layer in drawn[name].panels[0].layers:
+            shown |= (
+                dict(zip(layer.runs, layer.y, strict=True)) if layer.kind == "points" and layer.runs else {}
+            )
+        rows = found.judged["run"] if name == "verdict" else runs.index[runs["phase"] == "search"]
+        expected = runs.loc[rows, column].where(runs["status"] != "pruned", runs["val_accuracy"]).dropna()
+        assert shown == expected.to_dict()
+        lost = [run for layer in drawn[name].panels[0].strip for run in layer.runs]
+        assert sorted(lost) == sorted(run for run in rows if runs.loc[run, "status"] == "diverged")
+    lines = drawn["parallel"].parallel
+    assert lines is not None
+    assert len(lines.values) == (runs["phase"] == "search").sum()
+    assert not lines.values.isna().any(axis=None)
+
+
+def test_the_mean_curve_is_of_the_runs_that_did_not_diverge(found: Findings) -> None:
+    curves = next(figure for figure in figures.figures(found) if figure.name == "curves")
+    panel = curves.panels[2]
+    (mean,) = [layer for layer in panel.layers if layer.arm == "sgd" and layer.named]
+    ended_well = found.judged[(found.judged["arm"] == "sgd") & (found.judged["status"] == "finished")]["run"]
+    own = found.curves[found.curves["run"].isin(ended_well)].groupby("step")["val_accuracy"].mean()
+    assert dict(zip(mean.x, mean.y, strict=True)) == pytest.approx(own.to_dict())
+    (dotted,) = [layer for layer in panel.layers if layer.arm == "sgd" and layer.dashed]
+    assert len(set(dotted.runs)) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        study({"only": ADAM}),
+        study(confirm=()),
+        study(confirm=[1], seeds=[0]),
+        study({"a": replace(ADAM, diverges=0), "b": replace(SGD, diverges=0)}),
+        changed(study(confirm=()), no_objective),
+        changed(study(), ended("failed", lambda runs: runs["arm"] == "sgd")),
+        study({f"arm{n}": Arm((1e-2,)) for n in range(8)}, confirm=()),
+        replace(changed(study(), put("objective", lambda runs: runs["val_loss"])), objective="val_loss"),
+    ],
+)
+def test_every_kind_of_study_makes_a_page_and_its_pictures(given: Tables) -> None:
+    found = found_in(given)
+    drawn = figures.figures(found)
+    page = report.page(found, drawn)
+    assert html.escape(found.verdict, quote=False) in html.unescape(page).replace("&", "&amp;")
+    for figure in drawn[:3]:
+        assert static.pictures(figure)["png"].startswith(b"\x89PNG")
+    json.loads(report.as_json(found), parse_constant=lambda name: pytest.fail(name))
+
+
+@pytest.fixture(scope="module")
+def written(found: Findings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "figures").mkdir()
+    (folder / "figures" / "of_an_earlier_report.png").touch()
+    output = StringIO()
+    report.write(
+        found.tables, Settings(ui="https://mlflow.example/"), folder, Console(file=output, width=160)
+    )
+    (folder / "terminal.txt").write_text(output.getvalue())
+    return folder
+
+
+def test_the_page_needs_nothing_else(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert len(page) < 8e6
+    head, _, rest = page.partition("<script>")
+    own = head + rest.rpartition("</script>")[2]
+    assert not re.search(r"<(script|img|link|iframe)[^>]*\b(src|href)=", own)
+    assert not re.search(r"@import|url\(", own)
+    assert set(re.findall(r'href="(https?://[^/"]+)', own)) == {"https://mlflow.example"}
+
+
+def test_links_lead_to_the_runs_and_to_their_comparison(written: Path, found: Findings) -> None:
+    page = html.unescape((written / "report.html").read_text())
+    runs = found.judged["run"].tolist()
+    assert f"https://mlflow.example/#/experiments/1/runs/{runs[0]}" in page
+    compared = "https://mlflow.example/#/compare-runs?runs=" + quote(json.dumps(runs))
+    assert f'{compared}&experiments=%5B%221%22%5D"' in page
+
+
+def test_the_plots_name_their_runs(written: Path, found: Findings) -> None:
+    page = (written / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    content = json.loads(data[1], parse_constant=lambda name: pytest.fail(name))
+    assert len(content["urls"]) == len(found.tables.runs)
+    trace = next(t for t in content["plots"]["verdict"]["data"] if "customdata" in t)
+    for place, text in zip(trace["customdata"], trace["text"], strict=True):
+        row = found.tables.runs.set_index("run").loc[content["urls"][place].rpartition("/")[2]]
+        assert f"seed {row['seed']}" in text
+        assert text.startswith(f"<b>{row['arm']}</b>")
+
+
+def test_a_name_that_looks_like_html_is_only_a_name() -> None:
+    evil = "</script><b>x"
+    found = found_in(study({evil: ADAM, "b": ADAM}))
+    page = report.page(found, figures.figures(found))
+    assert evil not in page
+    assert html.escape(evil) in page
+
+
+def test_the_files_hold_what_the_page_says(written: Path, found: Findings) -> None:
+    names = sorted(path.relative_to(written).as_posix() for path in written.rglob("*.*"))
+    pictures = ["budget", "curves", "parallel", "sensitivity", "target", "tuning", "verdict"]
+    assert [n for n in names if n.startswith("figures/")] == [
+        f"figures/{name}.{ending}" for name in pictures for ending in ("png", "svg")
+    ]
+    content = json.loads((written / "report.json").read_text())
+    assert (content["verdict"], content["chosen"]) == (found.verdict, found.chosen)
+    for name in ("arms", "comparisons", "trials", "runs", "target", "budget", "tuning"):
+        table = pd.read_csv(written / "tables" / f"{name}.csv")
+        assert len(table) == len(content[name])
+    runs = pd.read_csv(written / "tables" / "runs.csv")
+    assert runs["optimizer.lr"].tolist() == [float(v["optimizer.lr"]) for v in found.tables.runs["values"]]
+
+
+def test_the_terminal_shows_the_verdict_and_a_line_an_arm(written: Path, found: Findings) -> None:
+    text = (written / "terminal.txt").read_text()
+    assert " ".join(text.split()).startswith(found.verdict)
+    assert re.search(r"\nadam +lr=0\.003 +97\.\d\d % +97\.\d\d ± 0\.\d\d % \(n=10\) +6 +28", text)
+    assert re.search(r"\nsgd +.*\(n=8\), 2 diverged", text)
+    assert text.rstrip().endswith("report.html")
+
+
+def test_test_accuracy_is_shown_of_the_runs_that_decide_only(found: Findings) -> None:
+    table = tables.runs(found)
+    column = [head.lstrip("#") for head in table.heads].index("test_accuracy")
+    shown = [bool(row[column].text) for row in table.rows]
+    decided = found.tables.runs["run"].isin(found.judged["run"]) & (found.tables.runs["status"] == "finished")
+    assert shown == decided.tolist()

@@ -1,0 +1,238 @@
+"""The numbers of a report, against cases that can be worked out by hand, and against scipy."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from fairsweep.compare import statistics
+
+
+def by_seed(*values: float, first: int = 0) -> pd.Series:
+    return pd.Series(values, index=range(first, first + len(values)))
+
+
+def runs(rows: list[tuple[str, int, str, float]]) -> pd.DataFrame:
+    """Search runs out of arm, trial, status and objective; no test figures at all."""
+    table = pd.DataFrame(rows, columns=["arm", "trial", "status", "objective"])
+    seeds = table.groupby(["arm", "trial"]).cumcount()
+    return table.assign(phase="search", seed=seeds, val_accuracy=math.nan, val_loss=math.nan)
+
+
+# Trials and selection
+
+
+def test_a_trial_is_the_mean_over_its_seeds_and_never_over_a_diverged_one() -> None:
+    table = statistics.trials(
+        runs(
+            [
+                ("a", 0, "finished", 0.5),
+                ("a", 0, "finished", 0.7),
+                ("a", 1, "finished", 0.9),
+                ("a", 1, "diverged", math.nan),
+                ("a", 2, "finished", 0.8),
+                ("a", 2, "failed", math.nan),
+                ("a", 3, "running", math.nan),
+            ]
+        ),
+        "val_accuracy",
+        sign=1,
+    ).loc["a"]
+    assert table["kind"].tolist() == ["finished", "diverged", "incomplete", "incomplete"]
+    assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.6, 0.5, 0.7])
+    assert table.loc[1, ["mean", "low", "high"]].isna().all()
+    assert table["score"].tolist()[:3] == [pytest.approx(0.6), -math.inf, 0.8]
+    assert math.isnan(table.loc[3, "score"])
+
+
+def test_a_dropped_trial_keeps_its_last_value_but_is_not_selected() -> None:
+    table = runs([("a", 0, "pruned", 0.9), ("a", 1, "finished", 0.8)])
+    table["val_accuracy"], table.loc[0, "objective"] = table["objective"], math.nan
+    trials = statistics.trials(table, "val_accuracy", sign=1)
+    assert trials.loc[("a", 0), ["kind", "mean"]].tolist() == ["pruned", 0.9]
+    assert statistics.select(trials) == {"a": 1}
+
+
+@pytest.mark.parametrize(("sign", "best"), [(1, 2), (-1, 0)])
+def test_the_best_trial_is_selected_and_of_equals_the_first(sign: int, best: int) -> None:
+    rows = [("a", t, "finished", v) for t, v in enumerate([0.1, 0.2, 0.3, 0.3, 0.1])]
+    rows += [("b", 0, "diverged", math.nan)]
+    assert statistics.select(statistics.trials(runs(rows), "val_accuracy", sign)) == {"a": best}
+
+
+def test_a_tie_is_one_whatever_the_order_of_the_seeds() -> None:
+    values = [0.1, 0.2, 0.3]
+    rows = [("a", 0, "finished", v) for v in values[::-1]] + [("a", 1, "finished", v) for v in values]
+    assert sum(values) != sum(values[::-1])
+    assert statistics.select(statistics.trials(runs(rows), "val_accuracy", 1)) == {"a": 0}
+
+
+# Differences
+
+
+def test_shared_seeds_are_compared_pairwise() -> None:
+    # Differences 1, 2 and 3 hundredths: mean 2, sd 1, and t of 0.975 with 2 degrees of freedom is 4.3027.
+    pair = statistics.compare(("a", by_seed(0.91, 0.82, 0.73)), ("b", by_seed(0.90, 0.80, 0.70)))
+    assert (pair.better, pair.worse) == ("a", "b")
+    half = 4.302653 * 0.01 / math.sqrt(3)
+    assert [pair.difference, pair.low, pair.high] == pytest.approx([0.02, 0.02 - half, 0.02 + half])
+    assert pair.p == pytest.approx(2 * stats.t.sf(2 * math.sqrt(3), 2))
+    assert pair.method == "paired t over 3 shared seeds"
+
+
+def test_other_seeds_are_compared_by_welch() -> None:
+    a, b = by_seed(0.9, 0.92, 0.95), by_seed(0.8, 0.99, 0.93, 0.95, first=10)
+    pair = statistics.compare(("a", a), ("b", b))
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert pair.p == pytest.approx(expected.pvalue)
+    assert (pair.low, pair.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert "Welch" in pair.method
+
+
+def test_the_order_of_the_arms_turns_nothing_but_the_sign() -> None:
+    a, b = by_seed(0.9, 0.92, 0.95), by_seed(0.93, 0.95, 0.99)
+    one, other = statistics.compare(("a", a), ("b", b)), statistics.compare(("b", b), ("a", a))
+    assert {**vars(one), "p": 0} == {**vars(other), "p": 0}
+    assert one.better == "b"
+    assert one.low < one.difference < one.high
+
+
+def test_probability_counts_wins_and_half_of_the_ties() -> None:
+    # 0.9 beats two of (0.9, 0.8, 0.7) and ties one; 0.8 beats one and ties one: 4 of 6.
+    pair = statistics.compare(("a", by_seed(0.9, 0.8)), ("b", by_seed(0.9, 0.8, 0.7)))
+    assert pair.probability == pytest.approx(4 / 6)
+
+
+def test_diverged_runs_rank_last_and_enter_no_mean() -> None:
+    good = by_seed(*np.linspace(0.95, 0.97, 10))
+    bad = good.where(good.index > 6, -math.inf) + 0.001
+    pair = statistics.compare(("bad", bad), ("good", good))
+    assert (pair.better, pair.probability > 0.7) == ("good", True)
+    assert pair.difference == pytest.approx(good.mean() - bad[7:].mean())
+    assert math.isnan(pair.low)
+    assert pair.p == pytest.approx(stats.mannwhitneyu(bad.replace(-math.inf, 0.0), good).pvalue)
+    assert "7 diverged" in pair.method
+
+
+def test_an_arm_that_always_diverges_loses() -> None:
+    lost = by_seed(*[-math.inf] * 10)
+    pair = statistics.comparisons({"lost": lost, "good": by_seed(*np.linspace(0.9, 0.91, 10))})[0]
+    assert pair.better == "good"
+    assert pair.claimed
+    assert pair.probability == 1
+    assert math.isnan(pair.difference)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.01])
+def test_results_without_spread_allow_no_claim(shift: float) -> None:
+    same = by_seed(0.9, 0.91, 0.93)
+    (pair,) = statistics.comparisons({"a": same, "b": same + shift})
+    assert math.isnan(pair.p)
+    assert not pair.claimed
+    assert "no spread" in pair.method
+
+
+def test_one_seed_allows_no_claim() -> None:
+    (pair,) = statistics.comparisons({"a": by_seed(0.9), "b": by_seed(0.1)})
+    assert not pair.claimed
+    assert pair.method == "one seed only, no interval"
+
+
+def test_holm_by_hand() -> None:
+    # Ordered: 0.01 x 3, 0.03 x 2, 0.04 x 1 raised to 0.06; what cannot be tested takes no part.
+    assert statistics.holm([0.04, 0.01, math.nan, 0.03])[:2] == pytest.approx([0.06, 0.03])
+    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_three_arms_are_all_compared_with_a_correction() -> None:
+    random = np.random.default_rng(0)
+    noise = {arm: by_seed(*(0.9 + 0.01 * random.standard_normal(10))) for arm in "abc"}
+    found = statistics.comparisons(noise)
+    assert {frozenset((pair.better, pair.worse)) for pair in found} == {*map(frozenset, ("ab", "ac", "bc"))}
+    assert all(pair.adjusted >= pair.p for pair in found)
+
+
+# Times to a target
+
+
+def reach(times: list[tuple[str, float, bool]], horizon: float = 10) -> statistics.Reach:
+    """Of runs (status, time, there): one point each until they get there, or end."""
+    curves = [
+        {"run": str(n), "step": t, "seconds": t, "val_accuracy": 1.0 if there else 0.0}
+        for n, (_, t, there) in enumerate(times)
+    ]
+    curves.append({"run": "another arm's", "step": horizon, "seconds": horizon, "val_accuracy": 0.0})
+    statuses = {str(n): status for n, (status, _, _) in enumerate(times)}
+    return statistics.reach(pd.DataFrame(curves), statuses, 0.5, "step")
+
+
+def test_kaplan_and_meier_by_hand() -> None:
+    # At 2, one of five gets there; one is stopped at 3; at 4, one of the three left; the others never do.
+    found = reach(
+        [
+            ("finished", 2, True),
+            ("interrupted", 3, False),
+            ("finished", 4, True),
+            ("finished", 6, False),
+            ("diverged", 1, False),
+        ]
+    )
+    shares = dict(zip(found.curve["time"], found.curve["share"], strict=True))
+    assert shares[2] == pytest.approx(1 / 5)
+    assert shares[4] == pytest.approx(1 - 4 / 5 * 2 / 3)
+    assert found.share_there == pytest.approx(7 / 15)
+    assert found.median == math.inf
+    never = found.times[~found.times["reached"]].set_index("run")["time"]
+    assert never.to_dict() == {"1": 3, "3": 10, "4": 10}
+
+
+def test_median_time_has_the_interval_that_the_band_gives() -> None:
+    found = reach([("finished", t, True) for t in range(1, 11)])
+    assert found.median == 5
+    data = stats.CensoredData(list(range(1, 11)))
+    with pytest.warns(RuntimeWarning, match="undefined"):
+        band = stats.ecdf(data).sf.confidence_interval(0.95, method="log-log")
+    assert found.low == 1 + int(np.argmax(band.low.probabilities <= 0.5))
+    assert found.high == 1 + int(np.argmax(band.high.probabilities <= 0.5))
+
+
+def test_nobody_gets_there() -> None:
+    found = reach([("finished", 5, False), ("diverged", 2, False)])
+    assert (found.median, found.share_there) == (math.inf, 0.0)
+
+
+# Budgets
+
+
+def test_the_best_of_several_trials_by_the_formula() -> None:
+    # The best of k draws is at most the i-th of n with probability (i / n) ** k.
+    scores = [0.1 * n for n in range(1, 11)]
+    table = statistics.best_of(scores, resamples=20_000)
+    for k in (1, 2, 5, 10):
+        exact = next(v for i, v in enumerate(scores, 1) if (i / 10) ** k >= 0.5)
+        assert table["median"][k - 1] == pytest.approx(exact, abs=0.11)
+    assert table["median"].is_monotonic_increasing
+
+
+def test_diverged_trials_are_the_worst_and_no_number() -> None:
+    table = statistics.best_of([-math.inf] * 9 + [0.9])
+    assert table["median"][0] == -math.inf
+    assert table["median"][9] == 0.9
+    assert not table.isna().any(axis=None)
+
+
+def test_flat_region_ends_at_the_first_value_that_is_worse() -> None:
+    profile = pd.Series({1: 0.995, 2: 0.9, 3: 0.992, 4: 1.0, 5: math.nan, 6: 1.0})
+    assert statistics.flat_region(profile, 1) == (3, 4)
+    assert statistics.flat_region(-profile, -1) == (3, 4)
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    values = by_seed(1.0, 2.0, 3.0)
+    expected: Any = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert statistics.mean_interval(values) == pytest.approx((expected.low, expected.high))
+    assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0, 2.0, -math.inf))))
+    assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0))))
