@@ -409,7 +409,7 @@ class Sweep:
         )
         tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
-        self.board.summary(ending, self.master, remarks(outcomes))
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend))
 
     # Instead of it
 
@@ -442,7 +442,7 @@ RECORDED = (
 )  # fmt: skip
 
 
-def remarks(outcomes: Mapping[str, ArmOutcome]) -> list[str]:
+def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
     """What to mind of a sweep's results."""
     trials = {name: len(outcome.tried) for name, outcome in outcomes.items()}
     said = []
@@ -458,7 +458,7 @@ def remarks(outcomes: Mapping[str, ArmOutcome]) -> list[str]:
                 side = "high" if edge > 0 else "low"
                 said.append(
                     f"{name}: the best {board.short(key)}={value} stands at the {side} end of its range; "
-                    "extend=true lets the range grow".lstrip(": ")
+                    f"{'more extend_steps let' if extended else 'extend=true lets'} it grow".lstrip(": ")
                 )
     return said
 
