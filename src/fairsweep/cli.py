@@ -95,6 +95,10 @@ def entry_point(
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             multirun = {"-m", "--multirun"} & set(sys.argv)
+            if config_name == "train" and not multirun:
+                for word in sys.argv[1:]:
+                    if word.partition("=")[0] in SWEEP_WORDS:
+                        fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
             sys.argv[1:] = [in_full(word, names) for word in sys.argv[1:]]
             try:
