@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from omegaconf import DictConfig
 from fairsweep.config import ROOT
 
 Compose = Callable[..., DictConfig]
+
+# A shell starts what is in the background deaf to Ctrl-C, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

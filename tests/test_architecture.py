@@ -15,10 +15,11 @@ ENTRY = "entry points and plugins"
 # From the top: a module may import those of its own floor and of the floors below.
 FLOORS = (
     {ENTRY},
-    {"experiment", "sweeps", "compare"},
-    {"training", "record", "tracking", "progress", "pictures", "prediction", "inputs", "tensorboard"},
+    {"experiment", "jobs", "sweeps", "compare"},
+    {"training", "record", "tracking", "progress", "pictures", "prediction", "inputs", "tensorboard"}
+    | {"provenance"},
     {"build"},
-    {"data", "models", "losses", "sources", "config", "cli"},
+    {"data", "models", "losses", "sources", "config", "cli", "signals"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fairsweep import config, experiment, models, record
 from fairsweep.config import ROOT
+from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
 
@@ -332,7 +333,7 @@ QUICK = ("model=mlp", "model.widths=[8]", "data.limit=100", "trainer.epochs=1", 
 def trained(compose: Compose, tmp_path: Path) -> RunFolder:
     """A finished run in the same outputs as the commands' runs."""
     cfg = compose(f"record.dir={tmp_path}/outputs", "record.pictures=none", *QUICK)
-    (outcome,) = experiment.run([cfg], Progress(Console(quiet=True)))
+    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
     assert outcome.status["status"] == "finished"
     return outcome.folder
 

@@ -19,9 +19,9 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment
+from fairsweep import experiment, provenance, training
 from fairsweep.config import ROOT
-from fairsweep.experiment import Outcome
+from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress, summary
 from fairsweep.record import Place, RunFolder, read_checkpoint
 
@@ -41,8 +41,6 @@ LONG = (
     "trainer.log_every=5",
     "trainer.threads=1",
 )
-# What three runs of a sweep are in it.
-PLACES = [Place("s0", "/sweeps/s0", [{"trial": number}]) for number in range(3)]
 TIMES = ("time", "epoch_seconds", "images_per_second")
 
 # `src/train.py` with a checkpoint at every line of the journal instead of every ten seconds.
@@ -62,8 +60,19 @@ class Trainer:
 
     def __call__(self, *overrides: str) -> Outcome:
         progress = Progress(Console(file=self.output, width=500))
-        (outcome,) = experiment.run([self.compose(*QUICK, "record.pictures=none", *overrides)], progress)
+        (outcome,) = experiment.run(
+            [Wanted(self.compose(*QUICK, "record.pictures=none", *overrides))], progress
+        )
         return outcome
+
+
+def run_many(configs: list[DictConfig], lanes: int = 1) -> list[Outcome]:
+    """As runs of a sweep."""
+    wanted = [
+        Wanted(cfg, Place("s0", "/sweeps/s0", [{"trial": number}]), single=False)
+        for number, cfg in enumerate(configs)
+    ]
+    return experiment.run(wanted, Progress(Console(file=StringIO())), lanes)
 
 
 @pytest.fixture
@@ -195,7 +204,7 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
     train(*overrides)
     assert train(*overrides).reused
     Image.new("L", (28, 28), 99).save(path)
-    experiment.known_fingerprint.cache_clear()  # as the next process has it
+    provenance.known_fingerprint.cache_clear()  # as the next process has it
     assert not train(*overrides).reused
 
 
@@ -410,14 +419,14 @@ def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path
 
 def test_equal_configurations_are_trained_once(compose: Compose) -> None:
     cfg = compose(*QUICK, "record.pictures=none")
-    first, second = experiment.run([cfg, cfg.copy()], Progress(Console(file=StringIO())), places=PLACES)
+    first, second = run_many([cfg, cfg.copy()])
     assert first.folder.path == second.folder.path
     assert first.status["status"] == "finished"
 
 
 def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Compose) -> None:
     configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500"), compose(*QUICK, "seed=1")]
-    outcomes = experiment.run(configs, Progress(Console(file=StringIO())), places=PLACES)
+    outcomes = run_many(configs)
     assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
     failed = outcomes[1]
     assert failed.objective is None
@@ -432,7 +441,7 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
         raise MemoryError("no room")
 
     def run() -> Outcome:
-        (outcome,) = experiment.run([compose(*QUICK)], Progress(Console(file=StringIO())), places=PLACES)
+        (outcome,) = run_many([compose(*QUICK)])
         return outcome
 
     with monkeypatch.context() as patch:
@@ -442,14 +451,14 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
 
 
 def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment.default_threads.cache_clear()
+    training.default_threads.cache_clear()
     try:
         torch.set_num_threads(2)
         assert train("trainer.threads=1").status["threads"] == 1
         assert train("seed=1", "trainer.threads=null").status["threads"] == 2
     finally:
         torch.set_num_threads(1)
-        experiment.default_threads.cache_clear()
+        training.default_threads.cache_clear()
 
 
 def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer) -> None:
@@ -467,7 +476,8 @@ def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer
 def test_lines_that_a_resume_takes_back_are_not_durable_any_more(train: Trainer) -> None:
     folder = train("trainer.stop_epoch=1").folder
     folder.set_status(journal_bytes=10**6)  # as of a checkpoint that was found damaged since
-    job = experiment.Job(train.compose(*QUICK), None, folder, Progress(Console(file=StringIO())), "")
+    wanted = Wanted(train.compose(*QUICK))
+    job = experiment.Job(wanted, folder, folder.lock(), Progress(Console(file=StringIO())), "")
     job.begin()
     assert job.state is not None
     assert folder.status()["journal_bytes"] == job.state["journal_bytes"]

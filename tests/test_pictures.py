@@ -18,6 +18,7 @@ from rich.console import Console
 from fairsweep import experiment, pictures
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.data import Augment, Data, Split
+from fairsweep.experiment import Wanted
 from fairsweep.prediction import Prediction
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
@@ -28,7 +29,7 @@ SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", 
 def trained(directory: Path, *overrides: str) -> RunFolder:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"record.dir={directory}", *SETTINGS, *overrides])
-    (outcome,) = experiment.run([cfg], Progress(Console(quiet=True)))
+    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from fairsweep import experiment, inputs, prediction
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.data import Split
+from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
 
@@ -30,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A small network that knows the digits."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"record.dir={tmp_path_factory.mktemp('outputs')}", *SETTINGS])
-    (outcome,) = experiment.run([cfg], Progress(Console(quiet=True)))
+    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
 
 
@@ -234,7 +235,7 @@ def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = ["tracking=none", "model=mlp", "trainer=smoke", "record.keep=none", "record.pictures=none"]
         cfg = compose("train", [f"record.dir={tmp_path}", *settings])
-    experiment.run([cfg], Progress(Console(quiet=True)))
+    experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
     with pytest.raises(ConfigError, match=r"run=latest: .* has no weights; .*record\.keep=weights"):
         inputs.find_run("latest", None, str(tmp_path))
 

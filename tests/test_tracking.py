@@ -26,7 +26,7 @@ from rich.console import Console
 
 from fairsweep import build, experiment, tracking
 from fairsweep.config import ROOT, leaves
-from fairsweep.experiment import Outcome
+from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder, read_json
 
@@ -59,7 +59,7 @@ class Trainer:
     def __call__(self, *overrides: str) -> Outcome:
         cfg = self.compose(*QUICK, *overrides)
         progress = Progress(Console(file=self.output, width=500))
-        (outcome,) = experiment.run([cfg], progress)
+        (outcome,) = experiment.run([Wanted(cfg)], progress)
         tracking.sync_pending(cfg.record.dir, cfg, progress.note)
         return outcome
 

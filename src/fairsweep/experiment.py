@@ -1,35 +1,24 @@
 """Runs, from configurations to outcomes: what is finished is taken over, what is not goes on where it was."""
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache
-from importlib.metadata import version
-from itertools import repeat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, record, tensorboard, tracking
-from fairsweep.config import OBJECTIVES, ROOT, ConfigError
+from fairsweep import config, provenance, record, signals, tensorboard, tracking
+from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
-from fairsweep.sources import fingerprint
 
 if TYPE_CHECKING:
     from fairsweep.training import Event, Lane
@@ -40,14 +29,24 @@ CHECKPOINT_SECONDS = 10.0
 # Free room on the disk without which no run is begun.
 LEAST_FREE_BYTES = 50_000_000
 
-# The files that decide how a configuration trains.
-CODE = ("build.py", "data.py", "losses.py", "models.py", "sources.py", "training.py")
-
-PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
+# Between two looks at runs that other processes train.
+POLL_SECONDS = 0.05
 
 
 class RunFailed(Exception):
     """A run of a sweep has failed; its record has the traceback."""
+
+
+class Wanted(NamedTuple):
+    """A run that is asked for; `place` is what it is in its sweep.
+
+    A single run gets pictures and an MLflow model, and one that cannot be built is a mistake of the user's,
+    where one of many just fails.
+    """
+
+    cfg: DictConfig
+    place: Place | None = None
+    single: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,38 +66,40 @@ class Outcome:
         return objective
 
 
-def run(
-    configs: Sequence[DictConfig], progress: Progress, places: Sequence[Place] | None = None
-) -> list[Outcome]:
+def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> list[Outcome]:
     """Take over, resume or train each run; each ends with a status, whatever happens.
 
-    Ctrl-C or SIGTERM ends the runs in progress as `interrupted`, with a checkpoint each; a second one does
-    so at once, without.
+    Ctrl-C or SIGTERM ends the runs in training as `interrupted`, with a checkpoint each, and begins no other;
+    a second one does so at once, without.
 
     Args:
-        places: what each run is in its sweep. Without, they are single runs: these get pictures and an MLflow
-            model, and one that cannot be built is a mistake of the user's, where one of many just fails.
+        wanted: drawn from one by one, as lanes get free.
+        lanes: how many train at once; None: as many as the device has use for, on the CPU one.
+
+    Returns:
+        What came of each run, in their order; if interrupted, of those that were begun.
 
     Raises:
-        ConfigError: a configuration is not good, or the outputs cannot be written; nothing is trained then.
-        KeyboardInterrupt: the user stopped, by a second Ctrl-C or after all runs had ended.
+        ConfigError: a configuration is not good, or the outputs cannot be written.
+        KeyboardInterrupt: the user stopped, by a second Ctrl-C or while no run was in training.
     """
-    names, wanted = [], {}
-    for given, place in zip(configs, places or repeat(None), strict=False):
-        cfg, name = identify(given)
-        names.append(name)
-        wanted[name] = cfg, place
-    with ExitStack() as stack:
-        # In one order everywhere, so that two processes never wait for each other.
-        opened = {name: open_run(*wanted[name], name, progress, stack) for name in sorted(wanted)}
-        jobs = [entry for name in wanted if isinstance(entry := opened[name], Job)]
-        if jobs:
-            train(jobs, progress)
-    outcomes = {
-        name: Outcome(entry.folder, entry.folder.status()) if isinstance(entry, Job) else entry
-        for name, entry in opened.items()
-    }
-    return [outcomes[name] for name in names]
+    with progress, signals.stopping() as stop:
+        session = Session(wanted, progress, stop)
+        try:
+            coming = session.lanes()
+            first = next(coming, None)
+            if first is not None:  # else nothing is to be trained, and torch is not needed
+                from fairsweep.training import fit
+
+                for event in fit(chain([first], coming), stop, lanes or 1):
+                    session.record(event)
+        except BaseException as error:
+            session.break_off(error)
+            raise
+        outcomes = session.outcomes()
+        if stop() and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
+            raise KeyboardInterrupt
+    return outcomes
 
 
 def identify(cfg: DictConfig) -> tuple[DictConfig, str]:
@@ -114,51 +115,146 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, str]:
 
 def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
     """Whether the run of this status is not to be trained: it ended for good, with today's code and data."""
-    return not cfg.rerun and status.get("status") in FINAL and not stale_reason(cfg, status)
+    return not cfg.rerun and status.get("status") in FINAL and not provenance.stale_reason(cfg, status)
 
 
-def open_run(
-    cfg: DictConfig, place: Place | None, signature: str, progress: Progress, stack: ExitStack
-) -> "Outcome | Job":
-    """The outcome of a finished run, or the job to train one. Its folder is locked as long as the stack."""
-    folder = record.folder_of(cfg.record.dir, signature)
-    check_writable(folder.path.parents[1])
-    if cfg.tracking.tensorboard:
-        tensorboard.check_installed()
+class Session:
+    """Opens the runs that are wanted, one by one, and keeps account of them."""
+
+    def __init__(self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop) -> None:
+        self.wanted, self.progress, self.stop = wanted, progress, stop
+        self.jobs: dict[Lane, Job] = {}  # in training
+        self.order: list[str] = []  # the signatures of the runs, as they were asked for
+        self.known: dict[str, Outcome] = {}  # by signature
+
+    def outcomes(self) -> list[Outcome]:
+        """What came of the runs that were begun."""
+        return [self.known[signature] for signature in self.order if signature in self.known]
+
+    def lanes(self) -> "Iterator[Lane | None]":
+        """A lane for each run that is to be trained.
+
+        What another process trains at present comes last; None while there is nothing else, and lanes are
+        in training.
+        """
+        elsewhere: deque[tuple[Wanted, RunFolder]] = deque()
+        for given in takewhile(lambda _: not self.stop(), self.wanted):
+            cfg, signature = identify(given.cfg)
+            self.order.append(signature)
+            if signature in self.order[:-1]:
+                continue
+            folder = record.folder_of(cfg.record.dir, signature)
+            check_writable(folder.path.parents[1])
+            if cfg.tracking.tensorboard:
+                tensorboard.check_installed()
+            one = given._replace(cfg=cfg), folder
+            if lock := acquired(folder):
+                yield from self.open(*one, lock)
+            else:
+                self.progress.note(f"run {signature} is being trained by another process; waiting for it")
+                elsewhere.append(one)
+        while elsewhere and not self.stop():
+            one = elsewhere.popleft()
+            if lock := acquired(one[1]):
+                yield from self.open(*one, lock)
+                continue
+            elsewhere.append(one)
+            if self.jobs:
+                yield None
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> "Iterator[Lane]":
+        """The lane of a run, whose lock is ours, unless its outcome is known without training."""
+        cfg, status = wanted.cfg, folder.status()
+        job = None
+        try:
+            if is_done(cfg, status):
+                self.known[folder.signature] = self.take_over(wanted, folder)
+                return
+            stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
+            try:
+                with self.stop.immediate():
+                    job = Job(wanted, folder, lock, self.progress, stale)
+            except KeyboardInterrupt:
+                return
+            except (Exception, SystemExit) as error:
+                if wanted.single:
+                    raise
+                # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
+                self.known[folder.signature] = self.fail_at_once(wanted, folder, error)
+                return
+            self.jobs[job.lane] = job
+            job.begin()
+            yield job.lane
+        finally:
+            if job is None:
+                lock.release()
+
+    def take_over(self, wanted: Wanted, folder: RunFolder) -> Outcome:
+        """The outcome of a run that is finished."""
+        if wanted.place is not None:
+            folder.join(wanted.place)
+        made = illustrate(folder, wanted.cfg, self.progress, wanted.single)
+        tracking.sync(folder, wanted.cfg, self.progress.note, again=made)
+        return Outcome(folder, folder.status(), reused=True)
+
+    def fail_at_once(self, wanted: Wanted, folder: RunFolder, error: BaseException) -> Outcome:
+        """Record a run that failed before its first step."""
+        if folder.status():
+            folder.set_status(resumed=time.time(), trained_by=trainer(wanted))
+        else:
+            folder.create(wanted.cfg, {}, **first_status(wanted), **provenance.of(wanted.cfg))
+        fail(folder, f"{type(error).__name__}: {error}", error)
+        if wanted.place is not None:
+            folder.join(wanted.place)
+        tracking.sync(folder, wanted.cfg, self.progress.note)
+        return Outcome(folder, folder.status())
+
+    def record(self, event: "Event") -> None:
+        """Write down what a lane tells."""
+        job = self.jobs[event.lane]
+        job.record(event)
+        if event.lane.ending is not None:
+            self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
+            job.lock.release()
+            del self.jobs[event.lane]
+
+    def break_off(self, error: BaseException) -> None:
+        """After a second Ctrl-C, or a fault of ours: no run stays behind as `running`."""
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        for lane, job in self.jobs.items():
+            if job.folder.status().get("status") == "running":
+                reason = f"{type(error).__name__} after step {lane.step}"
+                job.folder.set_status(status=ending, reason=reason, ended=time.time())
+                tracking.sync(job.folder, job.cfg, self.progress.note)
+            job.lock.release()
+
+
+def acquired(folder: RunFolder) -> BaseFileLock | None:
+    """The run's lock, now ours; None where another process has it."""
+    lock = folder.lock()
     try:
-        stack.enter_context(folder.lock().acquire(timeout=0))
+        lock.acquire(timeout=0)
     except Timeout:
-        progress.note(f"run {signature} is being trained by another process; waiting for it")
-        stack.enter_context(folder.lock().acquire())
-    status = folder.status()
-    if is_done(cfg, status):
-        if place is not None:
-            folder.join(place)
-        made = illustrate(folder, cfg, progress, single=place is None)
-        tracking.sync(folder, cfg, progress.note, again=made)
-        return Outcome(folder, status, reused=True)
-    stale = "rerun=true" if cfg.rerun else stale_reason(cfg, status)
-    try:
-        return Job(cfg, place, folder, progress, stale)
-    except (Exception, SystemExit) as error:
-        if place is None:
-            raise
-        # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
-        return failed_at_once(cfg, place, folder, error, progress)
+        return None
+    return lock
 
 
-def failed_at_once(
-    cfg: DictConfig, place: Place, folder: RunFolder, error: BaseException, progress: Progress
-) -> Outcome:
-    """Record a run that failed before its first step."""
-    if folder.status():
-        folder.set_status(resumed=time.time())
-    else:
-        folder.create(cfg, {}, **provenance(cfg, place))
-    fail(folder, f"{type(error).__name__}: {error}", error)
-    folder.join(place)
-    tracking.sync(folder, cfg, progress.note)
-    return Outcome(folder, folder.status())
+def trainer(wanted: Wanted) -> str | None:
+    """The command of a sweep that trains this run, so that it knows its own; None of others."""
+    return wanted.place.command if wanted.place is not None else None
+
+
+def first_status(wanted: Wanted) -> dict[str, Any]:
+    """What a run's status says from the beginning of what was asked for."""
+    return {
+        "single": wanted.single,
+        "trained_by": trainer(wanted),
+        "sweep": wanted.place.sweep if wanted.place is not None else None,
+        "objective_key": str(wanted.cfg.objective),
+        "objective": None,
+    }
 
 
 def fail(folder: RunFolder, reason: str, error: BaseException | None = None) -> None:
@@ -176,30 +272,6 @@ def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -
             tracking.sync(folder, cfg, progress.note)
 
 
-def train(jobs: Sequence["Job"], progress: Progress) -> None:
-    """Begin the jobs, train their lanes, and record what these tell."""
-    from fairsweep.training import fit
-
-    by_lane = {job.lane: job for job in jobs}
-    try:
-        with progress, stopping_on_signals() as stop:
-            for job in jobs:
-                job.begin()
-            for event in fit(by_lane, stop):
-                by_lane[event.lane].record(event)
-        if stop() and not any(job.folder.status()["status"] == "interrupted" for job in jobs):
-            raise KeyboardInterrupt  # it came when the last run had ended, and is meant for what follows
-    except BaseException as error:
-        # A second Ctrl-C, or a fault of ours: no run stays behind as `running`.
-        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        for job in jobs:
-            if job.folder.status().get("status") == "running":
-                reason = f"{type(error).__name__} after step {job.lane.step}"
-                job.folder.set_status(status=ending, reason=reason, ended=time.time())
-                tracking.sync(job.folder, job.cfg, progress.note)
-        raise
-
-
 class Job:
     """A run to train: its lane, its folder, and what was written of it last.
 
@@ -208,15 +280,15 @@ class Job:
     """
 
     def __init__(
-        self, cfg: DictConfig, place: Place | None, folder: RunFolder, progress: Progress, stale: str
+        self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, progress: Progress, stale: str
     ) -> None:
         from fairsweep.training import Lane
 
-        self.cfg, self.place, self.folder, self.progress = cfg, place, folder, progress
+        self.wanted, self.folder, self.lock, self.progress = wanted, folder, lock, progress
+        self.cfg = cfg = wanted.cfg
         self.stale = stale
         self.state, self.complaints = (None, []) if stale else folder.load_checkpoint()
-        prepare_process(cfg, self.state["threads"] if self.state else cfg.trainer.threads)
-        self.lane = Lane(cfg)
+        self.lane = Lane(cfg, threads=self.state["threads"] if self.state else None)
         if self.state is None and cfg.trainer.weights is not None:
             self.lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
         self.checkpointed = time.monotonic()
@@ -237,15 +309,19 @@ class Job:
             lane.load_state_dict(state)
             folder.truncate_journal(state["journal_bytes"])
             folder.set_status(
-                status="running", resumed=time.time(), ended=None, journal_bytes=state["journal_bytes"]
+                status="running",
+                resumed=time.time(),
+                trained_by=trainer(self.wanted),
+                ended=None,
+                journal_bytes=state["journal_bytes"],
             )
             self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")
         else:
             self.create_folder()
-        if self.place is not None:
-            folder.join(self.place)
+        if self.wanted.place is not None:
+            folder.join(self.wanted.place)
         for complaint in self.complaints:
             self.tell(complaint)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
@@ -255,8 +331,8 @@ class Job:
         """Begin the run's record."""
         new = not self.folder.path.exists()
         try:
-            origin = provenance(self.cfg, self.place, self.lane)
-            self.folder.create(self.cfg, self.lane.data.facts(), **origin)
+            facts, origin = self.lane.data.facts(), provenance.of(self.cfg, self.lane)
+            self.folder.create(self.cfg, facts, **first_status(self.wanted), **origin)
         except OSError as error:
             if new:
                 shutil.rmtree(self.folder.path, ignore_errors=True)
@@ -308,7 +384,7 @@ class Job:
             if status["status"] != "failed":
                 self.checkpoint()
             self.folder.set_status(**status)
-        illustrate(self.folder, self.cfg, self.progress, single=self.place is None)
+        illustrate(self.folder, self.cfg, self.progress, self.wanted.single)
         tracking.sync(self.folder, self.cfg, self.progress.note)
 
     def ending_status(self) -> dict[str, Any]:
@@ -359,9 +435,8 @@ def estimate(cfg: DictConfig) -> float:
     """
     from fairsweep.training import Lane
 
-    prepare_process(cfg, cfg.trainer.threads)
     lane = Lane(cfg)
-    with lane.own_random_state():
+    with lane.own_state():
         lane.advance(1, lambda: False)  # the first one loads libraries
         started = time.perf_counter()
         while time.perf_counter() < started + 1 and lane.step % lane.steps_per_epoch:
@@ -420,120 +495,3 @@ def check_writable(outputs: Path) -> None:
             f"record.dir={outputs}: its disk is full ({free / 1e6:.1f} MB free, "
             f"{LEAST_FREE_BYTES / 1e6:.0f} MB needed); make room or choose another folder"
         )
-
-
-def stale_reason(cfg: DictConfig, status: dict[str, Any]) -> str:
-    """Why what is recorded is not this run any more; empty where it still is."""
-    if not status or cfg.reuse == "any":
-        return ""
-    if status["code"] != code_hash():
-        return "the training code has changed since"
-    data = known_fingerprint(json.dumps(config.resolved(cfg)["data"], sort_keys=True))
-    if data is not None and status["data"] != data:
-        return "the data have changed since"
-    return ""
-
-
-@cache
-def known_fingerprint(data: str) -> str | None:
-    """The fingerprint of a data configuration, given as JSON; read once for all runs of a process."""
-    return fingerprint(json.loads(data))
-
-
-@cache
-def code_hash() -> str:
-    """A hash (16 hex digits) of the code that decides how a configuration trains."""
-    content = b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def prepare_process(cfg: DictConfig, threads: int | None) -> None:
-    """Set what torch only knows per process: threads, and determinism, which the CPU has anyway."""
-    # cuBLAS reads this once, before its first call.
-    if cfg.trainer.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    from fairsweep import build
-
-    default = default_threads()
-    torch.set_num_threads(threads or default)
-    if build.device(cfg).type == "cuda":
-        torch.use_deterministic_algorithms(cfg.trainer.deterministic)
-        torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
-
-
-@cache
-def default_threads() -> int:
-    """Torch's own choice, as it was before the first run of this process set another."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def provenance(cfg: DictConfig, place: Place | None, lane: "Lane | None" = None) -> dict[str, Any]:
-    """What a run's status says of where it comes from; without a lane, of one that could not be built."""
-    import torch
-
-    return {
-        "single": place is None,
-        "sweep": place.sweep if place else None,
-        "objective_key": str(cfg.objective),
-        "objective": None,
-        "code": code_hash(),
-        "data": lane.data.fingerprint if lane else "unknown",
-        "device": device_name(lane.device) if lane else str(cfg.trainer.device),
-        "precision": lane.precision if lane else str(cfg.trainer.precision),
-        "threads": torch.get_num_threads(),
-        "hostname": socket.gethostname(),
-        "command": config.without_credentials(" ".join(sys.argv)),
-        "git": git_state(),
-        "versions": versions(),
-    }
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what comes out."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, **{name: version(name) for name in PACKAGES}}
-
-
-def device_name(device: Any) -> str:
-    """A GPU's name; cpu or mps."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-@cache
-def git_state() -> dict[str, str]:
-    """The commit of the project and whether files differ from it; empty outside a git checkout."""
-    if not (ROOT / ".git").exists():
-        return {}
-    commit, changes = (
-        subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    )
-    return {"commit": commit.stdout.strip(), "dirty": str(bool(changes.stdout.strip())).lower()}
-
-
-@contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that turns true after the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt."""
-    received: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

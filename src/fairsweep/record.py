@@ -22,12 +22,13 @@ class Place(NamedTuple):
     """What a run is in a sweep.
 
     directory: the sweep's folder. members: name, arm, trial, phase, seed and values, for each trial that it
-    is a run of.
+    is a run of. command: an id of the process that carries the sweep out now.
     """
 
     sweep: str
     directory: str
     members: list[dict[str, Any]]
+    command: str = ""
 
 
 class RunFolder:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from fairsweep import signals
 from fairsweep.config import ConfigError, leaves, without_credentials
 from fairsweep.record import FINAL, RunFolder, read_json, write_atomically
 
@@ -111,7 +112,8 @@ def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool
     # MLflow's import makes a million objects; looking for garbage among them takes nearly as long again.
     gc.disable()
     try:
-        action()
+        with signals.postponed():  # broken off, it would leave the database locked in this process
+            action()
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
         text = without_credentials(f"{type(error).__name__}: {error}")

@@ -5,9 +5,12 @@ It knows nothing of folders, tracking or terminals: whoever iterates over its ev
 """
 
 import copy
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -44,12 +47,17 @@ class Event(NamedTuple):
 class Lane:
     """One run's live state: model, optimizer, scheduler, random state, position.
 
+    Args:
+        threads: that it computes with, where a checkpoint says so; else as `cfg.trainer.threads` has it.
+
     Raises:
         ConfigError: the device is not there; or model, data, loss, optimizer, batch size do not fit.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, threads: int | None = None) -> None:
         self.trainer = SimpleNamespace(**build.plain(cfg.trainer))
+        default = default_threads()
+        self.threads: int = threads or self.trainer.threads or default
         self.seed = int(cfg.seed)
         self.objective_key = str(cfg.objective)
         self.device = build.device(cfg)
@@ -66,7 +74,7 @@ class Lane:
         self.total_steps = self.trainer.epochs * self.steps_per_epoch
 
         self.random_state = seeded_random_state(self.device, self.seed)
-        with self.own_random_state():
+        with self.own_state():
             self.model = build.model(cfg, self.data.shape, len(self.data.classes))
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.loss = build.loss(cfg)
@@ -106,9 +114,23 @@ class Lane:
 
     # One step, and what it needs
 
-    def own_random_state(self) -> AbstractContextManager[None]:
-        """Torch's global generators are in this lane's state inside, and as they were outside."""
-        return swapped_random_state(self)
+    @contextmanager
+    def own_state(self) -> Iterator[None]:
+        """Inside, what torch has one of per process is this lane's.
+
+        Its generators are as they were again outside; threads and determinism each lane sets for itself.
+        """
+        set_process(self.threads, self.device, self.trainer.deterministic)
+        generators = default_generators(self.device)
+        outer = {name: generator.get_state() for name, generator in generators.items()}
+        for name, generator in generators.items():
+            generator.set_state(self.random_state[name])
+        try:
+            yield
+        finally:
+            for name, generator in generators.items():
+                self.random_state[name] = generator.get_state()
+                generator.set_state(outer[name])
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes inside are in this lane's precision."""
@@ -311,7 +333,7 @@ class Lane:
             "device": self.device.type,
             "random_state": self.random_state,
             "augment_state": self.augment_generator.get_state(),
-            "threads": torch.get_num_threads(),
+            "threads": self.threads,
             "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
             "correct": self.correct.cpu(),
             **{name: getattr(self, name) for name in PLAIN_STATE},
@@ -364,7 +386,7 @@ class Lane:
         images, labels = self.data.train.images[:size], self.data.train.labels[:size]
         random_state = dict(self.random_state)
         try:
-            with self.own_random_state(), torch.no_grad():
+            with self.own_state(), torch.no_grad():
                 logits = copy.deepcopy(self.model)(self.normalise(images.float()))
                 fits = logits.shape == (size, len(self.data.classes))
                 if fits:
@@ -395,32 +417,41 @@ PLAIN_STATE = (
 )
 
 
-def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def fit(
+    lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False, width: int = sys.maxsize
+) -> Iterator[Event]:
     """Train lanes side by side until each has ended, which its last event tells.
 
     A lane's exception ends that lane as `failed` and no other. When `stop` turns true, the lanes that are
     left end as `interrupted`, between two steps.
+
+    Args:
+        lanes: None where there is none at present, but later.
+        width: how many train at once. The place of a lane that has ended goes to the next one.
     """
-    active = list(lanes)
-    for lane in active:
-        if lane.ending is not None:  # before its first step: it has nothing left to do
-            yield Event(lane, [])
-    while active := [lane for lane in active if lane.ending is None]:
+    coming, active = iter(lanes), list[Lane]()
+    while True:
+        while len(active) < width and (lane := next(coming, None)) is not None:
+            active.append(lane)
+        if not active:
+            return
         steps = min(lane.steps_to_line() for lane in active)
         for lane in active:
             lines: list[Line] = []
             try:
-                started = time.perf_counter()
-                with lane.own_random_state():
-                    lane.advance(steps, stop)
-                lane.count_seconds(started)
-                lines = lane.report()
+                if lane.ending is None:  # else it had nothing left to do before its first step
+                    started = time.perf_counter()
+                    with lane.own_state():
+                        lane.advance(steps, stop)
+                        lane.count_seconds(started)
+                        lines = lane.report()
             except (Exception, SystemExit) as error:
                 lane.end("failed", f"{type(error).__name__}: {error}", error)
             if lane.ending is None and stop():
                 lane.end("interrupted", f"stopped after step {lane.step}")
             if lines or lane.ending is not None:
                 yield Event(lane, lines)
+        active = [lane for lane in active if lane.ending is None]
 
 
 def mixed(*numbers: int) -> int:
@@ -447,15 +478,18 @@ def seeded_random_state(device: torch.device, seed: int) -> dict[str, Tensor]:
     }
 
 
-@contextmanager
-def swapped_random_state(lane: Lane) -> Iterator[None]:
-    generators = default_generators(lane.device)
-    outer = {name: generator.get_state() for name, generator in generators.items()}
-    for name, generator in generators.items():
-        generator.set_state(lane.random_state[name])
-    try:
-        yield
-    finally:
-        for name, generator in generators.items():
-            lane.random_state[name] = generator.get_state()
-            generator.set_state(outer[name])
+def set_process(threads: int, device: torch.device, deterministic: bool) -> None:
+    """Set what torch only knows per process. The CPU is deterministic anyway."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    if device.type == "cuda":
+        if deterministic:  # cuBLAS reads this once, before its first call
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = not deterministic
+
+
+@cache
+def default_threads() -> int:
+    """Torch's own choice, as it was before the first lane of this process set another."""
+    return torch.get_num_threads()

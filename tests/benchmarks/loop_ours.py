@@ -15,19 +15,18 @@ from common import compose, overrides
 
 
 def ours(side: str, case: str, images: int, data: str, epochs: int, threads: int) -> dict[str, Any]:
-    from fairsweep import build, experiment
+    from fairsweep import build
     from fairsweep.training import Lane, fit
 
     # Paused before the last epoch, because the run's end has a test, which the other loops do not.
     horizon = [f"trainer.epochs={epochs + 1}", f"trainer.stop_epoch={epochs}"]
     preset = ["trainer=fast"] if side == "fast" else []
     cfg = compose(*overrides(case, images, data), *preset, *horizon, "trainer.test_each_epoch=false")
-    experiment.prepare_process(cfg, threads)
     started = time.perf_counter()
     build.data(cfg, build.device(cfg))
     reading = time.perf_counter() - started
-    Lane(cfg).advance(20, lambda: False)
-    lane = Lane(cfg)
+    Lane(cfg, threads).advance(20, lambda: False)
+    lane = Lane(cfg, threads)
     started = time.perf_counter()
     lines = [line for event in fit([lane]) for line in event.lines]
     seconds = (time.perf_counter() - started) / epochs

@@ -1,15 +1,13 @@
 """A sweep, carried out: what exists is taken over, the rest is launched, and it ends in order."""
 
-import json
-import signal
 import sys
-import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from fairsweep import experiment, tracking
+from fairsweep import experiment, jobs, provenance, signals, tracking
 from fairsweep.cli import explain
 from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import Outcome
@@ -64,6 +62,7 @@ class Sweep:
         self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
         composer.unneeded = UNNEEDED
         self.settings = asked.settings
+        self.command = uuid.uuid4().hex
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
         self.folder = SweepFolder(self.directory(), self.outputs)
@@ -168,7 +167,7 @@ class Sweep:
         """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
         self.check()
         experiment.check_writable(self.outputs)
-        with self.only_here(), terminated_as_interrupted():
+        with self.only_here(), signals.terminating():
             ending, outcomes = "failed", dict[str, ArmOutcome]()
             try:
                 self.begin()
@@ -192,10 +191,8 @@ class Sweep:
                 ending = "interrupted"
                 raise
             finally:
-                with experiment.stopping_on_signals() as stop:
+                with signals.postponed():
                     self.end(ending, outcomes)
-                if stop():
-                    raise KeyboardInterrupt
         if ending == "failed":
             sys.exit(1)
 
@@ -271,7 +268,7 @@ class Sweep:
         cfg = self.composer.run_config(self.master, self.once(entry))
         if entry.run.stop_epoch is None:
             return experiment.is_done(cfg, status)
-        if cfg.rerun or experiment.stale_reason(cfg, status) or status["status"] == "running":
+        if cfg.rerun or provenance.stale_reason(cfg, status) or status["status"] == "running":
             return False
         return folder.objective_at(entry.run.stop_epoch) is not None
 
@@ -291,13 +288,11 @@ class Sweep:
     def place_of(self, entry: Entry) -> Place:
         """What a run is in this sweep."""
         members = [row.member() for row in self.rows[entry.row.signature]]
-        return Place(self.asked.id, str(self.folder.path), members)
+        return Place(self.asked.id, str(self.folder.path), members, self.command)
 
     def job(self, entry: Entry) -> list[str]:
         """The overrides of a job, with what its run is in this sweep."""
-        # Quotes and dollars mean something to Hydra.
-        text = json.dumps(self.place_of(entry)._asdict()).replace("'", r"\u0027").replace("$", r"\u0024")
-        return [*self.once(entry), f"+place='{text}'"]
+        return [*self.once(entry), jobs.override(self.place_of(entry))]
 
     def train(self, entries: list[Entry]) -> None:
         """Launch runs until each has ended."""
@@ -309,12 +304,11 @@ class Sweep:
             chunk, rest = entries[:size], entries[size:]
             launched = time.time()
             self.board.launch([entry.row for entry in chunk])
-            jobs = [self.job(entry) for entry in chunk]
             self.begun |= {entry.row.signature for entry in chunk}
             returns: Sequence[JobReturn] = ()
             death: BaseException | None = None
             try:
-                returns = self.launch(jobs)
+                returns = self.launch([self.job(entry) for entry in chunk])
             except (
                 Exception,
                 SystemExit,
@@ -343,7 +337,7 @@ class Sweep:
                 self.bury(folder)
             status = folder.status()
             if error is None or (status and status["ended"] >= launched):
-                self.board.settle(entry.row, status, reused=status["resumed"] < launched)
+                self.board.settle(entry.row, status, reused=status["trained_by"] != self.command)
             elif death is not None:
                 waiting.append(entry)
             else:
@@ -461,20 +455,3 @@ def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
                     f"{'more extend_steps let' if extended else 'extend=true lets'} it grow".lstrip(": ")
                 )
     return said
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Inside, SIGTERM is what Ctrl-C is."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
