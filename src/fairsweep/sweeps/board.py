@@ -35,10 +35,14 @@ MARKS = {
 
 
 class Board:
-    """Follows the runs of a sweep by their folders, wherever they train; a context, while they do."""
+    """Follows the runs of a sweep by their folders, wherever they train; a context, while they do.
 
-    def __init__(self, console: Console, folder: SweepFolder, objective_key: str) -> None:
-        self.console, self.folder = console, folder
+    Args:
+        command: what it trains says so in `trained_by`; all else is taken over.
+    """
+
+    def __init__(self, console: Console, folder: SweepFolder, objective_key: str, command: str) -> None:
+        self.console, self.folder, self.command = console, folder, command
         self.standing = Standing(objective_key)
         self.more = 0  # runs that are still to be planned
         self.flying: dict[str, Row] = {}  # with the launcher, by signature
@@ -88,7 +92,7 @@ class Board:
             self.seconds += time.time() - self.since
             self.flying = {}
 
-    def settle(self, row: Row, status: dict[str, Any], reused: bool = False) -> None:
+    def settle(self, row: Row, status: dict[str, Any]) -> None:
         """A run has ended, or paused; in a log this is its line."""
         with self.lock:
             known = self.standing.statuses.get(row.signature, {})
@@ -96,6 +100,7 @@ class Board:
             if known.get("ended") == status["ended"] and known.get("status") == status["status"]:
                 return
             self.standing.statuses[row.signature] = status
+            reused = status["trained_by"] != self.command
             if reused:
                 self.standing.reused.add(row.signature)
             else:

@@ -66,7 +66,7 @@ class Sweep:
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
         self.folder = SweepFolder(self.directory(), self.outputs)
-        self.board = Board(Console(), self.folder, str(master.objective))
+        self.board = Board(Console(), self.folder, str(master.objective), self.command)
         self.progress = Progress(self.board.console, quiet=True)
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
@@ -250,7 +250,7 @@ class Sweep:
             if entry.row.signature not in missing:
                 if self.exists(entry):
                     self.join(entry)
-                    self.board.settle(entry.row, self.status(entry), entry.row.signature not in self.begun)
+                    self.board.settle(entry.row, self.status(entry))
                 else:
                     missing[entry.row.signature] = entry
         self.train(list(missing.values()))
@@ -337,7 +337,7 @@ class Sweep:
                 self.bury(folder)
             status = folder.status()
             if error is None or (status and status["ended"] >= launched):
-                self.board.settle(entry.row, status, reused=status["trained_by"] != self.command)
+                self.board.settle(entry.row, status)
             elif death is not None:
                 waiting.append(entry)
             else:
@@ -359,6 +359,7 @@ class Sweep:
         """Settle a run that failed before it had a record."""
         reason = explain(error) if str(error) else type(error).__name__
         status = {"status": "failed", "reason": reason, "ended": time.time(), "objective": None}
+        status["trained_by"] = self.command
         self.unrecorded[entry.row.signature] = status
         self.board.settle(entry.row, status)
 
