@@ -1,7 +1,7 @@
 """Between Hydra's launchers and runs: what a job asks for, and what the launcher gets back."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, open_dict
@@ -11,17 +11,25 @@ from fairsweep import experiment
 from fairsweep.experiment import RunFailed, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
+from fairsweep.sweeps.compose import Composer
 
 
-def override(place: Place) -> str:
-    """What a run is in its sweep, as an override of its job."""
+def overrides(values: list[str], place: Place) -> list[str]:
+    """A job: the overrides that make its run, and behind them what that is in its sweep."""
     # Quotes and dollars mean something to Hydra.
     text = json.dumps(place._asdict()).replace("'", r"\u0027").replace("$", r"\u0024")
-    return f"+place='{text}'"
+    return [*values, f"+place='{text}'"]
+
+
+def compose(composer: Composer, master: DictConfig, job: Sequence[str]) -> Wanted:
+    """The run that a job of `overrides` asks for, without Hydra's parser having to read the last of them."""
+    *values, place = job
+    text = place.removeprefix("+place='").removesuffix("'")
+    return Wanted(composer.run_config(master, values), Place(**json.loads(text)), single=False)
 
 
 def wanted(cfg: DictConfig) -> Wanted:
-    """The run that a job's configuration asks for."""
+    """The run that a job's configuration asks for, as Hydra has composed it."""
     place = None
     if "place" in cfg:  # else another sweeper than ours is at work
         with open_dict(cfg):

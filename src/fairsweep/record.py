@@ -49,9 +49,9 @@ class RunFolder:
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        content = without_credentials(OmegaConf.to_yaml(cfg, resolve=True))
-        write_atomically(self.path / "config.yaml", content.encode())
-        self._config = None
+        values = json.loads(without_credentials(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
+        self._config = OmegaConf.create(values)
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
         now = time.time()

@@ -273,7 +273,8 @@ def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) 
         mark = f"{folder.signature}-{status['started']}"
         orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off else []
         run_id = orphans[0] if orphans else create(client, experiment, folder, cfg, uri, status, mark)
-        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None, "sweeps": {}}
+        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None}
+        state["sweeps"] = {} if orphans else folder.sweeps()
         write_state(folder.path, uri, **state)
     return client, str(state["run_id"])
 
@@ -320,17 +321,18 @@ def tag_sweeps(client: "MlflowClient", run_id: str, folder: RunFolder, uri: str)
     from mlflow.entities import RunTag
 
     known, sweeps = read_state(folder.path, uri)["sweeps"], folder.sweeps()
-    tags = [
-        RunTag(f"sweep.{sweep}", json.dumps(entry["members"]))
-        for sweep, entry in sweeps.items()
-        if known.get(sweep) != entry
-    ]
-    if tags:
-        client.log_batch(run_id, tags=tags)
+    new = {sweep: entry for sweep, entry in sweeps.items() if known.get(sweep) != entry}
+    if new:
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in sweep_tags(new).items()])
     for sweep in known.keys() - sweeps.keys():
         client.delete_tag(run_id, f"sweep.{sweep}")
     if known != sweeps:
         write_state(folder.path, uri, sweeps=sweeps)
+
+
+def sweep_tags(sweeps: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What MLflow's tags say of these of a run's sweeps."""
+    return {f"sweep.{sweep}": json.dumps(entry["members"]) for sweep, entry in sweeps.items()}
 
 
 @cache
@@ -416,7 +418,9 @@ def create(
         **{f"version.{name}": number for name, number in status["versions"].items()},
     }
     name = f"{cfg.model.name} {arm(cfg)} lr={cfg.optimizer.lr} seed={cfg.seed}"
-    trained_by = folder.sweeps().get(status["sweep"] or "")
+    sweeps = folder.sweeps()
+    tags |= sweep_tags(sweeps)
+    trained_by = sweeps.get(status["sweep"] or "")
     if trained_by is not None:
         member = trained_by["members"][0]
         name = member["name"]

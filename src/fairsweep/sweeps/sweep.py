@@ -292,7 +292,7 @@ class Sweep:
 
     def job(self, entry: Entry) -> list[str]:
         """The overrides of a job, with what its run is in this sweep."""
-        return [*self.once(entry), jobs.override(self.place_of(entry))]
+        return jobs.overrides(self.once(entry), self.place_of(entry))
 
     def train(self, entries: list[Entry]) -> None:
         """Launch runs until each has ended."""

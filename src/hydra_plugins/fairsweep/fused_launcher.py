@@ -49,5 +49,5 @@ class FusedLauncher(BasicLauncher):
         plain = not config.hydra.callbacks and not config.hydra.job.chdir and not config.hydra.job.env_set
         if not (plain and "record" in config and isinstance(composer, Composer)):
             return super().launch(job_overrides, initial_job_idx)
-        configs = (composer.run_config(config, list(overrides)) for overrides in job_overrides)
-        return jobs.run(map(jobs.wanted, configs), self.lanes)
+        runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
+        return jobs.run(runs, self.lanes)
