@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from test_cli import CHILD, Answer, assert_one_line, environment, shell
 from test_experiment import LONG, figures
-from test_tracking import history, journalled
+from test_tracking import free_port, history, journalled
 
 from fairsweep import experiment, tracking
 from fairsweep.config import ROOT
@@ -38,7 +38,7 @@ QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2",
 FOUR = (*LONG, "trainer.epochs=15", "optimizer=sgd", "optimizer.lr=0.03,0.01", "seed=range(2)")
 
 ARMS = (
-    '+hydra.sweeper.arms={adam: {optimizer: adam, optimizer.lr: "tag(log, interval(1e-4, 1e-3))"}, '
+    'arms={adam: {optimizer: adam, optimizer.lr: "tag(log, interval(1e-4, 1e-3))"}, '
     'sgd: {optimizer: sgd, optimizer.lr: "tag(log, interval(1e-2, 1))"}}'
 )
 
@@ -98,6 +98,21 @@ def stopped_as_a_run_begins() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     experiment.Job.begin = begin_and_stop  # type: ignore[method-assign]
+
+
+def stopped_in_an_upload() -> None:
+    """Ctrl-C while MLflow is in the middle of a transaction of its database."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    log_batch, calls = SqlAlchemyStore._log_metrics, []
+
+    def stop_and_log(store: Any, *args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        log_batch(store, *args)
+
+    SqlAlchemyStore._log_metrics = stop_and_log
 
 
 def stopped_at_end() -> None:
@@ -406,7 +421,8 @@ def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> N
     space = (*QUICK, "optimizer=sgd", "optimizer.lr=interval(0.01, 0.1)")
     outputs.sweep(*space, "trials=3")
     sweep = outputs.definition["id"]
-    outputs.sweep(*space, "trials=4")
+    answer = outputs.sweep(*space, "trials=4")
+    assert "had 1 run more by an earlier command, which this one does not ask for" in answer.stdout
     assert outputs.definition["id"] == sweep
     assert [row["optimizer.lr"] for row in outputs.table] == ["0.01", "0.04", "0.07", "0.1"]
     members = {row["signature"] for row in outputs.table}
@@ -490,8 +506,12 @@ def test_halving_prunes_what_another_sweep_may_finish_with_the_same_bits(
 # Failures
 
 
-def test_what_fails_costs_the_others_nothing_and_is_run_again_by_the_same_command(outputs: Outputs) -> None:
-    grid = (*QUICK, "optimizer=sgd", "trainer.batch_size=32,100000", "seed=range(3)")
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_what_fails_costs_the_others_nothing_and_is_run_again_by_the_same_command(
+    outputs: Outputs, launcher: str
+) -> None:
+    words = (*QUICK, "optimizer=sgd", "trainer.batch_size=32,100000", "seed=range(3)")
+    grid = (*words, f"hydra/launcher={launcher}")
     answer = outputs.sweep(*grid, status=1, before=unlucky)
     too_large = "trainer.batch_size=100000: must be at most the number of training images, 200"
     reasons = {
@@ -505,8 +525,8 @@ def test_what_fails_costs_the_others_nothing_and_is_run_again_by_the_same_comman
     }
     assert ended == reasons
     table = [" ".join(line.split()) for line in answer.stdout.partition("\n\nfailed ")[2].splitlines()]
-    assert any(line.startswith("batch_size=32 seed=1 RuntimeError: out of luck runs/") for line in table)
-    assert any(line.startswith("batch_size=32 seed=2 SystemExit: enough runs/") for line in table)
+    assert any(line.startswith("batch_size=32 seed=1 RuntimeError: out of luck ") for line in table)
+    assert any(line.startswith("batch_size=32 seed=2 SystemExit: enough ") for line in table)
     tracked = outputs.tracked
     assert tracked[outputs.definition["id"]].info.status == "FAILED"
     assert tracked[outputs.definition["id"]].data.metrics["runs_failed"] == 5
@@ -651,6 +671,7 @@ def counts(parent: Run) -> dict[str, int]:
     "moment",
     [
         stopped_at_start,
+        stopped_in_an_upload,
         stopped_as_a_run_begins,
         stopped_at_end,
     ],
@@ -756,6 +777,22 @@ def test_two_sweeps_at_once_train_each_run_once(
         assert sum("is carried out by another process; waiting for it" in a.stdout for a in answers) == 1
 
 
+def test_a_server_that_is_away_is_told_once(outputs: Outputs) -> None:
+    answer = outputs.sweep(*QUICK, "seed=range(3)", f"tracking.uri=http://127.0.0.1:{free_port()}")
+    assert answer.stdout.count("Nothing is lost") == 1
+    assert "to upload  4 of runs and sweeps" in answer.stdout
+    assert outputs.statuses == {"finished": 3}
+
+
+def test_jobs_of_hydras_own_sweeper_are_no_single_runs(outputs: Outputs) -> None:
+    words = (*QUICK, "seed=range(3)", "hydra/sweeper=basic")
+    outputs.sweep(*words, status=1, before=unlucky)
+    assert outputs.statuses == {"finished": 1, "failed": 2}
+    outputs.sweep(*words)
+    assert outputs.statuses == {"finished": 3}
+    assert not list(outputs.path.glob("runs/*/pictures"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_eight_processes_at_once_open_a_database_that_does_not_exist_yet_20_times(tmp_path: Path) -> None:
@@ -811,7 +848,7 @@ def open_store_and_die(folder: Path) -> None:
 
 
 def arms(adam: str, sgd: str = 'optimizer: sgd, optimizer.lr: "0.1,0.01"') -> str:
-    return f"+hydra.sweeper.arms={{adam: {{{adam}}}, sgd: {{{sgd}}}}}"
+    return f"arms={{adam: {{{adam}}}, sgd: {{{sgd}}}}}"
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -15,8 +15,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fairsweep.config import ROOT, ConfigError, nearest, unknown
 
-# Keys of hydra.sweeper that a command line may write without it.
-SWEEP_WORDS = {
+# Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.
+SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
     key: f"hydra.sweeper.{key}"
     for key in (
         "sampler", "trials", "seeds", "confirm", "extend", "extend_steps", "halving", "batch",
@@ -61,7 +61,8 @@ def misfits(words: list[str]) -> Iterator[str]:
 def in_full(word: str, short: Mapping[str, str]) -> str:
     """A word of the command line, its key as the configuration has it."""
     key, equals, value = word.partition("=")
-    return f"{short[key]}={value}" if equals and key in short else word
+    name, dot, rest = key.partition(".")
+    return f"{short[name]}{dot}{rest}={value}" if equals and name in short else word
 
 
 def entry_point(
@@ -97,7 +98,7 @@ def entry_point(
             multirun = {"-m", "--multirun"} & set(sys.argv)
             if config_name == "train" and not multirun:
                 for word in sys.argv[1:]:
-                    if word.partition("=")[0] in SWEEP_WORDS:
+                    if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
                         fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
             sys.argv[1:] = [in_full(word, names) for word in sys.argv[1:]]

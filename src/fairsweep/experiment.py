@@ -341,9 +341,10 @@ class Job:
             ) from error
 
     def tell(self, text: str) -> None:
-        """To the user, and to the run's log."""
-        self.progress.note(text)
+        """To the run's log, and to the user, unless this is one run of many."""
         self.folder.log(text)
+        if self.wanted.single:
+            self.progress.note(text)
 
     def record(self, event: "Event") -> None:
         """Write down what the lane tells. A disk that refuses ends the lane as failed."""

@@ -104,7 +104,7 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     rows.append(("trained", f"{status['epoch']} epochs, {status['seconds']:.1f} s, on {status['device']}"))
     rows.append(("files", str(outcome.folder.path)))
     if cfg.tracking.uri is not None:
-        rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
+        rows += tracking.summary(cfg)
     console.print()
     for name, text in rows:  # not as a table, which would break the command that is to be copied
         console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)

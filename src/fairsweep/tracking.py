@@ -62,6 +62,7 @@ SWEEP_TAGS = (
 # After a failure, the server is left alone for so long.
 RETRY_SECONDS = 60.0
 last_failure: dict[str, float] = {}
+told: dict[str, str] = {}  # what the user knows of it
 
 
 def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) -> bool:
@@ -119,13 +120,16 @@ def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool
         text = without_credentials(f"{type(error).__name__}: {error}")
         reason = text.splitlines()[0][:200]
         log(f"tracking: {text}")
-        note(
-            f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: the journal is uploaded "
-            "later in this run, or by the next command"
-        )
+        if told.get(uri) != reason:  # once, and not for each run of a sweep
+            told[uri] = reason
+            note(
+                f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: what is missing is "
+                "uploaded later, by this command or the next"
+            )
         return False
     finally:
         gc.enable()
+    told.pop(uri, None)
     return True
 
 
@@ -536,6 +540,16 @@ def find_run(run_id: str, uri: str, directory: str) -> RunFolder:
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"run={run_id}: not in {without_credentials(uri)}: {reason}") from error
+
+
+def summary(cfg: DictConfig) -> list[tuple[str, str]]:
+    """What to say of tracking at a command's end: how to see the runs, and how many are not there yet."""
+    rows = [("compare", ui_command(cfg.tracking.uri))]
+    folder = pending(Path(cfg.record.dir).absolute())
+    missing = len(list(folder.iterdir())) if folder.is_dir() else 0
+    if missing:
+        rows.append(("to upload", f"{missing} of runs and sweeps; the next command does it"))
+    return rows
 
 
 def ui_command(uri: str) -> str:

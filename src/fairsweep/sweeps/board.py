@@ -186,7 +186,7 @@ class Board:
             ("files", str(self.folder.path)),
         ]
         if cfg.tracking.uri is not None:
-            rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
+            rows += tracking.summary(cfg)
         console.print()
         for name, text in rows:  # not as a table, which would break the command that is to be copied
             console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
@@ -195,7 +195,8 @@ class Board:
         """The runs that a sweep would have."""
         for row in rows:
             state = "to train" if row.signature in missing else "exists"
-            self.console.print(f"{row.signature}  {state:<8}  {row.name}", highlight=False, soft_wrap=True)
+            line = f"{row.signature}  {state:<8}  {row.name}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
@@ -207,7 +208,7 @@ def show(console: Console, folder: SweepFolder) -> None:
     """How far a sweep is, from its folder."""
     sweep = folder.read()
     standing = read(folder)
-    console.print(f"sweep {sweep['id']}: {sweep['name']}\n", highlight=False)
+    console.print(f"sweep {sweep['id']}: {sweep['name']}\n", highlight=False, markup=False)
     console.print(arm_table(standing))
     if standing.counts()["failed"]:
         console.print()
@@ -238,7 +239,7 @@ def arm_table(standing: Standing) -> Table:
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
         values = " ".join(f"{short(key)}={shown(value)}" for key, value in best.items())
-        cells = [arm.name or "all", values, spread([arm.objective], percent)]
+        cells: list[str | Text] = [Text(arm.name or "all"), Text(values), spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
@@ -262,13 +263,21 @@ def by_status(counts: Counter[str]) -> Text:
 
 def failures(standing: Standing) -> Table:
     """What failed, and why."""
-    table = columns("failed", "why", "its log", bold="bold red")
+    table = columns("failed", "why", "run", bold="bold red")
+    table.columns[2].no_wrap = True  # it is to be copied
     names = {row.signature: row.name for row in standing.rows}
     for signature, name in names.items():
         status = standing.statuses.get(signature, {})
         if status.get("status") == "failed":
-            table.add_row(name, Text((status["reason"] or "").splitlines()[0]), f"runs/{signature}/run.log")
+            table.add_row(Text(name), Text((status["reason"] or "").splitlines()[0]), signature)
+    table.caption = "with its traceback: runs/<run>/run.log"
+    table.caption_justify = "left"
     return table
+
+
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def short(key: str) -> str:

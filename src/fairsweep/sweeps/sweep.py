@@ -181,8 +181,14 @@ class Sweep:
                         allowed=self.allowed,
                         interleave=self.asked.named_arms,
                     )
-                for folder in self.folder.leave():
+                left = self.folder.leave()
+                for folder in left:
                     tracking.sync(folder, self.master, self.board.note)
+                if left:
+                    self.board.note(
+                        f"this sweep had {board.counted(len(left), 'run')} more by an earlier command, which "
+                        "this one does not ask for: no part of it any more, but still there to be taken over"
+                    )
                 if not self.board.standing.counts()["failed"]:
                     ending = "finished"
             except FirstFailure:
