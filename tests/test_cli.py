@@ -281,7 +281,6 @@ LATER: dict[str, tuple[str, ...]] = {
     "loss=mse_one_hot loss._target_=torch.nn.BCELoss": ("loss (torch.nn.BCELoss)", "do not fit"),
     "loss=mse_one_hot loss._target_=torch.nn.Los": ("loss._target_=torch.nn.Los: no such class",),
     "+optimizer.beta=0.9": ("optimizer.beta", "Adam has no such argument", "did you mean 'betas'"),
-    f"{OTHER}.LBFGS": ("optimizer._target_=torch.optim.LBFGS: not supported", "use another"),
     f"{OTHER}.SparseAdam": ("optimizer._target_=torch.optim.SparseAdam: not supported", "use another"),
     f"{OTHER}.Adum": ("optimizer._target_=torch.optim.Adum", "no such optimizer"),
     f"{OTHER}.Muon": ("optimizer (torch.optim.Muon)",),

@@ -149,10 +149,10 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     kind = getattr(torch.optim, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer):
         raise ConfigError(f"optimizer._target_=torch.optim.{name}: torch.optim has no such optimizer")
-    if name in ("LBFGS", "SparseAdam"):
+    if name == "SparseAdam":
         raise ConfigError(
-            f"optimizer._target_=torch.optim.{name}: not supported, "
-            "it needs closures or sparse gradients; use another optimizer"
+            "optimizer._target_=torch.optim.SparseAdam: not supported, it needs sparse gradients; "
+            "use another optimizer"
         )
     arguments = inspect.signature(kind).parameters
     if "fused" in arguments and not {"fused", "foreach"} & node.keys():

@@ -152,17 +152,25 @@ class Lane:
             pixels = augment(
                 pixels, self.augmentation.shift, self.augmentation.rotate, self.augment_generator
             )
-        with self.autocast():
-            logits = self.model(self.normalise(pixels))
-        loss = self.loss(logits.float(), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.trainer.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.clip_norm)
-        self.optimizer.step()
+        pixels = self.normalise(pixels)
+        asked: list[tuple[Tensor, Tensor]] = []
+
+        def gradients() -> Tensor:
+            with self.autocast():
+                logits = self.model(pixels)
+            loss: Tensor = self.loss(logits.float(), labels)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.trainer.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.clip_norm)
+            asked.append((loss.detach(), logits.detach()))
+            return loss
+
+        self.optimizer.step(gradients)  # type: ignore[arg-type]  # torch's type asks for a float
         self.scheduler.step()
+        loss, logits = asked[0]  # some optimizers, as LBFGS, ask several times
         self.step += 1
-        self.losses.append(loss.detach())
+        self.losses.append(loss)
         self.sizes.append(len(index))
         self.correct += (logits.argmax(1) == labels).sum()
 
