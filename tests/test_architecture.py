@@ -16,8 +16,8 @@ ENTRY = "entry points and plugins"
 FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare"},
-    {"training", "record", "tracking", "progress", "pictures", "prediction", "inputs", "tensorboard"}
-    | {"provenance"},
+    {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
+    | {"inputs", "tensorboard"},
     {"build"},
     {"data", "models", "losses", "sources", "config", "cli", "signals"},
 )

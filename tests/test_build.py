@@ -58,6 +58,7 @@ TRAINER = {
     "precision": "fp32",
     "threads": None,
     "deterministic": False,
+    "cuda_graphs": True,
     "clip_norm": None,
     "patience": None,
     "max_seconds": None,

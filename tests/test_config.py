@@ -121,6 +121,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.precision": (["fp32", "bf16", "auto"], ["fp16", "float32", None, 32]),
     "trainer.threads": COUNT_OR_NULL,
     "trainer.deterministic": SWITCH,
+    "trainer.cuda_graphs": SWITCH,
     "trainer.clip_norm": ([None, 0.1, 5], [0, -1, NAN, "x", True]),
     "trainer.patience": COUNT_OR_NULL,
     "trainer.max_seconds": ([None, 0.5, 60], [0, -1, INF, "x", True]),
@@ -267,6 +268,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
     free = [
         *("rerun", "reuse", "data.root"),
         *("trainer.device", "trainer.threads", "trainer.log_every", "trainer.stop_epoch"),
+        "trainer.cuda_graphs",
         *(key for key in leaves(resolved(base)) if key.split(".")[0] in ("record", "tracking")),
     ]
     assert set(NOT_IN_SIGNATURE) == {

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from fairsweep import experiment, provenance, training
@@ -24,6 +24,7 @@ from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress, summary
 from fairsweep.record import Place, RunFolder, read_checkpoint
+from fairsweep.training import Lane
 
 Compose = Callable[..., DictConfig]
 
@@ -432,6 +433,40 @@ def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Comp
     assert failed.objective is None
     assert "trainer.batch_size=500" in failed.status["reason"]
     assert "Traceback" in (failed.folder.path / "run.log").read_text()
+
+
+def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five at once are too many, three as well; the bits are those of each alone."""
+    step, training = Lane.train_step, set[Lane]()
+
+    def short_of_memory(lane: Lane, index: torch.Tensor) -> None:
+        training.add(lane)
+        if len([other for other in training if other.ending is None]) > 2 and lane.step > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(lane, index)
+
+    configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(6)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "train_step", short_of_memory)
+        fused = run_many(configs, lanes=5)
+    assert [outcome.status["status"] for outcome in fused] == ["finished"] * 6
+    journals = [figures(outcome.folder) for outcome in fused]
+    solo = run_many([OmegaConf.merge(cfg, {"rerun": True}) for cfg in configs])
+    assert [figures(outcome.folder) for outcome in solo] == journals
+
+
+def test_a_run_that_does_not_fit_a_device_alone_fails(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_of_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Lane, "train_step", short_of_memory)
+    outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(3)], lanes=3)
+    assert {outcome.status["status"] for outcome in outcomes} == {"failed"}
+    assert {outcome.status["reason"] for outcome in outcomes} == {"OutOfMemoryError: CUDA out of memory"}
 
 
 def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep import build
+from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import ConfigError
+from fairsweep.models import CNN
 from fairsweep.training import Event, Lane, fit
 
 Compose = Callable[..., DictConfig]
@@ -104,6 +106,60 @@ def test_lanes_side_by_side_equal_solo_runs_bit_for_bit(compose: Compose) -> Non
     for lane, (alone, lines) in zip(lanes, solo, strict=True):
         assert_same_bits(lane.model.state_dict(), alone.model.state_dict())
         assert lines_of(events, lane) == lines
+
+
+@pytest.mark.parametrize("overrides", DELICATE)
+def test_steps_that_read_all_from_the_device_are_the_same_steps(
+    compose: Compose, overrides: tuple[str, ...]
+) -> None:
+    """As a CUDA graph has them; here nothing is captured, so that the bits can be compared."""
+    cfg = compose(*QUICK, *overrides, "trainer.log_every=4")
+    plain, captured = Lane(cfg), Lane(cfg)
+    for lane in (plain, captured):
+        with lane.own_state():
+            lane.advance(3, lambda: False)
+    captured.captured = CapturedSteps(captured)
+    captured.captured.begin_epoch(captured.batches)
+    lines = [lines_of(list(fit([lane])), lane) for lane in (plain, captured)]
+    assert lines[0] == lines[1]
+    assert_same_bits(plain.model.state_dict(), captured.model.state_dict())
+    assert {group["lr"] for group in captured.optimizer.param_groups} == {
+        group["lr"] for group in plain.optimizer.param_groups
+    }
+
+
+def test_what_no_graph_can_hold_is_named(compose: Compose) -> None:
+    reasons = {
+        "optimizer=sgd": "",
+        "optimizer=adam": "",
+        "optimizer=rmsprop": "",
+        "optimizer=adagrad": "torch.optim.Adagrad has no capturable form",
+        "+scheduler.cycle_momentum=true": "its scheduler changes more than learning rates",
+    }
+    for override, reason in reasons.items():
+        scheduler = ("scheduler=onecycle", "optimizer=sgd", "++scheduler.cycle_momentum=true")
+        cfg = compose(*QUICK, *(scheduler if "cycle" in override else (override,)))
+        assert obstacle(Lane(cfg)).startswith(reason)
+        assert bool(obstacle(Lane(cfg))) == bool(reason)
+
+
+def test_the_place_of_a_lane_that_has_ended_goes_to_the_next_one(compose: Compose) -> None:
+    """`lanes` says when there is room; a lane is not even built before."""
+    training: list[Lane] = []
+
+    def coming() -> Iterator[Lane | None]:
+        for seed in range(4):
+            while len(training) == 2:
+                yield None
+            training.append(Lane(compose(*QUICK, f"seed={seed}", f"trainer.epochs={seed + 1}")))
+            yield training[-1]
+
+    ended = []
+    for event in fit(coming()):
+        if event.lane.ending is not None:
+            training.remove(event.lane)
+            ended.append(event.lane.seed)
+    assert ended == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("overrides", DELICATE)
@@ -365,7 +421,49 @@ def test_a_model_that_cannot_train_on_such_batches_is_refused(compose: Compose) 
         Lane(compose(*QUICK, "model.norm=batch", "trainer.batch_size=1"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@on_cuda
+def test_lanes_side_by_side_on_cuda_are_close_to_solo_runs_without_graphs(compose: Compose) -> None:
+    """After 20 steps and more in fp32, most of them as a graph."""
+    configs = [
+        compose(
+            *QUICK, *overrides, f"seed={seed}", "trainer.device=cuda", "data.limit=640", "trainer.epochs=1"
+        )
+        for seed, overrides in enumerate(DELICATE)
+    ]
+    solo = [Lane(cfg) for cfg in configs]
+    for lane in solo:
+        lane.trainer.cuda_graphs = False
+        for _ in fit([lane]):
+            pass
+    lanes = [Lane(cfg) for cfg in configs]
+    for event in fit(lanes):
+        assert event.lane.note == ""
+    for lane, alone in zip(lanes, solo, strict=True):
+        assert lane.captured is not None
+        for name, value in alone.model.state_dict().items():
+            torch.testing.assert_close(lane.model.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@on_cuda
+def test_a_model_that_cannot_be_captured_trains_uncaptured_and_says_so(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = CNN.forward
+
+    def deciding(model: CNN, images: Tensor) -> Tensor:
+        return forward(model, images if images.mean().item() < 1e9 else -images)
+
+    monkeypatch.setattr(CNN, "forward", deciding)
+    lane = trained(compose(*QUICK, "model=cnn", "model.widths=[4]", "trainer.device=cuda"))
+    assert lane.ending is not None
+    assert lane.ending.status == "finished"
+    assert lane.note.startswith("its steps are no CUDA graph: ")
+
+
+@on_cuda
 @pytest.mark.parametrize("overrides", DELICATE)
 def test_deterministic_mode_gives_the_same_bits_on_cuda(
     compose: Compose, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

@@ -159,6 +159,7 @@ RULES: Mapping[str, Rule] = {
     "trainer.precision": one_of("fp32", "bf16", "auto"),
     "trainer.threads": or_null(integer(1, 1024)),
     "trainer.deterministic": BOOLEAN,
+    "trainer.cuda_graphs": BOOLEAN,
     "trainer.clip_norm": or_null(ABOVE_ZERO),
     "trainer.patience": or_null(integer(1)),
     "trainer.max_seconds": or_null(ABOVE_ZERO),
@@ -196,6 +197,7 @@ NOT_IN_SIGNATURE = (
     "data.root",
     "trainer.device",
     "trainer.threads",
+    "trainer.cuda_graphs",
     "trainer.log_every",
     "trainer.stop_epoch",
     "trainer.weights",  # their content is, below

@@ -74,7 +74,7 @@ def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> 
 
     Args:
         wanted: drawn from one by one, as lanes get free.
-        lanes: how many train at once; None: as many as the device has use for, on the CPU one.
+        lanes: how many train at once; None: as many as the memory of a CUDA device holds, elsewhere one.
 
     Returns:
         What came of each run, in their order; if interrupted, of those that were begun.
@@ -84,14 +84,14 @@ def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> 
         KeyboardInterrupt: the user stopped, by a second Ctrl-C or while no run was in training.
     """
     with progress, signals.stopping() as stop:
-        session = Session(wanted, progress, stop)
+        session = Session(wanted, progress, stop, lanes)
         try:
             coming = session.lanes()
             first = next(coming, None)
             if first is not None:  # else nothing is to be trained, and torch is not needed
                 from fairsweep.training import fit
 
-                for event in fit(chain([first], coming), stop, lanes or 1):
+                for event in fit(chain([first], coming), stop):
                     session.record(event)
         except BaseException as error:
             session.break_off(error)
@@ -121,8 +121,12 @@ def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
 class Session:
     """Opens the runs that are wanted, one by one, and keeps account of them."""
 
-    def __init__(self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop) -> None:
+    def __init__(
+        self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop, most: int | None
+    ) -> None:
         self.wanted, self.progress, self.stop = wanted, progress, stop
+        self.most = most  # lanes at once
+        self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # runs that had to be put off
         self.jobs: dict[Lane, Job] = {}  # in training
         self.order: list[str] = []  # the signatures of the runs, as they were asked for
         self.known: dict[str, Outcome] = {}  # by signature
@@ -132,12 +136,10 @@ class Session:
         return [self.known[signature] for signature in self.order if signature in self.known]
 
     def lanes(self) -> "Iterator[Lane | None]":
-        """A lane for each run that is to be trained.
+        """A lane for each run that is to be trained; None while there is no room, or none at present.
 
-        What another process trains at present comes last; None while there is nothing else, and lanes are
-        in training.
+        What another process trains at present comes last.
         """
-        elsewhere: deque[tuple[Wanted, RunFolder]] = deque()
         for given in takewhile(lambda _: not self.stop(), self.wanted):
             cfg, signature = identify(given.cfg)
             self.order.append(signature)
@@ -147,22 +149,36 @@ class Session:
             check_writable(folder.path.parents[1])
             if cfg.tracking.tensorboard:
                 tensorboard.check_installed()
-            one = given._replace(cfg=cfg), folder
+            while not self.has_room():
+                yield None
+            if self.stop():
+                return
             if lock := acquired(folder):
-                yield from self.open(*one, lock)
+                yield from self.open(given._replace(cfg=cfg), folder, lock)
             else:
                 self.progress.note(f"run {signature} is being trained by another process; waiting for it")
-                elsewhere.append(one)
-        while elsewhere and not self.stop():
-            one = elsewhere.popleft()
+                self.waiting.append((given._replace(cfg=cfg), folder))
+        while (self.waiting or self.jobs) and not self.stop():
+            if not (self.waiting and self.has_room()):
+                yield None
+                continue
+            one = self.waiting.popleft()
             if lock := acquired(one[1]):
                 yield from self.open(*one, lock)
                 continue
-            elsewhere.append(one)
+            self.waiting.append(one)
             if self.jobs:
                 yield None
             else:
                 time.sleep(POLL_SECONDS)
+
+    def has_room(self) -> bool:
+        """Whether one lane more may train beside those that do."""
+        if not self.jobs or self.most is not None:
+            return len(self.jobs) < (self.most or 1)
+        from fairsweep.training import has_memory
+
+        return has_memory([*self.jobs])
 
     def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> "Iterator[Lane]":
         """The lane of a run, whose lock is ours, unless its outcome is known without training."""
@@ -213,12 +229,35 @@ class Session:
 
     def record(self, event: "Event") -> None:
         """Write down what a lane tells."""
-        job = self.jobs[event.lane]
-        job.record(event)
-        if event.lane.ending is not None:
-            self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
-            job.lock.release()
-            del self.jobs[event.lane]
+        lane, job = event.lane, self.jobs.get(event.lane)
+        if job is None:  # put off
+            return
+        if lane.ending is not None and is_out_of_memory(lane.ending.error) and len(self.jobs) > 1:
+            self.most = len(self.jobs) // 2
+            self.progress.note(
+                f"{len(self.jobs)} runs at once are too many for the device's memory; now {self.most}"
+            )
+            self.put_off(job)  # from its last checkpoint, as its state is not to be trusted
+        else:
+            job.record(event)
+            if lane.ending is not None:
+                self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
+                self.leave(job)
+        for other in [*self.jobs.values()][self.most :] if self.most is not None else ():
+            if other.lane.ending is None and not other.lane.is_due():  # else after its line
+                other.checkpoint()
+                other.lane.end("put off")
+                self.put_off(other)
+
+    def put_off(self, job: "Job") -> None:
+        """Have a run go on later, from its last checkpoint."""
+        self.waiting.append((job.wanted, job.folder))
+        self.leave(job)
+
+    def leave(self, job: "Job") -> None:
+        """Have nothing to do with a run any more."""
+        job.lock.release()
+        del self.jobs[job.lane]
 
     def break_off(self, error: BaseException) -> None:
         """After a second Ctrl-C, or a fault of ours: no run stays behind as `running`."""
@@ -244,6 +283,13 @@ def acquired(folder: RunFolder) -> BaseFileLock | None:
 def trainer(wanted: Wanted) -> str | None:
     """The command of a sweep that trains this run, so that it knows its own; None of others."""
     return wanted.place.command if wanted.place is not None else None
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it says that a device's memory is full."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 def first_status(wanted: Wanted) -> dict[str, Any]:
@@ -352,6 +398,9 @@ class Job:
             for line in event.lines:
                 self.folder.append(line)
             self.progress.show(self.lane, event.lines)
+            if self.lane.note:
+                self.tell(self.lane.note)
+                self.lane.note = ""
             if self.cfg.record.keep == "all" and any("epoch_seconds" in line for line in event.lines):
                 self.folder.save(f"epoch_{self.lane.epoch:04}.pt", self.lane.snapshot())
             if self.lane.ending is not None:

@@ -6,7 +6,6 @@ It knows nothing of folders, tracking or terminals: whoever iterates over its ev
 
 import copy
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,13 +19,17 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep import build
+from fairsweep.capture import CapturedSteps, obstacle, stream_of_random_lanes
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.data import Split, augment
 
 Line = dict[str, float]
 
 # Enough images for full speed, few enough to stay in the processor's cache.
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = {"cpu": 500, "cuda": 4000, "mps": 500}
+
+# Steps before a graph is captured: kernels are chosen, buffers made.
+WARM_UP = 3
 
 
 class Ending(NamedTuple):
@@ -80,6 +83,8 @@ class Lane:
         self.loss = build.loss(cfg)
         self.optimizer = build.optimizer(cfg, self.model)
         self.scheduler = build.scheduler(cfg, self.optimizer, self.steps_per_epoch)
+        # Behind a warm-up, the last of the sequence.
+        self.main_scheduler = getattr(self.scheduler, "_schedulers", [self.scheduler])[-1]
         self.augmentation = self.data.augment if any(self.data.augment) else None
         self.augment_generator = torch.Generator(self.device).manual_seed(mixed(self.seed, 0))
         mean, std = (
@@ -90,7 +95,7 @@ class Lane:
 
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
-        self.losses: list[Tensor] = []  # of each step since the last line
+        self.losses: list[Tensor] = []  # of the steps since the last line, in pieces
         self.sizes: list[int] = []  # of each batch since the last line
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)  # since the last line
         self.epoch_loss, self.epoch_correct, self.epoch_images = 0.0, 0, 0  # sums of this epoch
@@ -100,6 +105,13 @@ class Lane:
         self.epochs_without_gain = 0
         self.batches: tuple[Tensor, ...] = ()  # image indices of this epoch's batches
         self.batches_of_epoch = -1
+        self.stream: torch.cuda.Stream | None = None
+        if self.device.type == "cuda":
+            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.captured: CapturedSteps | None = None
+        self.steps_uncaptured = 0
+        self.collected = torch.zeros(0)  # losses since the last line, and `correct`, on the host
+        self.note = ""  # what the user should know
         self.ending: Ending | None = None
         self._check_fit(cfg)
 
@@ -111,6 +123,14 @@ class Lane:
     def end(self, status: str, reason: str = "", error: BaseException | None = None) -> None:
         """Train no further, and say why (see `Ending`)."""
         self.ending = Ending(status, reason, error)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """An exception inside ends this lane as failed, and no other."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self.end("failed", f"{type(error).__name__}: {error}", error)
 
     # One step, and what it needs
 
@@ -132,18 +152,30 @@ class Lane:
                 self.random_state[name] = generator.get_state()
                 generator.set_state(outer[name])
 
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        """Inside, a CUDA device works on this lane beside others; `collect` waits for it."""
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            yield
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes inside are in this lane's precision."""
         if self.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
+            # What is cached outside of a graph would be missing inside.
+            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.device.type != "cuda")
         return nullcontext()
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixel values (N, C, H, W) from 0 to 255, float, in place: to zero mean and unit deviation."""
         return pixels.mul_(self.scale).add_(self.shift)
 
-    def train_step(self, index: Tensor) -> None:
-        """One optimizer step on the training images of these indices (N,)."""
+    def optimize(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer step on the training images of these indices (N,): its mean loss, and how many were
+        classified correctly; neither is waited for."""
         pixels = self.data.train.images.index_select(0, index).to(
             torch.float32, memory_format=torch.channels_last
         )
@@ -167,25 +199,66 @@ class Lane:
             return loss
 
         self.optimizer.step(gradients)  # type: ignore[arg-type]  # torch's type asks for a float
-        self.scheduler.step()
         loss, logits = asked[0]  # some optimizers, as LBFGS, ask several times
-        self.step += 1
-        self.losses.append(loss)
+        return loss, (logits.argmax(1) == labels).sum()
+
+    def train_step(self, index: Tensor) -> None:
+        """One step of the optimizer and of the scheduler, noted for the next line."""
+        loss, correct = self.optimize(index)
+        self.scheduler.step()
+        self.losses.append(loss.view(1))
+        self.correct += correct
         self.sizes.append(len(index))
-        self.correct += (logits.argmax(1) == labels).sum()
+        self.step += 1
 
     def advance(self, steps: int, stop: Callable[[], bool]) -> None:
-        """That many optimizer steps within this epoch, or fewer if `stop` says so."""
+        """That many optimizer steps within this epoch, or fewer if `stop` says so.
+
+        On CUDA they are only launched, on the lane's own stream, and after the first few as a graph.
+        """
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        if self.batches_of_epoch != epoch:
-            generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
-            order = torch.randperm(len(self.data.train.labels), generator=generator)
-            self.batches = torch.split(order.to(self.device), self.trainer.batch_size)
-            self.batches_of_epoch = epoch
-        for index in self.batches[position : position + steps]:
-            if stop():
-                return
-            self.train_step(index)
+        end = min(position + steps, self.steps_per_epoch)
+        with self.own_stream():
+            if self.batches_of_epoch != epoch:
+                self.begin_epoch(epoch)
+            while position < end and not stop():
+                if self.captured is not None and position < self.captured.count:
+                    count = min(end, self.captured.count) - position
+                    self.losses.append(self.captured.run(position, count))
+                    self.sizes += [self.trainer.batch_size] * count
+                    self.step += count
+                else:
+                    self.train_step(self.batches[position])
+                    self.warm_up()
+                position = self.step - epoch * self.steps_per_epoch
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Decide the order of the images."""
+        generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
+        order = torch.randperm(len(self.data.train.labels), generator=generator)
+        self.batches = torch.split(order.to(self.device), self.trainer.batch_size)
+        self.batches_of_epoch = epoch
+        if self.captured is not None:
+            self.captured.begin_epoch(self.batches)
+
+    def warm_up(self) -> None:
+        """Count a step that was no graph; after the first few, which choose kernels, capture one."""
+        self.steps_uncaptured += 1
+        wanted = self.device.type == "cuda" and self.trainer.cuda_graphs
+        if self.steps_uncaptured != WARM_UP or not wanted:
+            return
+        reason = obstacle(self)
+        if not reason:
+            generator = default_generators(self.device)["cuda"]
+            if not torch.equal(generator.get_state(), self.random_state["cuda"]):
+                self.stream = stream_of_random_lanes(self.device)
+            try:
+                self.captured = CapturedSteps(self)
+                self.captured.begin_epoch(self.batches)
+            except (RuntimeError, ValueError, TypeError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if reason:
+            self.note = f"its steps are no CUDA graph: {reason}"
 
     def steps_to_line(self) -> int:
         """Steps until the next line of the journal is due: every `log_every`, and at an epoch's end."""
@@ -194,17 +267,19 @@ class Lane:
 
     # What is told after some steps
 
+    def is_due(self) -> bool:
+        """Whether a line of the journal is, after a step."""
+        at_line = self.step % self.trainer.log_every == 0 or self.step % self.steps_per_epoch == 0
+        return bool(self.losses) and at_line
+
     def report(self) -> list[Line]:
         """The lines that are due after a step; sets `ending` when the run is over.
 
         A loss that is not finite ends the lane as diverged.
         """
-        is_due = self.step % self.trainer.log_every == 0 or self.step % self.steps_per_epoch == 0
-        if not (self.losses and is_due):
+        if not self.is_due():
             return []
-        started = time.perf_counter()
         lines = [self._interval()]
-        self.count_seconds(started)
         limit = self.trainer.max_seconds
         out_of_time = limit is not None and self.seconds >= limit
         if self.ending is None and (out_of_time or self.step % self.steps_per_epoch == 0):
@@ -216,10 +291,10 @@ class Lane:
         return lines
 
     def _interval(self) -> Line:
-        """Means over the steps since the last line; the only place where the host waits for the device."""
-        losses = torch.stack(self.losses).cpu().double()
+        """Means over the steps since the last line, from what was collected."""
+        losses, correct = self.collected[:-1], int(self.collected[-1])
         sizes = torch.tensor(self.sizes, dtype=torch.float64)
-        correct, images = int(self.correct), sum(self.sizes)
+        images = sum(self.sizes)
         loss = float((losses * sizes).sum()) / images
         if not bool(losses.isfinite().all()):
             first = int((~losses.isfinite()).nonzero()[0])
@@ -305,9 +380,10 @@ class Lane:
         self.model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        size = EVALUATION_BATCH[self.device.type]
         for images, labels in zip(
-            torch.split(split.images, EVALUATION_BATCH),
-            torch.split(split.labels, EVALUATION_BATCH),
+            torch.split(split.images, size),
+            torch.split(split.labels, size),
             strict=True,
         ):
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
@@ -321,10 +397,9 @@ class Lane:
     def _line(self, **figures: float) -> Line:
         return {"step": self.step, "epoch": self.step / self.steps_per_epoch, **figures}
 
-    def count_seconds(self, started: float) -> None:
-        elapsed = time.perf_counter() - started
-        self.seconds += elapsed
-        self.epoch_seconds += elapsed
+    def count_seconds(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.epoch_seconds += seconds
 
     # Checkpoints
 
@@ -342,7 +417,7 @@ class Lane:
             "random_state": self.random_state,
             "augment_state": self.augment_generator.get_state(),
             "threads": self.threads,
-            "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
+            "losses": torch.cat(self.losses).cpu() if self.losses else torch.zeros(0),
             "correct": self.correct.cpu(),
             **{name: getattr(self, name) for name in PLAIN_STATE},
         }
@@ -370,7 +445,7 @@ class Lane:
             self.random_state = seeded_random_state(self.device, mixed(self.seed, 2, state["step"]))
             self.augment_generator.manual_seed(mixed(self.seed, 3, state["step"]))
         self.best = state["best"]
-        self.losses = list(state["losses"].to(self.device))
+        self.losses = [state["losses"].to(self.device)] if len(state["losses"]) else []
         self.correct.copy_(state["correct"])
         for name in PLAIN_STATE:
             setattr(self, name, state[name])
@@ -425,41 +500,76 @@ PLAIN_STATE = (
 )
 
 
-def fit(
-    lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False, width: int = sys.maxsize
-) -> Iterator[Event]:
+def fit(lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Train lanes side by side until each has ended, which its last event tells.
 
     A lane's exception ends that lane as `failed` and no other. When `stop` turns true, the lanes that are
     left end as `interrupted`, between two steps.
 
     Args:
-        lanes: None where there is none at present, but later.
-        width: how many train at once. The place of a lane that has ended goes to the next one.
+        lanes: drawn from between any two lines of the journal, so that the place of a lane that has ended
+            goes to the next one; None where there is none at present, but later.
     """
     coming, active = iter(lanes), list[Lane]()
     while True:
-        while len(active) < width and (lane := next(coming, None)) is not None:
+        while (lane := next(coming, None)) is not None:
             active.append(lane)
         if not active:
             return
         steps = min(lane.steps_to_line() for lane in active)
+        for lane in active:  # on CUDA this only launches the work
+            with lane.failing(), lane.own_state():
+                if lane.ending is None:
+                    started = time.perf_counter()
+                    lane.advance(steps, stop)
+                    lane.count_seconds(time.perf_counter() - started)
+        collect(active)
         for lane in active:
             lines: list[Line] = []
-            try:
-                if lane.ending is None:  # else it had nothing left to do before its first step
-                    started = time.perf_counter()
-                    with lane.own_state():
-                        lane.advance(steps, stop)
-                        lane.count_seconds(started)
-                        lines = lane.report()
-            except (Exception, SystemExit) as error:
-                lane.end("failed", f"{type(error).__name__}: {error}", error)
+            with lane.failing(), lane.own_state():
+                if lane.ending is None:
+                    lines = lane.report()
             if lane.ending is None and stop():
                 lane.end("interrupted", f"stopped after step {lane.step}")
             if lines or lane.ending is not None:
                 yield Event(lane, lines)
         active = [lane for lane in active if lane.ending is None]
+
+
+def collect(lanes: list[Lane]) -> None:
+    """Bring to the host what lines of the journal are due of, in one transfer per device.
+
+    The only place where the host waits for the device. The time goes to all lanes, in equal shares.
+    """
+    started = time.perf_counter()
+    due: dict[torch.device, list[Lane]] = {}
+    for lane in lanes:
+        if lane.ending is None and lane.is_due():
+            due.setdefault(lane.device, []).append(lane)
+    for device, those in due.items():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        pieces = [torch.cat([*lane.losses, lane.correct.view(1)]).double() for lane in those]
+        figures = torch.split(torch.cat(pieces).cpu(), [len(piece) for piece in pieces])
+        for lane, values in zip(those, figures, strict=True):
+            lane.collected = values
+    share = (time.perf_counter() - started) / len(lanes)
+    for lane in lanes:
+        lane.count_seconds(share)
+
+
+def has_memory(lanes: list[Lane]) -> bool:
+    """Whether a CUDA device holds one lane more beside these, going by what these use. No other device trains
+    several faster than one after another."""
+    device = lanes[0].device
+    if device.type != "cuda":
+        return False
+    settled = sum(lane.captured is not None or lane.steps_uncaptured > WARM_UP for lane in lanes)
+    if not settled:
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    each = (total - free) / settled
+    return free > (len(lanes) - settled + 2) * each
 
 
 def mixed(*numbers: int) -> int:

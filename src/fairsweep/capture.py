@@ -1,0 +1,107 @@
+"""A lane's training steps as a CUDA graph: one launch for some dozens of kernels, and nothing to decide.
+
+A graph does the same work on the same memory each time. So all that changes from step to step is read from
+the device: which images, by a counter; the learning rates; where the loss goes. Each lane has a graph of its
+own, on a stream of its own, rather than all lanes the branches of one: lanes come and go, and to capture
+takes as long as some dozens of steps.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fairsweep.training import Lane
+
+
+def obstacle(lane: "Lane") -> str:
+    """Why a lane's steps cannot be a graph; empty if nothing is known to stand against it."""
+    optimizer, name = lane.optimizer, type(lane.optimizer).__name__
+    if getattr(lane.main_scheduler, "cycle_momentum", False):
+        return "its scheduler changes more than learning rates (cycle_momentum=true)"
+    if "capturable" in optimizer.defaults or (name == "SGD" and optimizer.defaults["fused"]):
+        return ""
+    return f"torch.optim.{name} has no capturable form"
+
+
+class CapturedSteps:
+    """The steps of a lane on the full batches of an epoch.
+
+    On CUDA the first use records them. Elsewhere they are done as they stand, to the same result.
+
+    Raises:
+        RuntimeError: the model does what no graph can, as to decide by a value.
+    """
+
+    def __init__(self, lane: "Lane") -> None:
+        self.lane = lane
+        device, groups = lane.device, lane.optimizer.param_groups
+        size: int = lane.trainer.batch_size
+        self.count = len(lane.data.train.labels) // size  # full batches in an epoch
+        self.batches = torch.zeros(self.count, size, dtype=torch.int64, device=device)
+        # Torch's kernels read learning rates as float32 on CUDA, as float64 on the CPU.
+        kind = torch.float32 if device.type == "cuda" else torch.float64
+        self.rates = torch.zeros(self.count, len(groups), dtype=kind, device=device)
+        self.losses = torch.zeros(self.count, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self.rate = torch.zeros(len(groups), dtype=kind, device=device)
+        self.graph = self.record() if device.type == "cuda" else None
+
+    def record(self) -> torch.cuda.CUDAGraph:
+        """Capture one step; nothing is computed by that."""
+        lane = self.lane
+        for state in lane.optimizer.state.values():
+            if "step" in state:  # a count that some optimizers keep on the host
+                state["step"] = state["step"].to(lane.device)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(lane.augment_generator)
+        torch.cuda.synchronize(lane.device)
+        with torch.cuda.graph(graph, stream=lane.stream):
+            self.step()
+        return graph
+
+    def begin_epoch(self, batches: tuple[Tensor, ...]) -> None:
+        """Take the image indices of an epoch's full batches."""
+        self.batches.copy_(torch.stack(batches[: self.count]))
+
+    def run(self, position: int, steps: int) -> Tensor:
+        """So many steps, from this batch of the epoch on; their losses, not yet waited for."""
+        lane = self.lane
+        rates = []
+        for _ in range(steps):
+            rates.append([group["lr"] for group in lane.optimizer.param_groups])
+            lane.scheduler.step()
+        self.rates[position : position + steps] = torch.tensor(rates, dtype=self.rates.dtype)
+        self.position.fill_(position)
+        for _ in range(steps):
+            if self.graph is None:
+                self.step()
+            else:
+                self.graph.replay()
+        return self.losses[position : position + steps]
+
+    def step(self) -> None:
+        """One optimizer step, as the device's memory says."""
+        lane, groups = self.lane, self.lane.optimizer.param_groups
+        self.rate.copy_(self.rates.index_select(0, self.position)[0])
+        before = [dict(group) for group in groups]
+        for number, group in enumerate(groups):
+            group["lr"] = self.rate[number]
+            if lane.device.type == "cuda" and "capturable" in group:
+                group["capturable"] = True
+        try:
+            loss, correct = lane.optimize(self.batches.index_select(0, self.position)[0])
+        finally:
+            for group, values in zip(groups, before, strict=True):
+                group.update(values)
+        self.losses.index_copy_(0, self.position, loss.view(1))
+        lane.correct += correct
+        self.position += 1
+
+
+@cache
+def stream_of_random_lanes(device: torch.device) -> torch.cuda.Stream:
+    """For lanes that draw from torch's global generator: graphs share its state, so these take turns."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
