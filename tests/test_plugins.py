@@ -6,6 +6,8 @@ import pytest
 from hydra import version
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.test_utils.launcher_common_tests import (
     BatchedSweeperTestSuite,
@@ -14,6 +16,7 @@ from hydra.test_utils.launcher_common_tests import (
 )
 
 from hydra_plugins.fairsweep.fair_sweeper import FairSweeper
+from hydra_plugins.fairsweep.fused_launcher import FusedLauncher
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +28,28 @@ def hydra_as_its_tests_expect_it() -> Iterator[None]:
     Singleton.set_state(state)
 
 
-def test_hydra_finds_the_sweeper() -> None:
-    assert FairSweeper.__name__ in [kind.__name__ for kind in Plugins.instance().discover(Sweeper)]
+@pytest.mark.parametrize(("kind", "plugin"), [(Sweeper, FairSweeper), (Launcher, FusedLauncher)])
+def test_hydra_finds_our_plugins(kind: type[Plugin], plugin: type[Plugin]) -> None:
+    assert plugin.__name__ in [found.__name__ for found in Plugins.instance().discover(kind)]
 
 
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", ["hydra/sweeper=fair"])])
 class TestFairSweeper(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [("fused", []), ("fused", ["hydra/sweeper=fair", "hydra.launcher.lanes=2"])],
+)
+class TestFusedLauncher(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("task_launcher_cfg", "extra_flags"), [({"defaults": [{"override hydra/launcher": "fused"}]}, ["-m"])]
+)
+class TestFusedLauncherInAnApplication(IntegrationTestSuite):
     pass
 
 
