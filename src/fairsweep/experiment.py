@@ -49,6 +49,15 @@ class Wanted(NamedTuple):
     single: bool = True
 
 
+class Claim(NamedTuple):
+    """A run that is to be trained, its lock ours; `stale` says why what its folder holds is not that run."""
+
+    wanted: Wanted
+    folder: RunFolder
+    lock: BaseFileLock
+    stale: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of a run; `reused` where it had been finished before."""
@@ -84,18 +93,9 @@ def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> 
         KeyboardInterrupt: the user stopped, by a second Ctrl-C or while no run was in training.
     """
     with progress, signals.stopping() as stop:
-        session = Session(wanted, progress, stop, lanes)
-        try:
-            coming = session.lanes()
-            first = next(coming, None)
-            if first is not None:  # else nothing is to be trained, and torch is not needed
-                from fairsweep.training import fit
-
-                for event in fit(chain([first], coming), stop):
-                    session.record(event)
-        except BaseException as error:
-            session.break_off(error)
-            raise
+        session = Session(wanted, progress, stop)
+        for _ in session.train(lanes):
+            pass
         outcomes = session.outcomes()
         if stop() and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
@@ -121,13 +121,11 @@ def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
 class Session:
     """Opens the runs that are wanted, one by one, and keeps account of them."""
 
-    def __init__(
-        self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop, most: int | None
-    ) -> None:
+    def __init__(self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop) -> None:
         self.wanted, self.progress, self.stop = wanted, progress, stop
-        self.most = most  # lanes at once
         self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # runs that had to be put off
-        self.jobs: dict[Lane, Job] = {}  # in training
+        self.jobs: dict[Lane, Job] = {}  # in training here
+        self.most: int | None = None  # of them at once
         self.order: list[str] = []  # the signatures of the runs, as they were asked for
         self.known: dict[str, Outcome] = {}  # by signature
 
@@ -135,10 +133,49 @@ class Session:
         """What came of the runs that were begun."""
         return [self.known[signature] for signature in self.order if signature in self.known]
 
-    def lanes(self) -> "Iterator[Lane | None]":
-        """A lane for each run that is to be trained; None while there is no room, or none at present.
+    def train(self, lanes: int | None) -> Iterator[RunFolder]:
+        """Train them here, so many at once; gives the folder of a run whenever something was written."""
+        self.most = lanes
+        try:
+            coming = self.lanes()
+            first = next(coming, None)
+            if first is None:  # nothing is to be trained, and torch is not needed
+                return
+            from fairsweep.training import fit
 
-        What another process trains at present comes last.
+            for event in fit(chain([first], coming), self.stop):
+                job = self.jobs.get(event.lane)
+                if job is not None:  # else it was put off
+                    self.record(job, event)
+                    yield job.folder
+        except BaseException as error:
+            self.break_off(error)
+            raise
+
+    def lanes(self) -> "Iterator[Lane | None]":
+        """A lane for each run that is to be trained; None while there is no room, or none at present."""
+        for claim in self.claims():
+            if claim is not None:
+                yield from self.open(*claim)
+            elif self.jobs:
+                yield None
+            else:
+                time.sleep(POLL_SECONDS)
+            while not self.has_room():
+                yield None
+
+    def has_room(self) -> bool:
+        """Whether one lane more may train beside those that do."""
+        if not self.jobs or self.most is not None:
+            return len(self.jobs) < (self.most or 1)
+        from fairsweep.training import has_memory
+
+        return has_memory([*self.jobs])
+
+    def claims(self) -> Iterator[Claim | None]:
+        """The runs that are to be trained, their locks ours; what is finished is taken over.
+
+        What another process trains at present comes last; None while there is nothing else.
         """
         for given in takewhile(lambda _: not self.stop(), self.wanted):
             cfg, signature = identify(given.cfg)
@@ -149,46 +186,39 @@ class Session:
             check_writable(folder.path.parents[1])
             if cfg.tracking.tensorboard:
                 tensorboard.check_installed()
-            while not self.has_room():
-                yield None
-            if self.stop():
-                return
+            one = given._replace(cfg=cfg), folder
             if lock := acquired(folder):
-                yield from self.open(given._replace(cfg=cfg), folder, lock)
+                yield from self.claim(*one, lock)
             else:
                 self.progress.note(f"run {signature} is being trained by another process; waiting for it")
-                self.waiting.append((given._replace(cfg=cfg), folder))
-        while (self.waiting or self.jobs) and not self.stop():
-            if not (self.waiting and self.has_room()):
+                self.waiting.append(one)
+        while (self.waiting or self.jobs) and not self.stop():  # of those in training, some may be put off
+            if not self.waiting:
                 yield None
                 continue
             one = self.waiting.popleft()
             if lock := acquired(one[1]):
-                yield from self.open(*one, lock)
-                continue
-            self.waiting.append(one)
-            if self.jobs:
-                yield None
+                yield from self.claim(*one, lock)
             else:
-                time.sleep(POLL_SECONDS)
+                self.waiting.append(one)
+                yield None
 
-    def has_room(self) -> bool:
-        """Whether one lane more may train beside those that do."""
-        if not self.jobs or self.most is not None:
-            return len(self.jobs) < (self.most or 1)
-        from fairsweep.training import has_memory
-
-        return has_memory([*self.jobs])
-
-    def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> "Iterator[Lane]":
-        """The lane of a run, whose lock is ours, unless its outcome is known without training."""
+    def claim(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> Iterator[Claim]:
+        """A run, whose lock is ours, unless its outcome is known without training."""
         cfg, status = wanted.cfg, folder.status()
+        if is_done(cfg, status):
+            try:
+                self.known[folder.signature] = self.take_over(wanted, folder)
+            finally:
+                lock.release()
+            return
+        stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
+        yield Claim(wanted, folder, lock, stale)
+
+    def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, stale: str) -> "Iterator[Lane]":
+        """The lane of a run, unless it cannot be built."""
         job = None
         try:
-            if is_done(cfg, status):
-                self.known[folder.signature] = self.take_over(wanted, folder)
-                return
-            stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
             try:
                 with self.stop.immediate():
                     job = Job(wanted, folder, lock, self.progress, stale)
@@ -227,12 +257,10 @@ class Session:
         tracking.sync(folder, wanted.cfg, self.progress.note)
         return Outcome(folder, folder.status())
 
-    def record(self, event: "Event") -> None:
-        """Write down what a lane tells."""
-        lane, job = event.lane, self.jobs.get(event.lane)
-        if job is None:  # put off
-            return
-        if lane.ending is not None and is_out_of_memory(lane.ending.error) and len(self.jobs) > 1:
+    def record(self, job: "Job", event: "Event") -> None:
+        """Write down what a lane tells. One that is short of memory has half of the lanes go on later."""
+        ending = event.lane.ending
+        if ending is not None and is_out_of_memory(ending.error) and len(self.jobs) > 1:
             self.most = len(self.jobs) // 2
             self.progress.note(
                 f"{len(self.jobs)} runs at once are too many for the device's memory; now {self.most}"
@@ -240,7 +268,7 @@ class Session:
             self.put_off(job)  # from its last checkpoint, as its state is not to be trusted
         else:
             job.record(event)
-            if lane.ending is not None:
+            if event.lane.ending is not None:
                 self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
                 self.leave(job)
         for other in [*self.jobs.values()][self.most :] if self.most is not None else ():
