@@ -3,7 +3,8 @@
     python tests/benchmarks/loop_ours.py SIDE CASE IMAGES DATA EPOCHS THREADS
 
 SIDE is `fp32`, or `fast` for the preset trainer=fast. Prints the same JSON as loop_theirs.py, with the
-precision. Timed is the whole of `fit`; only the writing of journal and checkpoints is not there.
+precision and the processor's seconds in all. THREADS 0 is torch's own choice. Timed is the whole of `fit`;
+only the writing of journal and checkpoints is not there.
 """
 
 import json
@@ -25,15 +26,16 @@ def ours(side: str, case: str, images: int, data: str, epochs: int, threads: int
     started = time.perf_counter()
     build.data(cfg, build.device(cfg))
     reading = time.perf_counter() - started
-    Lane(cfg, threads).advance(20, lambda: False)
-    lane = Lane(cfg, threads)
-    started = time.perf_counter()
+    Lane(cfg, threads or None).advance(20, lambda: False)
+    lane = Lane(cfg, threads or None)
+    started, worked = time.perf_counter(), time.process_time()
     lines = [line for event in fit([lane]) for line in event.lines]
-    seconds = (time.perf_counter() - started) / epochs
+    seconds, worked = (time.perf_counter() - started) / epochs, time.process_time() - worked
     if lane.ending is None or lane.ending.status != "paused":
         sys.exit(f"{case}: {lane.ending}")
     return {
         "seconds": seconds,
+        "cpu": worked,
         "reading": reading,
         "steps": lane.steps_per_epoch,
         "loss": lines[-1]["epoch_train_loss"],

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """A command that has ended; `started` in unix seconds, `peak` resident set in bytes."""
+    """A command that has ended; `started` in unix seconds, `cpu` in seconds of the processor, `peak` resident
+    set in bytes."""
 
     started: float
     seconds: float
+    cpu: float
     peak: int
     status: int
     output: str
@@ -37,7 +39,8 @@ def call(*words: str) -> Command:
         process.returncode = os.waitstatus_to_exitcode(ended)  # so that Popen does not wait for it as well
         output.seek(0)
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Command(started, seconds, peak, process.returncode, output.read())
+        cpu = usage.ru_utime + usage.ru_stime
+        return Command(started, seconds, cpu, peak, process.returncode, output.read())
 
 
 def train(*overrides: str, status: int = 0) -> Command:
