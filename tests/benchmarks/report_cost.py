@@ -78,7 +78,6 @@ def multiply(database: sqlite3.Connection, number: int) -> None:
 def once(uri: str, sweep: str, folder: Path) -> Result:
     """One report; seconds of its parts."""
     begun = time.perf_counter()
-    from rich.console import Console
 
     from fairsweep.compare import load, report
     from fairsweep.compare.findings import Settings
@@ -88,7 +87,7 @@ def once(uri: str, sweep: str, folder: Path) -> Result:
     loaded = time.perf_counter()
     tables = load.load(uri, str(folder), [sweep])
     read = time.perf_counter()
-    report.write(tables, Settings(), folder / "report", Console(quiet=True))
+    report.write(tables, Settings(), folder / "report")
     written = time.perf_counter()
     size = (folder / "report" / "report.html").stat().st_size
     parts = {"modules": loaded - begun, "read": read - loaded, "write": written - read}

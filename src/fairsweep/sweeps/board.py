@@ -199,25 +199,28 @@ class Board:
 
 
 def show(console: Console, folder: SweepFolder) -> None:
-    """How far a sweep is, from its folder."""
+    """How far a sweep is, and whether its process is alive."""
     sweep = folder.read()
-    standing = read(folder)
-    console.print(f"sweep {sweep['id']}: {sweep['name']}\n", highlight=False)
-    console.print(arm_table(standing))
-    if standing.counts()["failed"]:
-        console.print()
-        console.print(failures(standing))
     state = sweep["status"]
     if state == "running" and not folder.is_held(sweep["id"]):
         state = "its process died; the same command again goes on"
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
-    counts = by_status(standing.counts()).plain
-    console.print(
-        f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    counts = by_status(read(folder).counts()).plain
+    rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": ENDINGS.get(state, state)}
+    for name, text in (rows | {"runs": counts, "files": str(folder.path)}).items():
+        console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
+def show_arms(console: Console, folder: SweepFolder) -> None:
+    """The arms of a sweep, and what failed."""
+    standing = read(folder)
+    console.print(arm_table(standing))
+    console.print()
+    if standing.counts()["failed"]:
+        console.print(failures(standing))
+        console.print()
 
 
 def arm_table(standing: Standing) -> Table:
