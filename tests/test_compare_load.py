@@ -204,7 +204,7 @@ def test_the_beginning_of_an_id_will_do_where_it_is_of_one_sweep(store: Store) -
 def test_a_store_without_sweeps_says_so(store: Store) -> None:
     for run in store.client.search_runs(["1"], "tags.fairsweep_sweep LIKE '%'"):
         store.client.delete_run(run.info.run_id)
-    with pytest.raises(ConfigError, match="sweep=latest: no sweep in sqlite.*; start one with"):
+    with pytest.raises(ConfigError, match=r"sweep=latest: no sweep in sqlite.*; start one with"):
         store.load()
 
 

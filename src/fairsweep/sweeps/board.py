@@ -161,7 +161,7 @@ class Board:
             text += f"; now {', '.join(names)}"
         return Group(*lines, Text(text))
 
-    def summary(self, ending: str, cfg: DictConfig, remarks: list[str]) -> None:
+    def summary(self, ending: str, cfg: DictConfig, remarks: list[str], verdict: str, report: str) -> None:
         """What came out, what failed and why, what to mind, and where everything is."""
         standing, console = self.standing, self.console
         counts = standing.counts()
@@ -174,12 +174,17 @@ class Board:
             console.print()
         for remark in remarks:
             self.note(remark)
+        if verdict:
+            console.print()
+            console.print(verdict, style="bold", highlight=False, markup=False)
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
             ("status", ENDINGS[ending]),
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
+        if report:
+            rows.append(("report", report))
         if cfg.tracking.uri is not None:
             rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
         console.print()

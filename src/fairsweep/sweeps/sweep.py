@@ -407,9 +407,25 @@ class Sweep:
             reused=len(standing.reused),
             best_objective=standing.best_objective(),
         )
-        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        is_tracked = tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend))
+        verdict, report = self.report(is_tracked) if ending != "interrupted" else ("", "")
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), verdict, report)
+
+    def report(self, is_tracked: bool) -> tuple[str, str]:
+        """Write the report, of what MLflow has by now; the verdict, and where the report is, or why not."""
+        if self.master.tracking.uri is None:
+            return "", "none: it is made from what MLflow has, and tracking is off"
+        if not is_tracked:
+            return "", f"none: MLflow is away; later, python src/compare.py sweep={self.asked.id}"
+        from fairsweep.compare import after
+
+        if not self.begun and (verdict := after.known(self.folder)):
+            return verdict, str(self.folder.report)
+        with self.board.console.status("writing the report"):
+            verdict, report = after.write(self.folder, self.master)
+        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        return verdict, report
 
     # Instead of it
 
