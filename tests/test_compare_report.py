@@ -308,7 +308,8 @@ def test_tuning_gains_over_the_default_where_that_was_tried() -> None:
     adam, sgd = found.tuning.to_dict("records")
     means = found.trials["mean"]
     assert adam["gain"] == pytest.approx(means["adam", 3] - means["adam", 2])  # 0.001 is Adam's default
-    assert (sgd["default_is"], math.isnan(sgd["gain"])) == ("not tried", True)
+    assert (adam["default_is"], sgd["default_is"]) == ("lr=0.001 finished", "lr=0.05 not tried")
+    assert math.isnan(sgd["gain"])
     # Of six trials, one diverged, the third worst: of 0.001, 0.01, 0.03.
     assert sgd["gain_over_median"] == pytest.approx(means["sgd", 3] - sorted(means["sgd"].dropna())[1])
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -228,13 +228,25 @@ class Sweep:
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             arms={
-                arm.name: {"fixed": arm.fixed, "space": {dim.key: dim.space for dim in arm.space}}
+                arm.name: {
+                    "fixed": arm.fixed,
+                    "space": {dim.key: dim.space for dim in arm.space},
+                    "default": self.default(arm),
+                }
                 for arm in self.asked.arms
             },
             **{key: getattr(settings, key) for key in RECORDED},
         )
         tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+
+    def default(self, arm: Arm) -> dict[str, str]:
+        """What the arm's keys are where nobody searches them."""
+        cfg = self.composer.run_config(self.master, [*self.asked.common, *arm.fixed])
+        values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
+        return {
+            key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)
+        }
 
     def evaluate(self, runs: Sequence[Run]) -> list[Result]:
         """The results of these runs, once all of them are there."""
