@@ -208,6 +208,12 @@ def test_a_store_without_sweeps_says_so(store: Store) -> None:
         store.load()
 
 
+def test_a_sweep_without_runs_says_so(store: Store) -> None:
+    store.client.create_run("1", tags={"fairsweep_sweep": "new0", "status": "running"})
+    with pytest.raises(ConfigError, match=r"sweep new0 in sqlite.*: has no runs yet; wait for the first"):
+        store.load()
+
+
 def test_runs_of_two_objectives_are_refused(store: Store) -> None:
     run = store.client.create_run("1", tags={"signature": "x", "sweep.made0up0": "[]"})
     store.client.log_param(run.info.run_id, "objective", "val_loss")

@@ -2,6 +2,8 @@
 
 import gc
 import json
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,22 +12,29 @@ from fairsweep.record import read_json
 from fairsweep.sweeps.folder import SweepFolder
 
 
-def known(sweep: SweepFolder) -> str:
-    """The verdict of the report that is there, if that is of the runs that the sweep has now."""
+class Told(NamedTuple):
+    """What the end of a sweep tells of its report: verdict and remarks, if it has one, and where it is or why
+    there is none."""
+
+    where: str
+    verdict: str = ""
+    remarks: Sequence[str] = ()
+
+
+def known(sweep: SweepFolder) -> Told | None:
+    """The report that is there, if it is of the runs that the sweep has now."""
     try:
         content = read_json(sweep.report.with_suffix(".json"))
         shown = {(run["signature"], run["phase"]) for run in content["runs"]}
-        return str(content["verdict"]) if shown == {(r.signature, r.phase) for r in sweep.rows()} else ""
+        if shown == {(row.signature, row.phase) for row in sweep.rows()}:
+            return Told(str(sweep.report), content["verdict"], content["remarks"])
     except (OSError, json.JSONDecodeError, KeyError):
-        return ""
+        pass
+    return None
 
 
-def write(sweep: SweepFolder, cfg: DictConfig) -> tuple[str, str]:
-    """The report of a sweep that has ended, in its folder, judged as conf/compare.yaml says.
-
-    Returns:
-        The verdict, or nothing; and where the report is, or why there is none.
-    """
+def write(sweep: SweepFolder, cfg: DictConfig) -> Told:
+    """The report of a sweep that has ended, in its folder, judged as conf/compare.yaml says."""
     gc.disable()  # see src/compare.py
     try:
         from fairsweep.compare import report
@@ -35,9 +44,10 @@ def write(sweep: SweepFolder, cfg: DictConfig) -> tuple[str, str]:
         judging = OmegaConf.load(ROOT / "conf" / "compare.yaml")
         given = load(cfg.tracking.uri, cfg.record.dir, [sweep.read()["id"]])
         settings = Settings(judging.relevant, judging.target, judging.ui)
-        return report.write(given, settings, sweep.report.parent).verdict, str(sweep.report)
+        found = report.write(given, settings, sweep.report.parent)
+        return Told(str(sweep.report), found.verdict, found.remarks)
     except Exception as error:  # its runs are done and recorded
         what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-        return "", f"none: {' '.join(without_credentials(what).split())[:300]}"
+        return Told(f"none: {' '.join(without_credentials(what).split())[:300]}")
     finally:
         gc.enable()

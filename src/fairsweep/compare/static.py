@@ -126,7 +126,9 @@ def add(axes: Axes, layer: Layer, style: Style, sideways: bool) -> Any:
     at = np.asarray(layer.x if sideways else layer.y, float)
     ends = np.nan_to_num(np.stack([at - layer.low, np.asarray(layer.high, float) - at]))
     bars: Any = {"xerr" if sideways else "yerr": ends}
-    return axes.errorbar(layer.x, layer.y, **bars, **look, **mark, capsize=3, lw=0, elinewidth=width)
+    return axes.errorbar(
+        layer.x, layer.y, **bars, **look, **mark, capsize=3, capthick=width, lw=0, elinewidth=width
+    )
 
 
 def scale(axes: Axes, about: Axis, which: str) -> None:

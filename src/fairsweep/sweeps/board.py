@@ -3,8 +3,9 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig
 from rich.console import Console, Group
@@ -16,6 +17,9 @@ from fairsweep import tracking
 from fairsweep.record import RunFolder
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
+
+if TYPE_CHECKING:
+    from fairsweep.compare.after import Told
 
 # Between two looks at the folders of the runs in training.
 POLL_SECONDS = 0.5
@@ -161,8 +165,12 @@ class Board:
             text += f"; now {', '.join(names)}"
         return Group(*lines, Text(text))
 
-    def summary(self, ending: str, cfg: DictConfig, remarks: list[str], verdict: str, report: str) -> None:
-        """What came out, what failed and why, what to mind, and where everything is."""
+    def summary(self, ending: str, cfg: DictConfig, remarks: Sequence[str], told: "Told | None") -> None:
+        """What came out, what failed and why, what to mind, and where everything is.
+
+        Args:
+            remarks: what to mind, if there is no report, whose remarks are more.
+        """
         standing, console = self.standing, self.console
         counts = standing.counts()
         console.print()
@@ -170,24 +178,24 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
-        if remarks:
-            console.print()
+        console.print()
+        if told and told.verdict:
+            console.print(told.verdict, style="bold", highlight=False, markup=False)
+            remarks = told.remarks
         for remark in remarks:
-            self.note(remark)
-        if verdict:
-            console.print()
-            console.print(verdict, style="bold", highlight=False, markup=False)
+            self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
             ("status", ENDINGS[ending]),
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
-        if report:
-            rows.append(("report", report))
+        if told:
+            rows.append(("report", told.where))
         if cfg.tracking.uri is not None:
             rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
-        console.print()
+        if remarks or (told and told.verdict):
+            console.print()
         for name, text in rows:  # not as a table, which would break the command that is to be copied
             console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -195,7 +203,8 @@ class Board:
         """The runs that a sweep would have."""
         for row in rows:
             state = "to train" if row.signature in missing else "exists"
-            self.console.print(f"{row.signature}  {state:<8}  {row.name}", highlight=False, soft_wrap=True)
+            line = f"{row.signature}  {state:<8}  {row.name}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
@@ -245,7 +254,7 @@ def arm_table(standing: Standing) -> Table:
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
-        table.add_row(*cells, by_status(arm.statuses))
+        table.add_row(*map(Text, cells), by_status(arm.statuses))  # not as markup, which would eat [d]
     return table
 
 
@@ -270,7 +279,8 @@ def failures(standing: Standing) -> Table:
     for signature, name in names.items():
         status = standing.statuses.get(signature, {})
         if status.get("status") == "failed":
-            table.add_row(name, Text((status["reason"] or "").splitlines()[0]), f"runs/{signature}/run.log")
+            reason = (status["reason"] or "").splitlines()[0]
+            table.add_row(Text(name), Text(reason), f"runs/{signature}/run.log")
     return table
 
 

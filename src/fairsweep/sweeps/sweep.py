@@ -20,6 +20,8 @@ from rich.console import Console
 
 from fairsweep import experiment, tracking
 from fairsweep.cli import explain
+from fairsweep.compare import after
+from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
@@ -421,23 +423,21 @@ class Sweep:
         )
         is_tracked = tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
-        verdict, report = self.report(is_tracked) if ending != "interrupted" else ("", "")
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), verdict, report)
+        told = self.report(is_tracked) if ending != "interrupted" else None
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
 
-    def report(self, is_tracked: bool) -> tuple[str, str]:
-        """Write the report, of what MLflow has by now; the verdict, and where the report is, or why not."""
+    def report(self, is_tracked: bool) -> Told:
+        """Write the report, of what MLflow has by now."""
         if self.master.tracking.uri is None:
-            return "", "none: it is made from what MLflow has, and tracking is off"
+            return Told("none: it is made from what MLflow has, and tracking is off")
         if not is_tracked:
-            return "", f"none: MLflow is away; later, python src/compare.py sweep={self.asked.id}"
-        from fairsweep.compare import after
-
-        if not self.begun and (verdict := after.known(self.folder)):
-            return verdict, str(self.folder.report)
+            return Told(f"none: MLflow is away; later, python src/compare.py sweep={self.asked.id}")
+        if not self.begun and (known := after.known(self.folder)):
+            return known
         with self.board.console.status("writing the report"):
-            verdict, report = after.write(self.folder, self.master)
+            told = after.write(self.folder, self.master)
         tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        return verdict, report
+        return told
 
     # Instead of it
 
