@@ -111,6 +111,8 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
         "urls": [found.run_url(*pair) for pair in zip(unique["experiment"], unique["run"], strict=True)],
         "plots": {figure.name: interactive.plot(figure, places) for figure in drawn},
     }
+    fixed = analysis.fixed(given)
+    held = [fixed[key] for key in ("data.name", "model.name") if key in fixed]
     begun = datetime.fromtimestamp(given.runs["started"].min()).strftime("%Y-%m-%d %H:%M")
     names = [str(sweep["name"]) for sweep in given.sweeps if "name" in sweep] or [" vs ".join(found.arms)]
     template = Path(__file__).with_name("report.html.j2").read_text()
@@ -119,7 +121,9 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
         .from_string(template)
         .render(
             title=", ".join(names),
-            subtitle=f"{given.what}, begun {begun}, {len(unique)} runs; selected by {given.objective}",
+            subtitle=", ".join(
+                [*held, f"selected by {given.objective}", f"{len(unique)} runs", given.what, f"begun {begun}"]
+            ),
             command=" ; ".join(str(sweep["command"]) for sweep in given.sweeps if "command" in sweep),
             found=found,
             tone=styles(found)[found.best].color if found.best else GREY,
