@@ -178,10 +178,12 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
-        console.print()
         if told and told.verdict:
+            console.print()
             console.print(told.verdict, style="bold", highlight=False, markup=False)
             remarks = told.remarks
+        elif remarks:
+            console.print()
         for remark in remarks:
             self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
@@ -194,8 +196,7 @@ class Board:
             rows.append(("report", told.where))
         if cfg.tracking.uri is not None:
             rows.append(("compare", tracking.ui_command(cfg.tracking.uri)))
-        if remarks or (told and told.verdict):
-            console.print()
+        console.print()
         for name, text in rows:  # not as a table, which would break the command that is to be copied
             console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -279,8 +280,7 @@ def failures(standing: Standing) -> Table:
     for signature, name in names.items():
         status = standing.statuses.get(signature, {})
         if status.get("status") == "failed":
-            reason = (status["reason"] or "").splitlines()[0]
-            table.add_row(Text(name), Text(reason), f"runs/{signature}/run.log")
+            table.add_row(name, Text((status["reason"] or "").splitlines()[0]), f"runs/{signature}/run.log")
     return table
 
 
