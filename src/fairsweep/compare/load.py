@@ -80,7 +80,8 @@ def load(
 
 def of_sweeps(source: Source, wanted: Sequence[str]) -> Tables:
     """The tables of these sweeps, or of the newest."""
-    parents = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
+    named = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
+    parents = {parent.info.run_id: parent for parent in named}.values()
     rows: list[dict[str, Any]] = []
     params: dict[str, dict[str, str]] = {}
     notes: list[str] = []
