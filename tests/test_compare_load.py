@@ -171,12 +171,14 @@ def test_arms_of_one_name_in_two_sweeps_are_told_apart(store: Store) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"sweeps": ["nothere"]}, r"sweep=nothere: not in sqlite:.*; the newest there: made0up0, older0"),
-        ({"sweeps": ["it's"]}, "sweep=it's: must be the id of a sweep"),
+        (
+            {"sweeps": ["nothere"]},
+            r"sweep=nothere: not in sqlite:.* \(run with tracking=none\?\); there are latest, made0up0,",
+        ),
+        ({"sweeps": ["it's"]}, "sweep=it's: must be latest or the id of a sweep"),
         ({"experiment": "other"}, "experiment=other: must be one of Default, fairsweep"),
         ({"where": "metrics.x ="}, "filter=metrics.x =: "),
         ({"where": "tags.arm = 'nobody'"}, "filter=tags.arm = 'nobody' in sqlite:.*: finds no runs"),
-        ({"sweeps": ["a"], "experiment": "b"}, "sweep: excludes experiment and filter"),
         (
             {"uri": "sqlite:////nowhere/mlflow.db"},
             "tracking.uri=sqlite:////nowhere/mlflow.db: no such database",
@@ -192,10 +194,23 @@ def test_a_mistake_is_told_in_a_line(written: Store, how: dict[str, str], said: 
     assert len(str(caught.value)) < 500
 
 
+def test_the_beginning_of_an_id_will_do_where_it_is_of_one_sweep(store: Store) -> None:
+    assert store.load("made").what == "sweep made0up0"
+    upload(named(store.written, "made1", 1.77e9), store.uri, store.folder / "artifacts")
+    with pytest.raises(ConfigError, match=r"sweep=made: begins several in sqlite:.*: made0up0, made1"):
+        store.load("made")
+
+
 def test_a_store_without_sweeps_says_so(store: Store) -> None:
     for run in store.client.search_runs(["1"], "tags.fairsweep_sweep LIKE '%'"):
         store.client.delete_run(run.info.run_id)
-    with pytest.raises(ConfigError, match="has no sweeps; run one"):
+    with pytest.raises(ConfigError, match=r"sweep=latest: no sweep in sqlite.*; start one with"):
+        store.load()
+
+
+def test_a_sweep_without_runs_says_so(store: Store) -> None:
+    store.client.create_run("1", tags={"fairsweep_sweep": "new0", "status": "running"})
+    with pytest.raises(ConfigError, match=r"sweep new0 in sqlite.*: has no runs yet; wait for the first"):
         store.load()
 
 

@@ -49,7 +49,7 @@ FORKS = multiprocessing.get_context("forkserver")
 def server() -> None:
     """Commands are forked from a process that has imported what is slow to import."""
     slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "optuna.storages")
-    ours = ("fairsweep.training", "fairsweep.sweeps.sweep", __name__)
+    ours = ("fairsweep.training", "fairsweep.sweeps.sweep", "fairsweep.compare.report", __name__)
     FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", *slow, *ours])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
@@ -357,7 +357,7 @@ def test_a_grid_is_one_mlflow_run_with_a_child_for_each_combination(outputs: Out
     ]
     assert parent.data.metrics["best_objective"] == pytest.approx(max(means))
     files = {item.path for item in outputs.client.list_artifacts(parent.info.run_id)}
-    assert files == {"sweep.json", "table.csv"}
+    assert files == {"sweep.json", "table.csv", "report"}
     held = outputs.client.download_artifacts(
         parent.info.run_id, "table.csv", str(outputs.path.parent / "stdout").removesuffix("stdout")
     )

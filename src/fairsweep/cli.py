@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -25,12 +25,17 @@ SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
 }  # fmt: skip
 
 
-def explain(error: BaseException) -> str:
-    """One line for the user out of an error of Hydra's, of OmegaConf's or of ours."""
+def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One line for the user out of an error of Hydra's, of OmegaConf's or of ours.
+
+    Args:
+        short: other names for keys on the command line, as in `entry_point`.
+    """
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
-        return unknown(str(cause.full_key), map(str, known))
+        names = {full: name for name, full in short.items()}
+        return unknown(str(cause.full_key), (names.get(key, key) for key in map(str, known)))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted(option for option in error.options if not option.startswith("_"))
@@ -65,13 +70,22 @@ def in_full(word: str, short: Mapping[str, str]) -> str:
     return f"{short[name]}{dot}{rest}={value}" if equals and name in short else word
 
 
+def as_text(word: str, texts: Sequence[str]) -> str:
+    """A word of the command line, quoted for Hydra where its value is some other language."""
+    key, _, value = word.partition("=")
+    if key not in texts or value in ("", "null") or value[0] in "'\"":
+        return word
+    return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
+
+
 def entry_point(
-    config_name: str, short: Mapping[str, str] = MappingProxyType({})
+    config_name: str, short: Mapping[str, str] = MappingProxyType({}), texts: Sequence[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
     Args:
         short: other names for keys on the command line.
+        texts: keys whose values are not of Hydra's grammar.
 
     Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
     Ctrl-C, else what the task says by `sys.exit`.
@@ -101,7 +115,7 @@ def entry_point(
                     if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
                         fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
-            sys.argv[1:] = [in_full(word, names) for word in sys.argv[1:]]
+            sys.argv[1:] = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -121,7 +135,7 @@ def entry_point(
     def fail(error: Exception) -> NoReturn:
         if wants_traceback:
             raise error
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {explain(error, short)}", file=sys.stderr)
         sys.exit(2)
 
     return decorate

@@ -192,6 +192,8 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
         for name in ("sweep.json", "table.csv"):
             if (directory / name).exists():
                 client.log_artifact(run_id, str(directory / name))
+        if (directory / "report").is_dir():
+            client.log_artifacts(run_id, str(directory / "report"), "report")
         client.set_terminated(
             run_id, MLFLOW_STATUS.get(sweep["status"], "KILLED"), round(sweep["ended"] * 1000)
         )

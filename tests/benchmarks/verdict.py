@@ -13,7 +13,7 @@ is normal, or skewed (a gamma of shape 2, upside down: most runs good, some bad)
 The last table searches each arm anew, so that they may choose different trials: a difference between these is
 real, but is none between arms. No seeds of a confirm phase can tell; the report says so.
 
-    python tests/benchmarks/verdict.py                                  # about 5 minutes
+    python tests/benchmarks/verdict.py                                  # about 10 minutes
     python tests/benchmarks/verdict.py --runs outputs/report/tables/runs.csv      # noise of your own runs
 """
 

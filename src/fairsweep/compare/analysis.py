@@ -102,8 +102,9 @@ def tuning(found: Findings) -> pd.DataFrame:
         if (arm, trial) not in found.trials.index or math.isnan(found.trials.loc[(arm, trial), "mean"]):
             continue
         own = found.trials.loc[arm]
-        default = default_trial(found, arm)
+        setting, default = default_of(found, arm)
         base = math.nan if default is None else own.loc[default, "mean"]
+        kind = "not tried" if default is None else own.loc[default, "kind"]
         best = float(own.loc[trial, "mean"])
         middle = float(sign * own["score"].dropna().quantile(0.5, interpolation="lower"))
         rows.append(
@@ -112,9 +113,7 @@ def tuning(found: Findings) -> pd.DataFrame:
                 "setting": own.loc[trial, "setting"],
                 "best": best,
                 "default": base,
-                "default_is": "not tried"
-                if default is None
-                else " ".join(own.loc[default, ["setting", "kind"]]),
+                "default_is": f"{describe(setting)} {kind}".strip(),
                 "gain": sign * (best - base),
                 "median": middle if math.isfinite(middle) else math.nan,
                 "gain_over_median": sign * (best - middle) if math.isfinite(middle) else math.nan,
@@ -123,17 +122,15 @@ def tuning(found: Findings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["arm", "gain"])
 
 
-def default_trial(found: Findings, arm: str) -> int | None:
-    """The arm's trial that has the default value of all keys that vary, as `sweep.json` knows them."""
-    for sweep in found.tables.sweeps:
-        default = sweep.get("arms", {}).get(arm, {}).get("default", {})
-        for trial, values in found.trials.loc[arm, "values"].items():
-            same = [
-                v == default.get(key) or number(v) == number(default.get(key)) for key, v in values.items()
-            ]
-            if same and all(same):
-                return int(trial)
-    return None
+def default_of(found: Findings, arm: str) -> tuple[dict[str, str], int | None]:
+    """What an arm's keys are by default, as `sweep.json` has it, and the trial that has those values."""
+    about = [sweep.get("arms", {}).get(arm, {}).get("default", {}) for sweep in found.tables.sweeps]
+    default: dict[str, str] = next(filter(None, about), {})
+    for trial, values in found.trials.loc[arm, "values"].items():
+        same = [v == default.get(key) or number(v) == number(default.get(key)) for key, v in values.items()]
+        if same and all(same):
+            return default, int(trial)
+    return default, None
 
 
 def sensitivity(found: Findings) -> None:

@@ -1,9 +1,7 @@
 """The tables that a report is made of, from the runs that a tracking store has of a sweep."""
 
-import gc
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -70,32 +68,20 @@ def load(
     Args:
         uri: of the tracking store.
         directory: `record.dir`.
-        sweeps: ids; by default, without experiment and filter, the newest sweep.
+        sweeps: ids, or their beginnings; by default, without experiment and filter, the newest sweep.
         where: in MLflow's language, such as "params.`model.name` = 'two_conv'".
 
     Raises:
         ConfigError: the store is away, the sweep or experiment unknown, or there are no runs.
     """
-    if sweeps and (experiment or where):
-        raise ConfigError("sweep: excludes experiment and filter; give one or the other")
-    # MLflow makes millions of objects; looking for garbage among them takes longer than making them. They are
-    # there to the end of the process: a third of a report's time is saved if nobody looks among them later,
-    # either. (Where torch is loaded, triton would take frozen objects for leaks.)
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        source = Source(uri, directory)
-        return of_runs(source, experiment, where) if experiment or where else of_sweeps(source, sweeps)
-    finally:
-        if "torch" not in sys.modules:
-            gc.freeze()
-        if collects:
-            gc.enable()
+    source = Source(uri, directory)
+    return of_runs(source, experiment, where) if experiment or where else of_sweeps(source, sweeps)
 
 
 def of_sweeps(source: Source, wanted: Sequence[str]) -> Tables:
     """The tables of these sweeps, or of the newest."""
-    parents = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
+    named = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
+    parents = {parent.info.run_id: parent for parent in named}.values()
     rows: list[dict[str, Any]] = []
     params: dict[str, dict[str, str]] = {}
     notes: list[str] = []
@@ -137,17 +123,22 @@ def of_runs(source: Source, experiment: str | None, where: str | None) -> Tables
 
 
 def parent_of(source: Source, sweep: str | None = None) -> "Run":
-    """The parent run of a sweep, or of the newest."""
-    where = "tags.fairsweep_sweep LIKE '%'" if sweep is None else f"tags.fairsweep_sweep = '{sweep}'"
-    if sweep is not None and not sweep.replace("-", "").replace("_", "").isalnum():
-        raise ConfigError(f"sweep={sweep}: must be the id of a sweep, letters and digits")
-    if found := source.search(where, at_most=1):
-        return found[0]
+    """The parent run of a sweep, by its id or the beginning of it; or of the newest."""
     if sweep is None:
-        raise ConfigError(f"{source.name}: has no sweeps; run one with python src/train.py -m, or name runs")
-    others = source.search("tags.fairsweep_sweep LIKE '%'", at_most=5)
-    names = ", ".join(run.data.tags["fairsweep_sweep"] for run in others) or "none"
-    raise ConfigError(f"sweep={sweep}: not in {source.name}; the newest there: {names}")
+        if found := source.search("tags.fairsweep_sweep LIKE '%'", at_most=1):
+            return found[0]
+        raise ConfigError(f"sweep=latest: no sweep in {source.name}; start one with python src/train.py -m")
+    if not sweep.replace("-", "").isalnum():
+        raise ConfigError(f"sweep={sweep}: must be latest or the id of a sweep, letters and digits")
+    found = source.search(f"tags.fairsweep_sweep LIKE '{sweep}%'", at_most=5)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(run.data.tags["fairsweep_sweep"] for run in found)
+        raise ConfigError(f"sweep={sweep}: begins several in {source.name}: {names}")
+    newest = source.search("tags.fairsweep_sweep LIKE '%'", at_most=5)
+    names = ", ".join(["latest", *(run.data.tags["fairsweep_sweep"] for run in newest)])
+    raise ConfigError(f"sweep={sweep}: not in {source.name} (run with tracking=none?); there are {names}")
 
 
 def current(runs: "Iterable[Run]", notes: list[str]) -> "list[Run]":

@@ -10,26 +10,55 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from fairsweep import tracking
 from fairsweep.compare import analysis, interactive, static, tables
 from fairsweep.compare.figures import GREY, Figure, figures, styles
 from fairsweep.compare.findings import Findings, Settings
-from fairsweep.compare.load import Tables
+from fairsweep.compare.load import Tables, load
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
 from fairsweep.record import write_atomically
 
+# The files of a report, all of which a later one replaces.
+NAMES = (
+    "verdict", "sensitivity", "curves", "target", "budget", "tuning", "parallel",
+    "arms", "comparisons", "trials", "runs",
+)  # fmt: skip
 
-def write(given: Tables, settings: Settings, folder: Path, console: Console) -> Findings:
-    """Find what the tables show, tell it, and write `report.html`, `report.json`, `figures/`, `tables/`.
+
+def make(cfg: DictConfig, sweeps: Sequence[str], console: Console) -> None:
+    """What `compare` was asked for: read from MLflow, written to `output`, told on the terminal.
 
     Args:
-        given: what `load.load` gave.
+        sweeps: ids; without any the newest, or the runs of an experiment or filter.
+
+    Raises:
+        ConfigError: there is nothing to show, MLflow does not answer, or the folder cannot be written.
+    """
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
+
+    tracking.sync_pending(cfg.record.dir, cfg, note)
+    given = load(cfg.tracking.uri, cfg.record.dir, sweeps, cfg.experiment, cfg.filter)
+    folder = Path(cfg.output).expanduser().absolute()
+    found = write(given, Settings(cfg.relevant, cfg.target, cfg.ui), folder)
+    tell(found, console)
+    rows = {"report": folder / "report.html", "compare": tracking.ui_command(cfg.tracking.uri)}
+    for name, text in rows.items():
+        console.print(f"{name:<10} {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def write(given: Tables, settings: Settings, folder: Path) -> Findings:
+    """Find what the tables show, and write `report.html`, `report.json`, `figures/`, `tables/`.
+
+    Args:
         folder: made if it is not there; an earlier report in it is replaced.
-        console: where the verdict and the table of the arms go.
 
     Raises:
         ConfigError: there is nothing to show, or the folder cannot be written.
@@ -43,17 +72,15 @@ def write(given: Tables, settings: Settings, folder: Path, console: Console) -> 
         for ending, picture in static.pictures(figure).items():
             content[f"figures/{figure.name}.{ending}"] = picture
     try:
-        for part in ("figures", "tables"):
+        for part, endings in (("figures", ("png", "svg")), ("tables", ("csv",))):
             (folder / part).mkdir(parents=True, exist_ok=True)
-            for old in (folder / part).iterdir():
-                if f"{part}/{old.name}" not in content:
-                    old.unlink()
+            for name in (f"{part}/{name}.{ending}" for name in NAMES for ending in endings):
+                if name not in content:
+                    (folder / name).unlink(missing_ok=True)
         for name, data in content.items():
             write_atomically(folder / name, data)
     except OSError as error:
         raise ConfigError(f"output={folder}: cannot be written: {error.strerror}") from error
-    tell(found, console)
-    console.print(f"report  {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
     return found
 
 
@@ -65,11 +92,11 @@ def tell(found: Findings, console: Console) -> None:
     table = tables.arms(found)
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     for head, is_number in table.columns():
-        grid.add_column(head, justify="right" if is_number else "left", overflow="fold")
+        grid.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
     for row in table.rows:
-        grid.add_row(*(cell.text for cell in row))
+        grid.add_row(*(Text(cell.text) for cell in row))
     console.print()
-    console.print(grid, markup=False)
+    console.print(grid)
     console.print()
 
 
@@ -84,6 +111,8 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
         "urls": [found.run_url(*pair) for pair in zip(unique["experiment"], unique["run"], strict=True)],
         "plots": {figure.name: interactive.plot(figure, places) for figure in drawn},
     }
+    fixed = analysis.fixed(given)
+    held = [fixed[key] for key in ("data.name", "model.name") if key in fixed]
     begun = datetime.fromtimestamp(given.runs["started"].min()).strftime("%Y-%m-%d %H:%M")
     names = [str(sweep["name"]) for sweep in given.sweeps if "name" in sweep] or [" vs ".join(found.arms)]
     template = Path(__file__).with_name("report.html.j2").read_text()
@@ -92,7 +121,9 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
         .from_string(template)
         .render(
             title=", ".join(names),
-            subtitle=f"{given.what}, begun {begun}, {len(unique)} runs; selected by {given.objective}",
+            subtitle=", ".join(
+                [*held, f"selected by {given.objective}", f"{len(unique)} runs", given.what, f"begun {begun}"]
+            ),
             command=" ; ".join(str(sweep["command"]) for sweep in given.sweeps if "command" in sweep),
             found=found,
             tone=styles(found)[found.best].color if found.best else GREY,

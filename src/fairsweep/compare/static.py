@@ -22,6 +22,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
+    "axes.titley": 1.0,  # to have it found takes a quarter of all the time
     "figure.dpi": 120,
     "font.size": 9,
     "grid.color": "#e8e8e8",
@@ -45,12 +46,10 @@ MARKERS = {
 def pictures(figure: Figure) -> dict[str, bytes]:
     """A figure's files, by their ending: `png` and `svg`."""
     canvas = draw(figure)
-    files = {}
-    for ending in ("png", "svg"):
-        buffer = io.BytesIO()
-        canvas.savefig(buffer, format=ending, metadata={"Date": None} if ending == "svg" else None)
-        files[ending] = buffer.getvalue()
-    return files
+    png, svg = io.BytesIO(), io.BytesIO()
+    canvas.savefig(png, format="png", pil_kwargs={"compress_level": 1})  # the default takes longer
+    canvas.savefig(svg, format="svg", metadata={"Date": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 def draw(figure: Figure) -> Canvas:
@@ -126,7 +125,9 @@ def add(axes: Axes, layer: Layer, style: Style, sideways: bool) -> Any:
     at = np.asarray(layer.x if sideways else layer.y, float)
     ends = np.nan_to_num(np.stack([at - layer.low, np.asarray(layer.high, float) - at]))
     bars: Any = {"xerr" if sideways else "yerr": ends}
-    return axes.errorbar(layer.x, layer.y, **bars, **look, **mark, capsize=3, lw=0, elinewidth=width)
+    return axes.errorbar(
+        layer.x, layer.y, **bars, **look, **mark, capsize=3, capthick=width, lw=0, elinewidth=width
+    )
 
 
 def scale(axes: Axes, about: Axis, which: str) -> None:

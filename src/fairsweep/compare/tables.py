@@ -245,7 +245,7 @@ def runs(found: Findings) -> Table:
             of = found.tables.objective if name == "objective" else name
             cells.append(figure(row[name], of.endswith("accuracy")))
         cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(f"{seconds:.1f}", "n", seconds))
-        cells.append(Cell(row["signature"], url=found.run_url(row["experiment"], row["run"])))
+        cells.append(Cell(row["signature"][:8], url=found.run_url(row["experiment"], row["run"])))
         rows.append(cells)
     return Table([*heads, "#seconds", "in MLflow"], rows)
 

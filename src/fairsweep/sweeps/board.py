@@ -3,8 +3,9 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig
 from rich.console import Console, Group
@@ -16,6 +17,9 @@ from fairsweep import tracking
 from fairsweep.record import RunFolder
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
+
+if TYPE_CHECKING:
+    from fairsweep.compare.after import Told
 
 # Between two looks at the folders of the runs in training.
 POLL_SECONDS = 0.5
@@ -166,8 +170,12 @@ class Board:
             text += f"; now {', '.join(names)}"
         return Group(*lines, Text(text))
 
-    def summary(self, ending: str, cfg: DictConfig, remarks: list[str]) -> None:
-        """What came out, what failed and why, what to mind, and where everything is."""
+    def summary(self, ending: str, cfg: DictConfig, remarks: Sequence[str], told: "Told | None") -> None:
+        """What came out, what failed and why, what to mind, and where everything is.
+
+        Args:
+            remarks: what to mind, if there is no report, whose remarks are more.
+        """
         standing, console = self.standing, self.console
         counts = standing.counts()
         console.print()
@@ -175,16 +183,22 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
-        if remarks:
+        if told and told.verdict:
+            console.print()
+            console.print(told.verdict, style="bold", highlight=False, markup=False)
+            remarks = told.remarks
+        elif remarks:
             console.print()
         for remark in remarks:
-            self.note(remark)
+            self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
             ("status", ENDINGS[ending]),
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
+        if told:
+            rows.append(("report", told.where))
         if cfg.tracking.uri is not None:
             rows += tracking.summary(cfg)
         console.print()
@@ -205,25 +219,28 @@ class Board:
 
 
 def show(console: Console, folder: SweepFolder) -> None:
-    """How far a sweep is, from its folder."""
+    """How far a sweep is, and whether its process is alive."""
     sweep = folder.read()
-    standing = read(folder)
-    console.print(f"sweep {sweep['id']}: {sweep['name']}\n", highlight=False, markup=False)
-    console.print(arm_table(standing))
-    if standing.counts()["failed"]:
-        console.print()
-        console.print(failures(standing))
     state = sweep["status"]
     if state == "running" and not folder.is_held(sweep["id"]):
         state = "its process died; the same command again goes on"
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
-    counts = by_status(standing.counts()).plain
-    console.print(
-        f"\nstatus     {state}\nruns       {counts}\nfiles      {folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    counts = by_status(read(folder).counts()).plain
+    rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": ENDINGS.get(state, state)}
+    for name, text in (rows | {"runs": counts, "files": str(folder.path)}).items():
+        console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
+def show_arms(console: Console, folder: SweepFolder) -> None:
+    """The arms of a sweep, and what failed."""
+    standing = read(folder)
+    console.print(arm_table(standing))
+    console.print()
+    if standing.counts()["failed"]:
+        console.print(failures(standing))
+        console.print()
 
 
 def arm_table(standing: Standing) -> Table:
@@ -239,11 +256,11 @@ def arm_table(standing: Standing) -> Table:
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
         values = " ".join(f"{short(key)}={shown(value)}" for key, value in best.items())
-        cells: list[str | Text] = [Text(arm.name or "all"), Text(values), spread([arm.objective], percent)]
+        cells = [arm.name or "all", values, spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
-        table.add_row(*cells, by_status(arm.statuses))
+        table.add_row(*map(Text, cells), by_status(arm.statuses))  # not as markup, which would eat [d]
     return table
 
 

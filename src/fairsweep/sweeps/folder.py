@@ -30,10 +30,12 @@ class Row(NamedTuple):
 
 
 class SweepFolder:
-    """`<record.dir>/sweeps/<id>/`: `sweep.json`, `plan.jsonl`, `table.csv`, and `optuna.db` of a search."""
+    """`<record.dir>/sweeps/<id>/`: `sweep.json`, `plan.jsonl`, `table.csv`, `report/`, and `optuna.db` of a
+    search."""
 
     def __init__(self, path: Path, outputs: Path) -> None:
         self.path, self.outputs = path, outputs
+        self.report = path / "report" / "report.html"
 
     def lock(self, sweep: str) -> FileLock:
         """The right to carry out this sweep, of one process at a time."""

@@ -1,5 +1,6 @@
 """A sweep, carried out: what exists is taken over, the rest is launched, and it ends in order."""
 
+import json
 import sys
 import time
 import uuid
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from fairsweep import experiment, jobs, provenance, signals, tracking
 from fairsweep.cli import explain
+from fairsweep.compare import after
+from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import Outcome
 from fairsweep.progress import Progress
@@ -231,13 +234,25 @@ class Sweep:
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             arms={
-                arm.name: {"fixed": arm.fixed, "space": {dim.key: dim.space for dim in arm.space}}
+                arm.name: {
+                    "fixed": arm.fixed,
+                    "space": {dim.key: dim.space for dim in arm.space},
+                    "default": self.default(arm),
+                }
                 for arm in self.asked.arms
             },
             **{key: getattr(settings, key) for key in RECORDED},
         )
         tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+
+    def default(self, arm: Arm) -> dict[str, str]:
+        """What the arm's keys are where nobody searches them."""
+        cfg = self.composer.run_config(self.master, [*self.asked.common, *arm.fixed])
+        values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
+        return {
+            key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)
+        }
 
     def evaluate(self, runs: Sequence[Run]) -> list[Result]:
         """The results of these runs, once all of them are there."""
@@ -408,9 +423,23 @@ class Sweep:
             reused=len(standing.reused),
             best_objective=standing.best_objective(),
         )
-        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        is_tracked = tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend))
+        told = self.report(is_tracked) if ending != "interrupted" else None
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
+
+    def report(self, is_tracked: bool) -> Told:
+        """Write the report, of what MLflow has by now."""
+        if self.master.tracking.uri is None:
+            return Told("none: it is made from what MLflow has, and tracking is off")
+        if not is_tracked:
+            return Told(f"none: MLflow is away; later, python src/compare.py sweep={self.asked.id}")
+        if not self.begun and (known := after.known(self.folder)):
+            return known
+        with self.board.console.status("writing the report"):
+            told = after.write(self.folder, self.master)
+        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        return told
 
     # Instead of it
 

@@ -1,0 +1,53 @@
+"""The report at the end of a sweep, which costs the sweep nothing whatever goes wrong."""
+
+import gc
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from fairsweep.config import ROOT, ConfigError, without_credentials
+from fairsweep.record import read_json
+from fairsweep.sweeps.folder import SweepFolder
+
+
+class Told(NamedTuple):
+    """What the end of a sweep tells of its report: verdict and remarks, if it has one, and where it is or why
+    there is none."""
+
+    where: str
+    verdict: str = ""
+    remarks: Sequence[str] = ()
+
+
+def known(sweep: SweepFolder) -> Told | None:
+    """The report that is there, if it is of the runs that the sweep has now."""
+    try:
+        content = read_json(sweep.report.with_suffix(".json"))
+        shown = {(run["signature"], run["phase"]) for run in content["runs"]}
+    except (OSError, json.JSONDecodeError, KeyError):  # none, or one that was cut short
+        return None
+    if shown != {(row.signature, row.phase) for row in sweep.rows()}:
+        return None
+    return Told(str(sweep.report), content["verdict"], content["remarks"])
+
+
+def write(sweep: SweepFolder, cfg: DictConfig) -> Told:
+    """The report of a sweep that has ended, in its folder, judged as conf/compare.yaml says."""
+    gc.disable()  # see src/compare.py
+    try:
+        from fairsweep.compare import report
+        from fairsweep.compare.findings import Settings
+        from fairsweep.compare.load import load
+
+        judging = OmegaConf.load(ROOT / "conf" / "compare.yaml")
+        given = load(cfg.tracking.uri, cfg.record.dir, [sweep.read()["id"]])
+        settings = Settings(judging.relevant, judging.target, judging.ui)
+        found = report.write(given, settings, sweep.report.parent)
+        return Told(str(sweep.report), found.verdict, found.remarks)
+    except Exception as error:  # its runs are done and recorded
+        what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        return Told(f"none: {' '.join(without_credentials(what).split())[:300]}")
+    finally:
+        gc.enable()

@@ -1,0 +1,93 @@
+"""What `compare` is asked: of which runs, and how to judge them. Checked without pandas or MLflow."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fairsweep import tracking
+from fairsweep.config import (
+    RULES,
+    TEXT,
+    ConfigError,
+    Rule,
+    either,
+    leaves,
+    list_of,
+    number,
+    or_null,
+    resolved,
+    unknown,
+    without_credentials,
+)  # fmt: skip
+from fairsweep.sweeps import folder
+from fairsweep.sweeps.folder import SweepFolder
+
+OWN = {
+    "which": either(TEXT, list_of(TEXT)),
+    "experiment": or_null(TEXT),
+    "filter": or_null(TEXT),
+    "relevant": number("a difference of accuracies, from 0 to 1", lambda value: 0 <= value <= 1),
+    "target": or_null(number("an accuracy, above 0 and at most 1", lambda value: 0 < value <= 1)),
+    "ui": or_null(Rule("an address, http://... or https://...", lambda v: str(v).startswith(("http://", "https://")))),
+    "output": TEXT,
+}  # fmt: skip
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every value.
+
+    Raises:
+        ConfigError: the first that is not allowed; or runs are asked for in two ways.
+    """
+    for key, value in leaves(resolved(cfg)).items():
+        rule = OWN.get(key) or RULES.get(key)
+        if rule is None:
+            raise ConfigError(unknown(key, [*OWN, "record.dir", "tracking.uri"]))
+        if not rule.holds(value) or value == []:
+            name = "sweep" if key == "which" else key
+            raise ConfigError(f"{name}={json.dumps(value)}: must be {rule.allowed}")
+    if cfg.which != "latest" and (cfg.experiment or cfg.filter):
+        raise ConfigError("sweep: excludes experiment and filter; give one or the other")
+
+
+def ids(cfg: DictConfig) -> list[str]:
+    """The sweeps that are asked for; none for the newest, or for runs by experiment or filter."""
+    return [] if cfg.which == "latest" else [cfg.which] if isinstance(cfg.which, str) else list(cfg.which)
+
+
+def begun_here(cfg: DictConfig) -> SweepFolder | None:
+    """The folder of the one sweep that is asked for, if it was begun here; else only MLflow can know it.
+
+    Raises:
+        ConfigError: it was not, and there is no tracking store.
+    """
+    why = no_store(cfg)
+    if cfg.experiment or cfg.filter or len(ids(cfg)) > 1:
+        if why:
+            raise ConfigError(why)
+        return None
+    try:
+        return folder.find(Path(cfg.record.dir).absolute(), *(ids(cfg) or ["latest"]))
+    except ConfigError:
+        if why:
+            raise
+        return None
+
+
+def no_report(cfg: DictConfig, sweep: SweepFolder) -> str | None:
+    """Why there can be no report of a sweep that was begun here."""
+    marker = tracking.pending(sweep.outputs) / sweep.read()["id"]
+    if not (sweep.path / "tracking.json").exists() and not marker.exists():
+        return "no report: it is made from what MLflow has, and this sweep was run with tracking=none"
+    return no_store(cfg)
+
+
+def no_store(cfg: DictConfig) -> str | None:
+    """Why there is no tracking store to read from; a server is not asked whether it answers."""
+    uri = cfg.tracking.uri
+    if uri is None:
+        return "tracking.uri=null: no report; it is made from what MLflow has, leave tracking=none away"
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").partition("?")[0]).exists():
+        return f"tracking.uri={without_credentials(uri)}: no report; there is no such database"
+    return None

@@ -1,0 +1,160 @@
+"""`src/compare.py` as a user starts it: what it finds, what it says of trouble, and how it ends."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from studies import Arm, study, upload
+from test_cli import CHILD, Answer, assert_one_line, environment
+
+from fairsweep.config import ROOT
+
+ARMS = {"adam": Arm((1e-3, 1e-2), best=1e-3), "sgd": Arm((1e-2, 1.0), best=1e-2, diverges=0.5)}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `record.dir` whose MLflow knows a sweep that was not begun there."""
+    folder = tmp_path_factory.mktemp("outputs")
+    tables = study(ARMS, seeds=range(2), confirm=range(100, 103), epochs=3)
+    upload(tables, f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
+    other = dataclasses.replace(tables, sweeps=[{**tables.sweeps[0], "id": "other1", "started": 1.7e9}])
+    upload(other, f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
+    return folder
+
+
+@pytest.fixture
+def outputs(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be written to."""
+    shutil.copy(made / "mlflow.db", tmp_path)
+    return tmp_path
+
+
+def compare(outputs: Path, *words: str, status: int = 0, **changes: str) -> Answer:
+    child = subprocess.run(
+        [sys.executable, "src/compare.py", f"record.dir={outputs}", *words],
+        cwd=ROOT,
+        env=environment(COLUMNS="200", **changes),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == status, child.stderr
+    return Answer(child.returncode, child.stdout, child.stderr)
+
+
+def begun_here(outputs: Path, **changes: object) -> None:
+    """The folder of a sweep that was run with tracking=none."""
+    folder = outputs / "sweeps" / "s1"
+    folder.mkdir(parents=True)
+    about = {"id": "s1", "name": "grid", "status": "finished", "objective": "val_accuracy", "resumed": 1.79e9}
+    (folder / "sweep.json").write_text(json.dumps(about | changes))
+    (folder / "plan.jsonl").write_text("{}\n")
+
+
+# Mistakes, and what the answer to them contains; nothing is there but a sweep without runs.
+REFUSED: dict[str, tuple[str, ...]] = {
+    "swep=s1": ("swep: unknown key", "did you mean 'sweep'", "allowed: experiment, filter"),
+    "relevent=0.01": ("relevent: unknown key", "did you mean 'relevant'"),
+    "+foo=1": ("foo: unknown key",),
+    "relevant=2": ("relevant=2:", "a difference of accuracies, from 0 to 1"),
+    "relevant=little": ('relevant="little"',),
+    "target=97": ("target=97:", "an accuracy, above 0 and at most 1, or null"),
+    "ui=localhost": ('ui="localhost"', "http://"),
+    "sweep=[]": ("sweep=[]:", "a list of values"),
+    "sweep=3": ("sweep=3:", "a text"),
+    "sweep=a,b": ("which=a,b", "key=[value1,value2]"),
+    "sweep=s1 experiment=x": ("sweep: excludes experiment and filter",),
+    "tracking=mlfow": ("tracking=mlfow", "did you mean 'mlflow'"),
+    "sweep=s2": ("sweep=s2: no sweeps of that name", "allowed: latest"),
+    "experiment=x": ("tracking.uri=sqlite:", "no such database"),
+    "experiment=x tracking=none": ("tracking.uri=null", "leave tracking=none away"),
+    "sweep=[s1,s2] tracking=none": ("tracking.uri=null", "leave tracking=none away"),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """What the command says to each of REFUSED, in one process."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    begun_here(outputs)
+    lists = [[f"record.dir={outputs}", *words.split(" ")] for words in REFUSED]
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD.replace("src/train.py", "src/compare.py")],
+        cwd=ROOT,
+        env=environment(),
+        input=json.dumps(lists),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = child.stdout.splitlines()
+    return {words: Answer(*json.loads(line)) for words, line in zip(REFUSED, lines, strict=True)}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_mistake_is_told_in_a_line_before_anything_slow_is_imported(
+    answers: dict[str, Answer], words: str
+) -> None:
+    assert_one_line(answers[words], *REFUSED[words])
+    assert not answers[words].slow
+
+
+def test_the_newest_sweep_in_mlflow_is_reported_where_none_was_begun_here(outputs: Path) -> None:
+    answer = compare(outputs)
+    assert "adam is better than sgd" in answer.stdout or "No difference shown" in answer.stdout
+    assert f"report     {outputs}/report/report.html" in answer.stdout
+    assert f"compare    mlflow ui --backend-store-uri sqlite:///{outputs}/mlflow.db" in answer.stdout
+    content = json.loads((outputs / "report" / "report.json").read_text())
+    assert (content["what"], content["settings"]["relevant"]) == ("sweep made0up0", 0.001)
+    assert sorted(path.name for path in (outputs / "report").iterdir()) == [
+        "figures", "report.html", "report.json", "tables",
+    ]  # fmt: skip
+
+
+def test_settings_and_a_filter_reach_the_report(outputs: Path, tmp_path: Path) -> None:
+    where = "filter=params.`optimizer.lr` != '1' and tags.arm = \"sgd\""
+    words = ("experiment=fairsweep", where, "relevant=0.02", "target=0.5", f"output={tmp_path}/mine")
+    answer = compare(outputs, *words, "ui=https://mlflow.example")
+    assert "No comparison: there is one arm only, sgd" in answer.stdout
+    content = json.loads((tmp_path / "mine" / "report.json").read_text())
+    assert content["settings"] == {"relevant": 0.02, "target": 0.5, "ui": "https://mlflow.example"}
+    assert content["what"] == f"experiment=fairsweep, {where}"
+
+
+def test_several_sweeps_are_reported_together(outputs: Path) -> None:
+    answer = compare(outputs, "sweep=[made,other1]")
+    assert "adam [made0up0]" in answer.stdout
+    assert "sgd [other1]" in answer.stdout
+
+
+def test_a_sweep_that_was_not_tracked_shows_how_far_it_is_and_says_why_there_is_no_report(
+    outputs: Path,
+) -> None:
+    begun_here(outputs)
+    for words in ((), ("sweep=s1",), ("tracking=none",)):
+        answer = compare(outputs, *words)
+        assert "sweep      s1, grid\nstatus     finished" in answer.stdout
+        assert "no report" in answer.stdout
+        assert "tracking=none" in answer.stdout
+    assert not (outputs / "report").exists()
+
+
+def test_a_server_that_is_away_costs_the_report_and_no_more(outputs: Path) -> None:
+    begun_here(outputs)
+    (outputs / "sweeps" / "s1" / "tracking.json").write_text("{}")
+    answer = compare(outputs, status=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "status     finished" in answer.stdout
+    assert answer.stderr == (
+        "error: tracking.uri=http://127.0.0.1:9: does not answer; is the tracking server running?\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_named(outputs: Path) -> None:
+    (outputs / "file").touch()
+    answer = compare(outputs, f"output={outputs}/file/report", status=2)
+    assert_one_line(answer._replace(stdout=""), f"output={outputs}/file/report: cannot be written")
