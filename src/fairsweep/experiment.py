@@ -49,6 +49,15 @@ class Wanted(NamedTuple):
     single: bool = True
 
 
+class Claim(NamedTuple):
+    """A run that is to be trained, its lock ours; `stale` says why what its folder holds is not that run."""
+
+    wanted: Wanted
+    folder: RunFolder
+    lock: BaseFileLock
+    stale: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of a run; `reused` where it had been finished before."""
@@ -85,17 +94,8 @@ def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> 
     """
     with progress, signals.stopping() as stop:
         session = Session(wanted, progress, stop)
-        try:
-            coming = session.lanes()
-            first = next(coming, None)
-            if first is not None:  # else nothing is to be trained, and torch is not needed
-                from fairsweep.training import fit
-
-                for event in fit(chain([first], coming), stop, lanes or 1):
-                    session.record(event)
-        except BaseException as error:
-            session.break_off(error)
-            raise
+        for _ in session.train(lanes):
+            pass
         outcomes = session.outcomes()
         if stop() and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
@@ -131,11 +131,35 @@ class Session:
         """What came of the runs that were begun."""
         return [self.known[signature] for signature in self.order if signature in self.known]
 
-    def lanes(self) -> "Iterator[Lane | None]":
-        """A lane for each run that is to be trained.
+    def train(self, lanes: int | None) -> Iterator[RunFolder]:
+        """Train them here, so many at once; gives the folder of a run whenever something was written."""
+        try:
+            coming = self.lanes()
+            first = next(coming, None)
+            if first is None:  # nothing is to be trained, and torch is not needed
+                return
+            from fairsweep.training import fit
 
-        What another process trains at present comes last; None while there is nothing else, and lanes are
-        in training.
+            for event in fit(chain([first], coming), self.stop, lanes or 1):
+                yield self.record(event)
+        except BaseException as error:
+            self.break_off(error)
+            raise
+
+    def lanes(self) -> "Iterator[Lane | None]":
+        """A lane for each run that is to be trained; None while there is none, and others are in training."""
+        for claim in self.claims():
+            if claim is not None:
+                yield from self.open(*claim)
+            elif self.jobs:
+                yield None
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def claims(self) -> Iterator[Claim | None]:
+        """The runs that are to be trained, their locks ours; what is finished is taken over.
+
+        What another process trains at present comes last; None while there is nothing else.
         """
         elsewhere: deque[tuple[Wanted, RunFolder]] = deque()
         for given in takewhile(lambda _: not self.stop(), self.wanted):
@@ -149,30 +173,34 @@ class Session:
                 tensorboard.check_installed()
             one = given._replace(cfg=cfg), folder
             if lock := acquired(folder):
-                yield from self.open(*one, lock)
+                yield from self.claim(*one, lock)
             else:
                 self.progress.note(f"run {signature} is being trained by another process; waiting for it")
                 elsewhere.append(one)
         while elsewhere and not self.stop():
             one = elsewhere.popleft()
             if lock := acquired(one[1]):
-                yield from self.open(*one, lock)
+                yield from self.claim(*one, lock)
                 continue
             elsewhere.append(one)
-            if self.jobs:
-                yield None
-            else:
-                time.sleep(POLL_SECONDS)
+            yield None
 
-    def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> "Iterator[Lane]":
-        """The lane of a run, whose lock is ours, unless its outcome is known without training."""
+    def claim(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> Iterator[Claim]:
+        """A run, whose lock is ours, unless its outcome is known without training."""
         cfg, status = wanted.cfg, folder.status()
+        if is_done(cfg, status):
+            try:
+                self.known[folder.signature] = self.take_over(wanted, folder)
+            finally:
+                lock.release()
+            return
+        stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
+        yield Claim(wanted, folder, lock, stale)
+
+    def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, stale: str) -> "Iterator[Lane]":
+        """The lane of a run, unless it cannot be built."""
         job = None
         try:
-            if is_done(cfg, status):
-                self.known[folder.signature] = self.take_over(wanted, folder)
-                return
-            stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
             try:
                 with self.stop.immediate():
                     job = Job(wanted, folder, lock, self.progress, stale)
@@ -211,14 +239,15 @@ class Session:
         tracking.sync(folder, wanted.cfg, self.progress.note)
         return Outcome(folder, folder.status())
 
-    def record(self, event: "Event") -> None:
-        """Write down what a lane tells."""
+    def record(self, event: "Event") -> RunFolder:
+        """Write down what a lane tells; its run's folder."""
         job = self.jobs[event.lane]
         job.record(event)
         if event.lane.ending is not None:
             self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
             job.lock.release()
             del self.jobs[event.lane]
+        return job.folder
 
     def break_off(self, error: BaseException) -> None:
         """After a second Ctrl-C, or a fault of ours: no run stays behind as `running`."""

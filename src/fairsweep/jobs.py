@@ -8,7 +8,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from fairsweep import experiment
-from fairsweep.experiment import RunFailed, Wanted
+from fairsweep.experiment import Outcome, RunFailed, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
 from fairsweep.sweeps.compose import Composer
@@ -44,10 +44,19 @@ def run(runs: Iterable[Wanted], lanes: int | None = 1) -> list[JobReturn]:
         KeyboardInterrupt: the user stopped.
     """
     outcomes = experiment.run(runs, Progress(Console(), quiet=True), lanes)
-    if any(outcome.status["status"] == "interrupted" for outcome in outcomes):
-        raise KeyboardInterrupt
+    return returned(outcomes)
+
+
+def returned(outcomes: Iterable[Outcome]) -> list[JobReturn]:
+    """What Hydra gets of jobs: the objective, or the error.
+
+    Raises:
+        KeyboardInterrupt: the user stopped.
+    """
     returns = []
     for outcome in outcomes:
+        if outcome.status["status"] == "interrupted":
+            raise KeyboardInterrupt
         failed = outcome.status["status"] == "failed"
         job = JobReturn(status=JobStatus.FAILED if failed else JobStatus.COMPLETED)
         job.return_value = RunFailed(outcome.status["reason"]) if failed else outcome.objective
