@@ -315,6 +315,8 @@ class Sweep:
             death: BaseException | None = None
             try:
                 returns = self.launch([self.job(entry) for entry in chunk])
+            except jobs.CannotLaunch:
+                raise
             except (
                 Exception,
                 SystemExit,
