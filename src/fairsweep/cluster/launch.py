@@ -11,12 +11,12 @@ from pathlib import Path
 from filelock import BaseFileLock
 from rich.console import Console
 
-from fairsweep import config, experiment, tracking
+from fairsweep import config, experiment, provenance, tracking
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
 from fairsweep.cluster.worker import Order
-from fairsweep.experiment import Outcome, RunFailed, Session, Wanted
+from fairsweep.experiment import Outcome, Session, Wanted
 from fairsweep.jobs import CannotLaunch
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
@@ -279,14 +279,15 @@ class Launch:
             self.land(flight)
 
     def renew(self, flight: Flight, started: float) -> None:
-        """Put what the folder holds away, where the run was begun anew."""
+        """Where the worker began the run anew, put away what was there; without a checkpoint nothing was."""
         folder = flight.folder
         if folder.status().get("started") == started:
             return
-        if folder.path.exists():
+        if folder.status() and (flight.stale or (folder.path / "last.pt").exists()):
             tracking.supersede(folder, flight.wanted.cfg, self.note)
             old = folder.archive()
-            self.note(f"{flight.stale or 'other data there'}: training again; the old run is in {old}")
+            self.note(f"{flight.stale or 'data differ there'}: training again; the old run is in {old}")
+        flight.stale = ""
         folder.write_config(flight.wanted.cfg)
 
     def land(self, flight: Flight) -> None:
@@ -297,13 +298,16 @@ class Launch:
 
     def fail(self, flight: Flight, reason: str) -> None:
         """End a run as failed that no worker has ended."""
-        if flight.folder.status():
-            try:
-                experiment.fail(flight.folder, reason)
-            except OSError:  # the disk is full; its last checkpoint tells the next command
-                self.note(reason)
-        else:
-            self.session.fail_at_once(flight.wanted, flight.folder, RunFailed(reason))
+        folder, wanted = flight.folder, flight.wanted
+        try:
+            if not folder.status():
+                origin = provenance.of(wanted.cfg)
+                folder.create(wanted.cfg, {}, **experiment.first_status(wanted), **origin)
+            experiment.fail(folder, reason)
+            if wanted.place is not None:
+                folder.join(wanted.place)
+        except OSError:  # the disk is full; its last checkpoint tells the next command
+            self.note(reason)
         self.land(flight)
 
     def interrupt(self, flight: Flight) -> None:
@@ -342,6 +346,6 @@ def order(flight: Flight) -> Order:
         flight.folder.signature,
         values,
         flight.wanted.place,
-        {} if flight.stale and not flight.deaths else parcel.state(flight.folder),
+        {} if flight.stale else parcel.state(flight.folder),
         Path(weights).read_bytes() if weights is not None else None,
     )

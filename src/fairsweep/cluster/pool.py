@@ -3,8 +3,10 @@
 import logging
 import math
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # Ray reads these when it is imported. It is not to tell others that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+# A cluster has so long to answer at all.
+CONNECT_SECONDS = 10
 # A worker that is asked to clean up gets so long.
 CLOSE_SECONDS = 5
 
@@ -31,7 +35,7 @@ RULES: dict[str, Rule] = {
     "address": or_null(
         Rule(
             "auto, or host:port",
-            lambda value: value == "auto" or (isinstance(value, str) and "://" not in value and ":" in value),
+            lambda v: isinstance(v, str) and re.fullmatch(r"auto|[^/]+:\d+", v) is not None,
         )
     ),
     "workers": or_null(integer(1)),
@@ -131,6 +135,9 @@ class Pool:
             self.scratch = tempfile.mkdtemp(prefix="fairsweep-")
             where |= {"_temp_dir": self.scratch, "num_cpus": len(os.sched_getaffinity(0))}
         try:
+            if address not in (None, "auto"):  # Ray itself waits for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(
                 address or "local",
                 include_dashboard=None if address else False,

@@ -3,7 +3,6 @@
 Hydra executes this file at each start, to find the plugin: what is slow to import waits.
 """
 
-import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,6 @@ class RayLauncher(BasicLauncher):
 
         super().__init__()
         self.pool = Pool(Settings(**settings))
-        atexit.register(self.pool.close)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from fairsweep import jobs
@@ -59,3 +57,7 @@ class RayLauncher(BasicLauncher):
         self.pool.check(config)
         runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
         return jobs.returned(launch.run(self.pool, runs, len(job_overrides)))
+
+    def close(self) -> None:
+        """End the workers."""
+        self.pool.close()
