@@ -15,7 +15,7 @@ ENTRY = "entry points and plugins"
 # From the top: a module may import those of its own floor and of the floors below.
 FLOORS = (
     {ENTRY},
-    {"experiment", "jobs", "sweeps", "compare"},
+    {"experiment", "jobs", "sweeps", "compare", "cluster"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
     | {"inputs", "tensorboard"},
     {"build"},

@@ -417,6 +417,15 @@ def test_what_is_finished_is_taken_over_by_the_same_an_overlapping_and_a_larger_
     outputs.assert_tracked()
 
 
+def test_runs_are_trained_again_where_that_is_asked_for(outputs: Outputs) -> None:
+    grid = (*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=0.1,0.01")
+    outputs.sweep(*grid)
+    before = outputs.trained
+    answer = outputs.sweep(*grid, "rerun=true")
+    assert answer.stdout.count("rerun=true: training again; the old run is in ") == 2
+    assert all(outputs.trained[signature] > before[signature] for signature in before)
+
+
 def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> None:
     space = (*QUICK, "optimizer=sgd", "optimizer.lr=interval(0.01, 0.1)")
     outputs.sweep(*space, "trials=3")

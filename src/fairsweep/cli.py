@@ -38,6 +38,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         return unknown(str(cause.full_key), (names.get(key, key) for key in map(str, known)))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if choice == "submitit_slurm":
+            return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
         options = sorted(option for option in error.options if not option.startswith("_"))
         return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {', '.join(options)})"
     if isinstance(error, OverrideParseException):

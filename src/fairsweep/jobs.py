@@ -8,10 +8,15 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from fairsweep import experiment
+from fairsweep.config import ConfigError
 from fairsweep.experiment import Outcome, RunFailed, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
 from fairsweep.sweeps.compose import Composer
+
+
+class CannotLaunch(ConfigError):
+    """The launcher cannot work at all: that is no run's failure."""
 
 
 def overrides(values: list[str], place: Place) -> list[str]:

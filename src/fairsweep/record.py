@@ -48,10 +48,7 @@ class RunFolder:
 
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        values = json.loads(without_credentials(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
-        self._config = OmegaConf.create(values)
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
+        self.write_config(cfg)
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
         now = time.time()
@@ -64,6 +61,13 @@ class RunFolder:
             journal_bytes=0,
             **status,
         )
+
+    def write_config(self, cfg: DictConfig) -> None:
+        """Make the folder, and write what the run is configured to be."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        values = json.loads(without_credentials(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
+        self._config = OmegaConf.create(values)
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
 
     def archive(self) -> Path:
         """Move the folder out of the way, to `runs/.history/`."""

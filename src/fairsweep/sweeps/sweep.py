@@ -325,11 +325,14 @@ class Sweep:
             chunk, rest = entries[:size], entries[size:]
             launched = time.time()
             self.board.launch([entry.row for entry in chunk])
+            asked = [self.job(entry) for entry in chunk]
             self.begun |= {entry.row.signature for entry in chunk}
             returns: Sequence[JobReturn] = ()
             death: BaseException | None = None
             try:
-                returns = self.launch([self.job(entry) for entry in chunk])
+                returns = self.launch(asked)
+            except jobs.CannotLaunch:
+                raise
             except (
                 Exception,
                 SystemExit,

@@ -6,7 +6,7 @@ Hydra executes this file at each start, to find the plugin: what is slow to impo
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -55,6 +55,13 @@ class FairSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="fair", node=FairSweeperConf, provider="fairsweep")
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A launcher that has something to give back at the end."""
+
+    def close(self) -> None: ...
+
+
 class FairSweeper(Sweeper):
     """Reads what is asked for, and has it carried out by the launcher."""
 
@@ -87,7 +94,11 @@ class FairSweeper(Sweeper):
 
         asked = request.read(self.config, arguments, self.composer)
         sweep = Sweep(asked, self.config, self.composer, self.launch)
-        return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
+        try:
+            return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
+        finally:
+            if isinstance(self.launcher, Closing):
+                self.launcher.close()
 
     def grid(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """A plain grid of some other application, which keeps no record of runs."""

@@ -1,0 +1,137 @@
+"""A worker: a process on some machine that trains runs in a folder of its own, and sends back what it writes.
+
+It imports what is slow to import once, and is used from run to run.
+"""
+
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import fairsweep
+from fairsweep import provenance, record
+from fairsweep.cluster import parcel
+from fairsweep.cluster.parcel import Packer, Parcel
+from fairsweep.experiment import Session, Wanted
+from fairsweep.progress import Progress
+from fairsweep.record import Place
+from fairsweep.signals import Stop
+
+
+class Order(NamedTuple):
+    """A run that a worker is to train: its resolved configuration, and the files that it goes on from.
+
+    weights: the content of `trainer.weights`, where it starts from some.
+    """
+
+    signature: str
+    cfg: dict[str, Any]
+    place: Place | None
+    files: dict[str, bytes]
+    weights: bytes | None
+
+
+class Identity(NamedTuple):
+    """Where a worker is, and with which code."""
+
+    host: str
+    pid: int
+    code: str
+    versions: dict[str, str]
+
+
+class Notes(Progress):
+    """Keeps what the user is to read until it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True), quiet=True)
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def taken(self) -> list[str]:
+        notes, self.notes = self.notes, []
+        return notes
+
+
+class Worker:
+    """
+    Args:
+        command: of the sweep, for the records of its runs.
+        directory: where that was given, which relative paths start from.
+        threads: to compute with, where a run does not say.
+        scratch: where to make its folder; None: where this machine has its temporary files.
+    """
+
+    def __init__(self, command: list[str], directory: str, threads: int, scratch: str | None) -> None:
+        sys.argv = command
+        if Path(directory).is_dir():
+            os.chdir(directory)
+        # Torch reads them as it is imported.
+        os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.outputs = Path(tempfile.mkdtemp(prefix="fairsweep-", dir=scratch))
+        self.stop = Stop()
+
+    def identity(self) -> Identity:
+        """Who this is, once it is ready to train."""
+        import fairsweep.data
+        import fairsweep.training  # noqa: F401
+
+        return Identity(socket.gethostname(), os.getpid(), source_hash(), provenance.versions())
+
+    def train(self, orders: list[Order], lanes: int | None) -> Iterator[Parcel]:
+        """Train these runs, so many at once; gives what they write, for each at least how it ended."""
+        packers, wanted = dict[str, Packer](), list[Wanted]()
+        for order in orders:
+            folder = record.folder_of(str(self.outputs), order.signature)
+            if order.files:
+                parcel.put(folder, order.files)
+            packers[order.signature] = Packer(folder)
+            wanted.append(Wanted(self.config(order), order.place, single=False))
+        notes = Notes()
+        try:
+            for changed in Session(wanted, notes, self.stop).train(lanes):
+                if packers[changed.signature].has_news():
+                    yield packers[changed.signature].pack(notes.taken())
+            for packer in packers.values():
+                if packer.has_news():  # it ended before its first step, or was there already
+                    yield packer.pack(notes.taken())
+        finally:
+            for packer in packers.values():
+                shutil.rmtree(packer.folder.path, ignore_errors=True)
+
+    def config(self, order: Order) -> DictConfig:
+        """A run's configuration, here."""
+        cfg = OmegaConf.create(order.cfg)
+        cfg.record.dir = str(self.outputs)
+        cfg.tracking.uri = None
+        cfg.rerun = False  # what is to be trained anew comes without files
+        if order.weights is not None:
+            path = self.outputs / f"{order.signature}.weights"
+            path.write_bytes(order.weights)
+            cfg.trainer.weights = str(path)
+        return cfg
+
+    def end(self) -> None:
+        """End the runs in training as interrupted."""
+        self.stop.received = True
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.outputs, ignore_errors=True)
+
+
+def source_hash() -> str:
+    """A hash (10 hex digits) of all of this program's code, which must be the same on all machines."""
+    folder = Path(fairsweep.__file__).parent
+    content = b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
+    return hashlib.sha256(content).hexdigest()[:10]

@@ -1,0 +1,418 @@
+"""The ray launcher: the same runs with the same bits, on all cores or on many machines, whatever dies."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import workers
+from test_cli import assert_one_line
+from test_experiment import LONG, figures
+from test_sweep import (
+    ARMS,
+    FOUR,
+    QUICK,
+    Outputs,
+    assert_same_sweep,
+    assert_trained_once,
+    empty_store,
+    nothing,
+    others,
+    outputs,
+    server,
+    undisturbed,
+)
+
+from fairsweep.cluster import parcel, pool
+from fairsweep.cluster.parcel import Packer
+from fairsweep.config import ConfigError
+from fairsweep.record import RunFolder
+
+__all__ = ["empty_store", "others", "outputs", "server", "undisturbed"]  # fixtures
+
+RAY = "hydra/launcher=ray"
+PYTHONPATH = os.pathsep.join(sys.path)
+slow = pytest.mark.slow
+
+
+def eager() -> None:
+    pool.Worker = workers.Eager  # type: ignore[misc]
+
+
+def unlucky() -> None:
+    pool.Worker = workers.Unlucky  # type: ignore[misc]
+
+
+def newer() -> None:
+    pool.Worker = workers.Newer  # type: ignore[misc]
+
+
+def processes(outputs: Outputs, name: str = "") -> list[int]:
+    """The processes of this sweep's Ray, less those that only wait to be buried."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = f"FAIRSWEEP_TEST={outputs.path}".encode() in (path / "environ").read_bytes()
+            title = (path / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if marked and title and name.encode() in title:
+            found.append(int(path.name))
+    return found
+
+
+def marked(outputs: Outputs, change: Callable[[], None] = nothing) -> Callable[[], None]:
+    """As a shell starts a command, it leads its process group; a variable marks all its processes."""
+    return Marked(str(outputs.path), change)
+
+
+class Marked(NamedTuple):
+    path: str
+    change: Callable[[], None]
+
+    def __call__(self) -> None:
+        os.setpgid(0, 0)
+        os.environ["FAIRSWEEP_TEST"] = self.path
+        self.change()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def running(outputs: Outputs) -> int:
+    """How many runs are in training, as this machine knows."""
+    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
+    return statuses.count("running")
+
+
+def leftovers() -> set[Path]:
+    return set(Path("/tmp").glob("fairsweep-*"))
+
+
+# What travels
+
+
+def write(folder: RunFolder, status: str, journal: str, checkpoint: bytes) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (folder.path / "journal.jsonl").write_text(journal)
+    (folder.path / "last.pt").write_bytes(checkpoint)
+    folder.log(status)
+    folder.set_status(status=status)
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder.path)): p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
+
+
+def test_a_run_folder_arrives_as_it_is_sent_part_by_part(tmp_path: Path) -> None:
+    there, here = (RunFolder(tmp_path / place / "runs" / "a1") for place in ("there", "here"))
+    packer = Packer(there)
+    assert not packer.has_news()
+    write(there, "running", "1\n", b"one")
+    here.path.mkdir(parents=True)
+    parcel.unpack(here, packer.pack([]))
+    assert not packer.has_news()
+    write(there, "finished", "1\n2\n3\n", b"three")
+    (there.path / "pictures").mkdir()
+    (there.path / "pictures" / "curves.png").write_bytes(b"png")
+    (there.path / "config.yaml").write_text("what it is there")
+    assert packer.has_news()
+    sent = packer.pack(["a note"])
+    assert sent.journal == (2, b"2\n3\n")
+    assert set(sent.files) == {"last.pt", "status.json", "pictures/curves.png"}
+    assert sent.notes == ["a note"]
+    parcel.unpack(here, sent)
+    assert contents(here) == {k: v for k, v in contents(there).items() if k != "config.yaml"}
+    (there.path / "last.pt").unlink()
+    there.set_status(kept="none")
+    parcel.unpack(here, packer.pack([]))
+    assert not (here.path / "last.pt").exists()
+
+
+def test_the_status_is_written_last_so_that_it_never_promises_what_is_not_there(tmp_path: Path) -> None:
+    there, here = (RunFolder(tmp_path / place / "runs" / "a1") for place in ("there", "here"))
+    write(there, "running", "1\n", b"one")
+    here.path.mkdir(parents=True)
+    (here.path / "last.pt").mkdir()  # which cannot be replaced
+    with pytest.raises(OSError, match=r"last\.pt"):
+        parcel.unpack(here, Packer(there).pack([]))
+    assert here.status() == {}
+    assert (here.path / "journal.jsonl").read_text() == "1\n"
+
+
+# Mistakes
+
+SETTINGS = {"address": None, "workers": None, "cpus": 1, "gpus": 0, "lanes": "auto", "retries": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("address", "ray://head:10001", "auto, or host:port, or null"),
+        ("address", "head", "auto, or host:port, or null"),
+        ("workers", 0, "a whole number, 1 or more, or null"),
+        ("cpus", 0.5, "a whole number, 1 or more"),
+        ("gpus", 1.5, "a number, 0 or more; above 1 a whole one"),
+        ("gpus", -1, "a number, 0 or more; above 1 a whole one"),
+        ("lanes", "all", "auto, or a whole number, 1 or more"),
+        ("retries", -1, "a whole number, 0 or more"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        pool.Pool(pool.Settings(**SETTINGS | {key: value}))
+    assert str(error.value) == f"hydra.launcher.{key}={value}: must be {allowed}"
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"Ray is not installed; pip install 'fairsweep\[ray\]'"):
+        pool.Pool(pool.Settings(**SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"threads": 2, "device": "cpu"}, "trainer.threads=2: a worker has hydra.launcher.cpus=1; set"),
+        ({"threads": None, "device": "cuda:1"}, "trainer.device=cuda:1: a worker has hydra.launcher.gpus=0"),
+    ],
+)
+def test_runs_that_need_more_than_a_worker_has_are_refused(trainer: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pool.Pool(pool.Settings(**SETTINGS)).check(SimpleNamespace(trainer=SimpleNamespace(**trainer)))  # type: ignore[arg-type]
+
+
+def test_a_mistake_is_answered_in_one_line_before_anything_is_written(outputs: Outputs) -> None:
+    answer = outputs.sweep(*QUICK, RAY, "hydra.launcher.cpus=x", status=2)
+    assert_one_line(answer, "hydra.launcher.cpus=x: must be a whole number, 1 or more")
+    assert not (outputs.path / "sweeps").exists()
+
+
+@slow
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("hydra.launcher.cpus=512", "hydra.launcher.cpus=512: there are"),
+        ("hydra.launcher.gpus=64", "hydra.launcher.gpus=64: there are"),
+        ("hydra.launcher.workers=999", "hydra.launcher.workers=999: there is room for"),
+        ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: no Ray cluster"),
+        ("hydra.launcher.address=auto", "hydra.launcher.address=auto: no Ray cluster"),
+    ],
+)
+def test_what_ray_cannot_give_is_told_in_one_line(outputs: Outputs, setting: str, said: str) -> None:
+    answer = outputs.sweep(*QUICK, RAY, "tracking=none", setting, status=2, before=marked(outputs))
+    assert answer.stderr.startswith(f"error: {said}")
+    assert answer.stderr.count("\n") == 1
+    assert processes(outputs) == []
+    assert outputs.definition["status"] == "failed"
+
+
+# A cluster on one machine
+
+
+class Nodes:
+    """Ray on three machines that are one, each with one core and a folder of its own for temporary files."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = folder
+        self.cluster = Cluster(initialize_head=True, head_node_args=self.node("head"))
+        self.others = [self.cluster.add_node(**self.node(name)) for name in ("second", "third")]
+        self.address: str = self.cluster.address
+
+    def node(self, name: str) -> dict[str, Any]:
+        (self.folder / name).mkdir()
+        return {
+            "num_cpus": 1,
+            "include_dashboard": False,
+            "env_vars": {"TMPDIR": str(self.folder / name), "PYTHONPATH": PYTHONPATH},
+        }
+
+    def workers(self, name: str) -> list[Path]:
+        """The folders of the workers on a node."""
+        return list((self.folder / name).glob("fairsweep-*"))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    made = Nodes(tmp_path)
+    yield made
+    made.cluster.shutdown()
+
+
+SIXTY = (*LONG, "trainer.epochs=6", "optimizer=sgd", "optimizer.lr=0.1,0.03,0.01", "seed=range(20)")
+
+
+@slow
+def test_a_cluster_finishes_sixty_runs_though_one_of_its_machines_dies(
+    outputs: Outputs, nodes: Nodes
+) -> None:
+    words = (*SIXTY, RAY, f"hydra.launcher.address={nodes.address}")
+    command = outputs.start(*words)
+    wait_until(lambda: len(outputs.runs) >= 15 and len(nodes.workers("second")) == 1, 120)
+    nodes.cluster.remove_node(nodes.others[0], allow_graceful=False)  # by kill -9
+    answer = command.wait(200)
+    assert answer.status == 0, answer
+    assert outputs.statuses == {"finished": 60}
+    for folder in outputs.runs.values():
+        assert (folder.path / "run.log").read_text().count("finished after step") == 1
+    assert not (outputs.path / "runs" / ".history").exists()
+    outputs.assert_tracked()
+    assert nodes.workers("head") == nodes.workers("third") == []
+    outputs.sweep(*words)
+    assert outputs.definition["reused"] == 60
+
+
+@slow
+def test_ctrl_c_ends_what_runs_on_other_machines(outputs: Outputs, nodes: Nodes) -> None:
+    command = outputs.start(*SIXTY, RAY, f"hydra.launcher.address={nodes.address}")
+    wait_until(lambda: running(outputs) >= 2 and len(outputs.runs) >= 5)
+    command.send(signal.SIGINT)
+    assert command.wait().status == 130
+    assert set(outputs.statuses) == {"interrupted", "finished"}
+    assert [nodes.workers(name) for name in ("head", "second", "third")] == [[], [], []]
+    outputs.assert_tracked()
+
+
+@slow
+def test_a_worker_with_other_code_is_refused_by_name(outputs: Outputs, nodes: Nodes) -> None:
+    words = (*QUICK, "seed=range(8)", RAY, f"hydra.launcher.address={nodes.address}")
+    answer = outputs.sweep(*words, before=marked(outputs, newer))
+    here = socket.gethostname()
+    assert (
+        answer.stdout.count(f"worker on {here} refused: its fairsweep is another version (0123456789,") == 2
+    )
+    assert outputs.statuses == {"finished": 8}
+
+
+# One machine
+
+
+@slow
+def test_workers_train_the_same_bits_once_each_and_leave_nothing_behind(
+    outputs: Outputs, undisturbed: Outputs
+) -> None:
+    before = leftovers()
+    answer = outputs.sweep(*FOUR, RAY, before=marked(outputs))
+    assert answer.stdout.count(": finished  val_accuracy") == 4
+    assert_same_sweep(outputs, undisturbed)
+    assert_trained_once(outputs)
+    outputs.assert_tracked()
+    assert processes(outputs) == []
+    assert leftovers() == before
+    for folder in outputs.runs.values():
+        assert folder.config().record.dir == str(outputs.path)
+        assert folder.status()["command"].startswith("src/train.py -m")
+        assert folder.status()["threads"] == 1
+
+    trained = outputs.trained
+    answer = outputs.sweep(*FOUR, RAY, before=marked(outputs))
+    assert "4 finished; 4 taken over" in answer.stdout
+    assert outputs.trained == trained
+
+
+@slow
+def test_a_run_that_is_to_be_trained_again_starts_from_nothing(outputs: Outputs) -> None:
+    words = (*QUICK, "optimizer=sgd", "optimizer.lr=0.1,0.01", "trainer.threads=1")
+    outputs.sweep(*words)
+    before = outputs.trained
+    answer = outputs.sweep(*words, RAY, "rerun=true")
+    assert answer.stdout.count("rerun=true: training again; the old run is in ") == 2
+    assert all(outputs.trained[signature] > before[signature] for signature in before)
+    old = [RunFolder(path) for path in (outputs.path / "runs" / ".history").iterdir()]
+    assert {figures(folder)[-1]["objective"] for folder in old} == {
+        figures(folder)[-1]["objective"] for folder in outputs.runs.values()
+    }
+    superseded = [run for run in outputs.client.search_runs(["1"]) if "superseded" in run.data.tags]
+    assert len(superseded) == 2
+
+
+@slow
+def test_all_phases_of_the_fair_sweeper_work(outputs: Outputs, others: Outputs) -> None:
+    words = (
+        *QUICK, "tracking=none", "trainer.epochs=4", ARMS, "trials=3", "seeds=2", "halving=3", "extend=true",
+        "extend_steps=1", "confirm=3",
+    )  # fmt: skip
+    others.sweep(*words)
+    outputs.sweep(*words, RAY)
+    assert_same_sweep(outputs, others)
+    assert "pruned" in outputs.statuses
+
+
+@slow
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT] * 2, [signal.SIGKILL]]
+)
+def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
+    outputs: Outputs, undisturbed: Outputs, signals: list[signal.Signals]
+) -> None:
+    before = leftovers()
+    command = outputs.start(*FOUR, RAY, before=marked(outputs, eager))
+    outputs.wait_for_lines(10)
+    assert command.process.pid is not None
+    for number in signals:
+        if number == signal.SIGINT:  # which a terminal sends to the whole group
+            os.killpg(command.process.pid, number)
+        else:
+            command.send(number)
+        time.sleep(0.05)
+    answer = command.wait()
+    wait_until(lambda: processes(outputs) == [], 30)
+    if signal.SIGKILL not in signals:
+        assert answer.status == 130
+        assert leftovers() == before
+        assert set(outputs.statuses) <= {"interrupted", "finished"}
+        assert outputs.statuses["interrupted"]
+        outputs.assert_tracked()
+
+    outputs.sweep(*FOUR, RAY)
+    assert_same_sweep(outputs, undisturbed)
+    outputs.assert_tracked()
+
+
+@slow
+def test_a_worker_that_is_killed_costs_no_more_than_what_was_behind_the_last_checkpoint(
+    outputs: Outputs, undisturbed: Outputs
+) -> None:
+    command = outputs.start(*FOUR, RAY, before=marked(outputs, eager))
+    wait_until(lambda: running(outputs) == len(processes(outputs, "ray::Eager")) > 0)
+    killed = processes(outputs, "ray::Eager")
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert command.wait().status == 0
+    assert_same_sweep(outputs, undisturbed)
+    outputs.assert_tracked()
+    logs = [(folder.path / "run.log").read_text() for folder in outputs.runs.values()]
+    assert sum("its worker on" in log for log in logs) == len(killed)
+    assert sum("going on after step" in log for log in logs) == len(killed)
+
+
+@slow
+def test_a_run_that_kills_its_worker_fails_after_some_tries_and_the_others_go_on(outputs: Outputs) -> None:
+    words = (
+        *QUICK,
+        RAY,
+        "optimizer=sgd",
+        "optimizer.lr=0.1,0.01",
+        "seed=range(4)",
+        "hydra.launcher.retries=1",
+    )
+    answer = outputs.sweep(*words, status=1, before=marked(outputs, unlucky))
+    reasons = {row["reason"] for row in outputs.table if row["seed"] == "1"}
+    assert len(reasons) == 1
+    assert reasons.pop().startswith("its worker died 2 times (killed, or out of memory), at last on ")
+    assert {row["reason"] for row in outputs.table if row["seed"] == "2"} == {"RuntimeError: out of luck"}
+    assert outputs.statuses == {"finished": 4, "failed": 4}
+    assert "4 finished, 4 failed" in answer.stdout
+    outputs.assert_tracked()

@@ -1,0 +1,44 @@
+"""Workers with a peculiarity, for tests; those of Ray import them from here."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from fairsweep import experiment
+from fairsweep.cluster.worker import Identity, Worker
+
+
+class Eager(Worker):
+    """Writes, and sends, checkpoints all the time."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        experiment.CHECKPOINT_SECONDS = 0.1
+
+
+class Unlucky(Worker):
+    """Dies of any run with seed 1, in the middle of it; a run with seed 2 raises."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        from fairsweep.training import Lane
+
+        step = Lane.train_step
+
+        def broken(lane: Lane, index: Any) -> None:
+            if lane.step == 3 and lane.seed == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if lane.step == 3 and lane.seed == 2:
+                raise RuntimeError("out of luck")
+            step(lane, index)
+
+        Lane.train_step = broken  # type: ignore[method-assign]
+
+
+class Newer(Worker):
+    """On the second and the third machine, of another version."""
+
+    def identity(self) -> Identity:
+        is_head = Path(os.environ["TMPDIR"]).name == "head"
+        return super().identity() if is_head else super().identity()._replace(code="0123456789")
