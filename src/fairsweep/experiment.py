@@ -427,7 +427,8 @@ class Job:
                 self.folder.append(line)
             self.progress.show(self.lane, event.lines)
             if self.lane.note:
-                self.tell(self.lane.note)
+                self.folder.log(self.lane.note)
+                self.progress.note(f"run {self.folder.signature}: {self.lane.note}")
                 self.lane.note = ""
             if self.cfg.record.keep == "all" and any("epoch_seconds" in line for line in event.lines):
                 self.folder.save(f"epoch_{self.lane.epoch:04}.pt", self.lane.snapshot())
