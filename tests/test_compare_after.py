@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 from test_sweep import QUICK, Outputs, empty_store, outputs, server  # noqa: F401
 
 GRID = (*QUICK, "optimizer=adam,sgd", "seed=range(3)")
+
+
+@pytest.fixture(autouse=True)
+def with_reports(outputs: Outputs) -> None:  # noqa: F811
+    outputs.with_reports = True
 
 
 def report_of(made: Outputs) -> Path:

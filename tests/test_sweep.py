@@ -29,6 +29,7 @@ from test_experiment import LONG, figures
 from test_tracking import free_port, history, journalled
 
 from fairsweep import experiment, tracking
+from fairsweep.compare import after
 from fairsweep.config import ROOT
 from fairsweep.record import RunFolder, read_json
 from fairsweep.sweeps import board
@@ -136,6 +137,12 @@ def nothing() -> None:
     pass
 
 
+def without_report(before: Callable[[], None]) -> None:
+    """No report at the sweep's end, which takes seconds and has tests of its own."""
+    after.write = lambda *_: after.Told("none in these tests")
+    before()
+
+
 class Command:
     """A command of ours in a process of its own; what it prints goes to files."""
 
@@ -180,6 +187,7 @@ class Outputs:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.commands: list[Command] = []
+        self.with_reports = False
 
     # Commands
 
@@ -187,6 +195,7 @@ class Outputs:
         self, *words: str, script: str = "src/train.py", before: Callable[[], None] = nothing
     ) -> Command:
         sweep = ("-m",) if script == "src/train.py" else ()
+        before = before if self.with_reports else partial(without_report, before)
         words = (*sweep, f"record.dir={self.path}", *words)
         folder = self.path.with_name(f"{self.path.name}-{len(self.commands)}")
         self.commands.append(Command(folder, script, words, before))
@@ -357,7 +366,7 @@ def test_a_grid_is_one_mlflow_run_with_a_child_for_each_combination(outputs: Out
     ]
     assert parent.data.metrics["best_objective"] == pytest.approx(max(means))
     files = {item.path for item in outputs.client.list_artifacts(parent.info.run_id)}
-    assert files == {"sweep.json", "table.csv", "report"}
+    assert files == {"sweep.json", "table.csv"}
     held = outputs.client.download_artifacts(
         parent.info.run_id, "table.csv", str(outputs.path.parent / "stdout").removesuffix("stdout")
     )
