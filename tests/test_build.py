@@ -210,10 +210,10 @@ def files(group: str) -> set[str]:
 
 def test_every_file_of_every_group_is_tested_here() -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
-    assert groups == {*GROUPS, "recipe", "sweep"}
+    assert groups == {*GROUPS, "recipe", "sweep", "hydra"}
     for group, choices in GROUPS.items():
         assert files(group) == set(choices), group
-    assert files("recipe") == set(RECIPES)
+    assert files("recipe") == {*RECIPES, "fastest_99"}
 
 
 def test_every_entry_point_has_its_configuration() -> None:
@@ -717,6 +717,12 @@ RECIPES: dict[str, tuple[Any, ...]] = {
     "two_conv_sgd": ("mnist", "cross_entropy", "SGD", 0.1, 0.9, 200, 10, 0.5, 0.5, False),
     "two_conv_sgd_slow": ("mnist", "cross_entropy", "SGD", 0.001, 0.0, 200, 10, 0.5, 0.5, False),
 }
+
+
+def test_the_fastest_recipe_is_allowed(compose: Compose) -> None:
+    cfg = compose("recipe=fastest_99", "data.root=set here")
+    check(cfg)
+    assert (cfg.trainer.epochs, cfg.model.norm, cfg.data.val_size) == (2, "batch", 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
