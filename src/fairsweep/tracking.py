@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -117,7 +118,8 @@ def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool
             action()
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
-        text = without_credentials(f"{type(error).__name__}: {error}")
+        name = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        text = without_credentials(f"{name}{error}")
         reason = text.splitlines()[0][:200]
         log(f"tracking: {text}")
         if told.get(uri) != reason:  # once, and not for each run of a sweep
@@ -356,8 +358,35 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
         if uri.startswith("sqlite:///") and not file.exists():
             create_database(file, outputs)
         client = MlflowClient(uri)
+        if uri.startswith(("http:", "https:")):
+            check_server(client, uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def check_server(client: "MlflowClient", uri: str) -> None:
+    """
+    Raises:
+        ConfigError: the server is of an incompatible MLflow, or does not let us in.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils import credentials, rest_utils
+
+    credentials_of: Any = credentials.get_default_host_creds  # MLflow has no types for them
+    ask: Any = rest_utils.http_request
+    answer = ask(credentials_of(uri), "/version", "GET", raise_on_status=False)
+    theirs, ours = answer.text.strip(), version("mlflow")
+    if answer.ok and re.fullmatch(r"\d+(\.\w+)+", theirs) and theirs.split(".")[0] != ours.split(".")[0]:
+        raise ConfigError(f"its MLflow is {theirs}, the one here {ours}; both must be {ours.split('.')[0]}.x")
+    try:
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            raise ConfigError(
+                "the server refuses the credentials; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                "must hold a user's of it"
+            ) from error
+        raise
 
 
 def create_database(file: Path, outputs: str) -> None:

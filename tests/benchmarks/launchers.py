@@ -1,0 +1,71 @@
+"""Twelve runs on the cores of one machine, by each launcher: which is fastest, end to end and after start-up?
+
+`two_conv` on the first 30,000 images of MNIST, 2 epochs, 12 seeds, untracked. Compared with Hydra's basic
+launcher, which trains one run after the other with a thread for each core; `joblib` is hydra-joblib-launcher
+(pip install hydra-joblib-launcher), a process for each core with one thread each. "Start-up" is the time until
+as many runs have begun as train side by side.
+
+    python tests/benchmarks/launchers.py --rounds 3       # half an hour and more
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import common
+from common import ROOT, heading, spread, table
+
+CORES = len(os.sched_getaffinity(0))
+LAUNCHERS: dict[str, tuple[tuple[str, ...], int]] = {
+    "basic": (("hydra/launcher=basic",), 1),
+    "joblib": (("hydra/launcher=joblib", f"hydra.launcher.n_jobs={CORES}", "trainer.threads=1"), CORES),
+    "ray": (("hydra/launcher=ray",), CORES),
+}
+
+
+def sweep(launcher: str, words: list[str]) -> tuple[float, float]:
+    """Seconds of a whole sweep, and until all workers train."""
+    settings, together = LAUNCHERS[launcher]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "src/train.py", "-m", f"record.dir={scratch}", "tracking=none"]
+        begun = time.time()
+        subprocess.run([*command, *settings, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.time() - begun
+        statuses = [json.loads(path.read_text()) for path in Path(scratch).glob("runs/*/status.json")]
+    assert {status["status"] for status in statuses} == {"finished"}
+    return seconds, sorted(status["started"] for status in statuses)[together - 1] - begun
+
+
+def main() -> None:
+    options = common.parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    options.add_argument("--runs", type=int, default=12, help="default: %(default)s")
+    options.add_argument("--images", type=int, default=30_000, help="default: %(default)s")
+    args = options.parse_args()
+    words = [
+        "recipe=two_conv", f"data.root={args.data}", f"data.limit={args.images}", "trainer.epochs=2",
+        f"seed=range({args.runs})",
+    ]  # fmt: skip
+    print(heading() + f"; {args.rounds} rounds of {' '.join(words[2:])}\n", flush=True)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
+    for _ in range(args.rounds):
+        for name in LAUNCHERS:
+            found[name].append(sweep(name, words))
+            print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
+    rows = []
+    for name, rounds in found.items():
+        whole = [base[0] / own[0] for base, own in zip(found["basic"], rounds, strict=True)]
+        after = [
+            (base[0] - base[1]) / (own[0] - own[1]) for base, own in zip(found["basic"], rounds, strict=True)
+        ]
+        seconds, start = ([pair[place] for pair in rounds] for place in (0, 1))
+        rows.append([f"`{name}`", spread(seconds), spread(start), spread(whole), spread(after)])
+    print(table(["launcher", "seconds", "start-up, seconds", "times as fast", "after start-up"], rows))
+
+
+if __name__ == "__main__":
+    main()
