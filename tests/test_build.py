@@ -185,6 +185,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "tracking": {
         "mlflow": TRACKING,
         "none": {**TRACKING, "uri": None},
+        "server": {**TRACKING, "uri": "http://127.0.0.1:5000"},
     },
 }
 # What a choice leaves open.
