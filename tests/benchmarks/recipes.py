@@ -4,7 +4,7 @@ Each run is `python src/train.py recipe=<name> seed=<n> tracking=none`, one afte
 from the run folders. They are kept in --dir: a second call goes on where the first was stopped, and trains
 nothing twice. bn_convnet gets MNIST written out as JPEG files. Minutes are those of the training steps.
 
-    python tests/benchmarks/recipes.py --dir /somewhere                     # an hour and a quarter on two cores
+    python tests/benchmarks/recipes.py --dir /somewhere                     # 75 minutes on two cores
     python tests/benchmarks/recipes.py --dir /somewhere --only two_conv     # 5 seeds, about 4 minutes
     python tests/benchmarks/recipes.py --dir /elsewhere data.limit=600 trainer.epochs=1    # a quick look
 
