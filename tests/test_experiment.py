@@ -457,6 +457,23 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     assert [figures(outcome.folder) for outcome in solo] == journals
 
 
+def test_a_run_for_which_there_is_no_memory_at_present_waits(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, lanes = Lane.__init__, list[Lane]()
+
+    def short_of_memory(lane: Lane, *args: Any, **kwargs: Any) -> None:
+        if sum(other.ending is None for other in lanes) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        build(lane, *args, **kwargs)
+        lanes.append(lane)
+
+    monkeypatch.setattr(Lane, "__init__", short_of_memory)
+    outcomes = run_many([compose(*QUICK, f"seed={seed}", "rerun=true") for seed in range(5)], lanes=4)
+    assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * 5
+    assert len(lanes) == 5
+
+
 def test_a_run_that_does_not_fit_a_device_alone_fails(
     compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

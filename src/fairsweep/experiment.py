@@ -227,6 +227,10 @@ class Session:
             except (Exception, SystemExit) as error:
                 if wanted.single:
                     raise
+                if is_out_of_memory(error) and self.jobs:
+                    self.most = len(self.jobs)
+                    self.waiting.append((wanted, folder))
+                    return
                 # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
                 self.known[folder.signature] = self.fail_at_once(wanted, folder, error)
                 return
@@ -278,7 +282,9 @@ class Session:
                 self.put_off(other)
 
     def put_off(self, job: "Job") -> None:
-        """Have a run go on later, from its last checkpoint."""
+        """Have a run go on later, from its last checkpoint, if need be in the next command."""
+        job.folder.set_status(status="interrupted", reason="put off for want of memory", ended=time.time())
+        job.cfg.rerun = False
         self.waiting.append((job.wanted, job.folder))
         self.leave(job)
 
