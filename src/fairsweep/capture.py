@@ -53,8 +53,9 @@ class CapturedSteps:
         """Capture one step; nothing is computed by that."""
         lane = self.lane
         for state in lane.optimizer.state.values():
-            if "step" in state:  # a count that some optimizers keep on the host
-                state["step"] = state["step"].to(lane.device)
+            for name, value in state.items():  # counts and the like, which some optimizers keep on the host
+                if isinstance(value, Tensor):
+                    state[name] = value.to(lane.device)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(lane.augment_generator)
         torch.cuda.synchronize(lane.device)
