@@ -224,7 +224,8 @@ class Lane:
             while position < end and not stop():
                 if self.captured is not None and position < self.captured.count:
                     count = min(end, self.captured.count) - position
-                    self.losses.append(self.captured.run(position, count))
+                    with self.own_stream():  # which may be another one since the capture
+                        self.losses.append(self.captured.run(position, count))
                     self.sizes += [self.trainer.batch_size] * count
                     self.step += count
                 else:
