@@ -92,6 +92,8 @@ class Server:
             "--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts"),
         ]  # fmt: skip
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+        # Workers for what is not needed here start as slowly as the server itself.
+        self.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         if auth:
             self.command += ["--app-name", "basic-auth"]
             settings = folder / "auth.ini"
