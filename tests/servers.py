@@ -98,7 +98,7 @@ class Server:
             self.command += ["--app-name", "basic-auth"]
             settings = folder / "auth.ini"
             settings.write_text(
-                "[mlflow]\ndefault_permission = READ\n"
+                "[mlflow]\ndefault_permission = EDIT\n"
                 f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
                 f"admin_password = {PASSWORD}\n"
                 "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"

@@ -1,4 +1,4 @@
-"""A sweep of 200 runs on a Ray of three nodes on one machine, one of them killed with `kill -9` in the middle.
+"""A sweep of 200 runs on a Ray of three nodes on one machine, one of them killed (`kill -9`) in the middle.
 
 Counted: runs that finished, that were trained twice, that MLflow lacks; and the seconds, against those of the
 same sweep left alone.
