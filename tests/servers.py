@@ -92,11 +92,13 @@ class Server:
             "--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts"),
         ]  # fmt: skip
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+        # Workers for what is not needed here start as slowly as the server itself.
+        self.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         if auth:
             self.command += ["--app-name", "basic-auth"]
             settings = folder / "auth.ini"
             settings.write_text(
-                "[mlflow]\ndefault_permission = READ\n"
+                "[mlflow]\ndefault_permission = EDIT\n"
                 f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
                 f"admin_password = {PASSWORD}\n"
                 "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"

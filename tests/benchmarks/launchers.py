@@ -2,8 +2,8 @@
 
 `two_conv` on the first 30,000 images of MNIST, 2 epochs, 12 seeds, untracked. Compared with Hydra's basic
 launcher, which trains one run after the other with a thread for each core; `joblib` is hydra-joblib-launcher
-(pip install hydra-joblib-launcher), a process for each core with one thread each. "Start-up" is the time until
-as many runs have begun as train side by side.
+(pip install hydra-joblib-launcher), a process for each core with one thread each. "Start-up" is the time
+until as many runs have begun as train side by side.
 
     python tests/benchmarks/launchers.py --rounds 3       # half an hour and more
 """

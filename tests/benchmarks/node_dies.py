@@ -1,7 +1,7 @@
-"""A sweep of 200 runs on three machines of a Ray cluster, one of which is killed with `kill -9` in the middle.
+"""A sweep of 200 runs on a Ray of three nodes on one machine, one of them killed (`kill -9`) in the middle.
 
-The machines are one. Counted: runs that finished, that were trained twice, that MLflow lacks; and the seconds,
-against those of the same sweep left alone.
+Counted: runs that finished, that were trained twice, that MLflow lacks; and the seconds, against those of the
+same sweep left alone.
 
     python tests/benchmarks/node_dies.py                # some minutes
 """

@@ -1,9 +1,8 @@
 """Sixteen runs that log at once to an MLflow server on PostgreSQL: is anything lost, or twice?
 
 Each has 200 epochs, so 200 points of nine metrics, in a process of its own, and uploads twice a second. Once
-left alone, once with the server killed (`kill -9`) and started again in the middle, once with PostgreSQL stopped for
-30 s.
-Needs PostgreSQL (Debian: postgresql) and psycopg (pip install 'psycopg[binary]').
+left alone, once with the server killed (`kill -9`) and started again in the middle, once with PostgreSQL
+stopped for 30 s. Needs PostgreSQL (Debian: postgresql) and psycopg (pip install 'psycopg[binary]').
 
     python tests/benchmarks/server.py                   # ten minutes
 """

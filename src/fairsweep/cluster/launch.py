@@ -233,7 +233,7 @@ class Launch:
             self.write(ray.get(next(hand.stream)))
         except StopIteration:
             hand.stream = None
-            for flight in flights:  # it was told to end before it began them
+            for flight in flights:  # it was told to end
                 self.interrupt(flight)
         except ray.exceptions.RayTaskError as error:
             hand.stream = None
@@ -275,7 +275,8 @@ class Launch:
         for note in parcel_.notes:
             self.note(note)
         self.changed[folder.signature] = flight
-        if folder.status()["ended"] is not None:
+        # A worker puts runs off, too, where its memory is full.
+        if folder.status()["status"] not in ("running", "interrupted"):
             self.land(flight)
 
     def renew(self, flight: Flight, started: float) -> None:
@@ -317,6 +318,7 @@ class Launch:
         if status.get("status") == "running":
             reason = f"stopped after step {status.get('step', 0)}"
             flight.folder.set_status(status="interrupted", reason=reason, ended=time.time())
+        if status.get("status") in ("running", "interrupted"):
             self.land(flight)
         else:
             flight.lock.release()
