@@ -569,8 +569,10 @@ def test_a_disk_that_refuses_ends_the_run_as_failed_with_nothing_half_written(tm
     assert the_run(tmp_path).status()["status"] == "finished"
 
 
-def test_outputs_lie_in_the_project_wherever_the_command_is_given(compose: Compose) -> None:
-    os.chdir("/")
+def test_outputs_lie_in_the_project_wherever_the_command_is_given(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
     assert compose("record.dir=${project:outputs}").record.dir == str(ROOT / "outputs")
 
 

@@ -153,7 +153,9 @@ def test_the_preset_takes_the_address_from_the_environment() -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
 
     def uri(env: dict[str, str]) -> str:
-        said = subprocess.run([*command, "--resolve"], env=env, capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            [*command, "--resolve"], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         return said.stdout.splitlines()[1]
 
     assert uri(env) == "uri: http://127.0.0.1:5000"

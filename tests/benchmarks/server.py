@@ -10,6 +10,7 @@ stopped for 30 s. Needs PostgreSQL (Debian: postgresql) and psycopg (pip install
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -56,6 +57,7 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
     ):
         outputs = Path(scratch) / "outputs"
         client = MlflowClient(server.uri)
+        os.environ["PYTHONPATH"] = str(ROOT / "src")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fairsweep.training", "mlflow", "sklearn.datasets"])
         begun = time.monotonic()
@@ -65,6 +67,8 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
         while (
             sum(path.read_bytes().count(b"\n") for path in outputs.glob("runs/*/journal.jsonl")) < 20 * runs
         ):
+            if not any(process.is_alive() for process in processes):
+                raise SystemExit("no run was trained")
             time.sleep(0.2)
         other = threading.Thread(target=disturb, args=(server,))
         other.start()
