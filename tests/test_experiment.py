@@ -1,7 +1,6 @@
 """Whole runs as a user starts them: taken over, resumed, stopped, killed; the folder tells what happened."""
 
 import json
-import os
 import random
 import resource
 import shutil

@@ -16,7 +16,7 @@ from servers import ADMIN, PASSWORD, Postgres, Server, mlflow_server, postgres, 
 from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, nothing, outputs, server
 
 from fairsweep import tracking
-from fairsweep.config import ConfigError
+from fairsweep.config import ROOT, ConfigError
 
 __all__ = ["empty_store", "outputs", "server"]  # fixtures
 
