@@ -95,6 +95,7 @@ def test_a_sweep_is_on_the_server_whole_and_the_password_nowhere(served: Served,
     assert not [path for path in held if PASSWORD.encode() in path.read_bytes()]
     said = served.commands[-1].wait()
     assert PASSWORD not in said.stdout + said.stderr
+    assert "View run" not in said.stdout
 
 
 @pytest.mark.slow
