@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Ray reads these when it is imported. It is not to tell others that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Nor are workers to stand back for whatever else the machine does.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # A cluster has so long to answer at all.
 CONNECT_SECONDS = 10
