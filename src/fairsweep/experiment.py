@@ -273,7 +273,8 @@ class Session:
         else:
             job.record(event)
             if event.lane.ending is not None:
-                self.known[job.folder.signature] = Outcome(job.folder, job.folder.status())
+                # A folder that has not read its configuration: of a thousand runs, these fill the memory.
+                self.known[job.folder.signature] = Outcome(RunFolder(job.folder.path), job.folder.status())
                 self.leave(job)
         for other in [*self.jobs.values()][self.most :] if self.most is not None else ():
             if other.lane.ending is None and not other.lane.is_due():  # else after its line
