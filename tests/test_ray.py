@@ -89,10 +89,10 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def running(outputs: Outputs) -> int:
-    """How many runs are in training, as this machine knows."""
-    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
-    return statuses.count("running")
+def resumable(outputs: Outputs) -> int:
+    """How many runs are in training of which a checkpoint has come back."""
+    statuses = [folder.status() for folder in outputs.runs.values()]
+    return sum(status.get("status") == "running" and "step" in status for status in statuses)
 
 
 def leftovers() -> set[Path]:
@@ -388,7 +388,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_what_was_behind_the_last_che
     outputs: Outputs, undisturbed: Outputs
 ) -> None:
     command = outputs.start(*FOUR, RAY, before=marked(outputs, eager))
-    wait_until(lambda: running(outputs) == len(processes(outputs, "ray::Eager")) > 0)
+    wait_until(lambda: resumable(outputs) == len(processes(outputs, "ray::Eager")) > 0)
     killed = processes(outputs, "ray::Eager")
     for pid in killed:
         os.kill(pid, signal.SIGKILL)

@@ -105,6 +105,12 @@ def jobs_of(file: Path) -> dict[str, int]:
     return found
 
 
+def running(outputs: Outputs) -> int:
+    """How many runs are in training."""
+    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
+    return statuses.count("running")
+
+
 def configured(outputs: Outputs) -> Callable[[], None]:
     return Environment(os.environ["SLURM_CONF"])
 
@@ -124,7 +130,7 @@ def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_go
     outputs: Outputs, undisturbed: Outputs, slurm: Callable[[], dict[str, int]]
 ) -> None:
     command = outputs.start(*FOUR, SLURM, before=configured(outputs))
-    outputs.wait_for_lines(10)
+    wait_until(lambda: running(outputs) == len(slurm()) > 0)
     os.kill(next(iter(slurm().values())), signal.SIGKILL)
     answer = command.wait(200)
     assert answer.status == 1, answer

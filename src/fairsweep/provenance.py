@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fairsweep.training import Lane
 
 # The files that decide how a configuration trains.
-CODE = ("build.py", "data.py", "losses.py", "models.py", "sources.py", "training.py")
+CODE = ("build.py", "capture.py", "data.py", "losses.py", "models.py", "sources.py", "training.py")
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 
