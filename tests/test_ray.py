@@ -89,6 +89,12 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def running(outputs: Outputs) -> int:
+    """How many runs are in training."""
+    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
+    return statuses.count("running")
+
+
 def resumable(outputs: Outputs) -> int:
     """How many runs are in training of which a checkpoint has come back."""
     statuses = [folder.status() for folder in outputs.runs.values()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import MissingConfigException
-from test_ray import wait_until
+from test_ray import running, wait_until
 from test_sweep import (
     FOUR,
     QUICK,
@@ -103,12 +103,6 @@ def jobs_of(file: Path) -> dict[str, int]:
         if is_job and environ.get("SLURM_CONF") == str(file) and "SLURM_PROCID" in environ:
             found[environ["SLURM_JOB_ID"]] = int(path.name)
     return found
-
-
-def running(outputs: Outputs) -> int:
-    """How many runs are in training."""
-    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
-    return statuses.count("running")
 
 
 def configured(outputs: Outputs) -> Callable[[], None]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver
@@ -22,15 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from test_cli import CHILD, Answer, assert_one_line, environment, shell
 from test_experiment import LONG, figures
 from test_tracking import free_port, history, journalled
 
-from fairsweep import experiment, tracking
+from fairsweep import experiment, jobs, tracking
 from fairsweep.compare import after
 from fairsweep.config import ROOT
+from fairsweep.experiment import Wanted
 from fairsweep.record import RunFolder, read_json
 from fairsweep.sweeps import board
 
@@ -626,6 +628,37 @@ def with_workers(plugins: Path, deadly: bool) -> None:
         step(lane, index)
 
     Lane.train_step = kill  # type: ignore[method-assign]
+
+
+def test_a_job_that_is_lost_before_it_begins_is_a_failed_run_like_any_other(outputs: Outputs) -> None:
+    grid = (*QUICK, "seed=range(2)")
+    answer = outputs.sweep(*grid, status=1, before=lossy)
+    assert outputs.statuses == {"finished": 1, "failed": 1}
+    assert [row["reason"] for row in outputs.table] == ["the machine is gone", ""]
+    assert "seed=0  the machine is gone" in answer.stdout
+    outputs.assert_tracked()
+    answer = outputs.sweep(*grid)
+    assert "it had failed before it began: training again" in answer.stdout
+    assert outputs.statuses == {"finished": 2}
+
+    before = [figures(folder) for folder in outputs.runs.values()]
+    answer = outputs.sweep(*grid, "rerun=true", "seed=0", status=1, before=lossy)
+    assert "seed=0  the machine is gone" in answer.stdout
+    assert [figures(folder) for folder in outputs.runs.values()] == before
+    assert outputs.statuses == {"finished": 2}
+
+
+def lossy() -> None:
+    """Of what the launcher gets, the first job comes back without having begun."""
+    train = jobs.run
+
+    def lose_and_train(runs: Iterable[Wanted], lanes: int | None) -> list[JobReturn]:
+        _, *rest = runs
+        lost = JobReturn(status=JobStatus.FAILED)
+        lost.return_value = ConnectionError("the machine is gone")
+        return [lost, *train(rest, lanes)]
+
+    jobs.run = lose_and_train
 
 
 def test_fail_fast_stops_at_the_first_failure(outputs: Outputs) -> None:

@@ -232,7 +232,9 @@ class Session:
                     self.waiting.append((wanted, folder))
                     return
                 # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
-                self.known[folder.signature] = self.fail_at_once(wanted, folder, error)
+                status = fail_unbegun(wanted, folder, f"{type(error).__name__}: {error}", error)
+                tracking.sync(folder, wanted.cfg, self.progress.note)
+                self.known[folder.signature] = Outcome(folder, status)
                 return
             self.jobs[job.lane] = job
             job.begin()
@@ -248,18 +250,6 @@ class Session:
         made = illustrate(folder, wanted.cfg, self.progress, wanted.single)
         tracking.sync(folder, wanted.cfg, self.progress.note, again=made)
         return Outcome(folder, folder.status(), reused=True)
-
-    def fail_at_once(self, wanted: Wanted, folder: RunFolder, error: BaseException) -> Outcome:
-        """Record a run that failed before its first step."""
-        if folder.status():
-            folder.set_status(resumed=time.time(), trained_by=trainer(wanted))
-        else:
-            folder.create(wanted.cfg, {}, **first_status(wanted), **provenance.of(wanted.cfg))
-        fail(folder, f"{type(error).__name__}: {error}", error)
-        if wanted.place is not None:
-            folder.join(wanted.place)
-        tracking.sync(folder, wanted.cfg, self.progress.note)
-        return Outcome(folder, folder.status())
 
     def record(self, job: "Job", event: "Event") -> None:
         """Write down what a lane tells. One that is short of memory has half of the lanes go on later."""
@@ -342,6 +332,37 @@ def fail(folder: RunFolder, reason: str, error: BaseException | None = None) -> 
     """End a run as failed; an error goes to its log."""
     folder.log("".join(traceback.format_exception(error)) if error is not None else f"failed. {reason}")
     folder.set_status(status="failed", reason=reason, ended=time.time())
+
+
+def fail_unbegun(
+    wanted: Wanted, folder: RunFolder, reason: str, error: BaseException | None = None
+) -> dict[str, Any]:
+    """Record that a run failed without having begun; gives its status.
+
+    Of one that was to be trained anew, the record of before stays as it is.
+    """
+    status = folder.status()
+    if status.get("status") in FINAL:
+        return unrecorded_failure(wanted, reason)
+    if status:
+        folder.set_status(resumed=time.time(), trained_by=trainer(wanted))
+    else:
+        folder.create(wanted.cfg, {}, **first_status(wanted), **provenance.of(wanted.cfg))
+    fail(folder, reason, error)
+    if wanted.place is not None:
+        folder.join(wanted.place)
+    return folder.status()
+
+
+def unrecorded_failure(wanted: Wanted, reason: str) -> dict[str, Any]:
+    """The status of a run that failed, where its folder cannot, or is not to, say so."""
+    return {
+        "status": "failed",
+        "reason": reason,
+        "objective": None,
+        "ended": time.time(),
+        "trained_by": trainer(wanted),
+    }
 
 
 def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # The files that decide how a configuration trains.
 CODE = ("build.py", "capture.py", "data.py", "losses.py", "models.py", "sources.py", "training.py")
 
+# The fingerprint of data that were not read, as the run had failed before.
+UNKNOWN = "unknown"
+
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 
 
@@ -31,7 +34,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
 
     return {
         "code": code_hash(),
-        "data": lane.data.fingerprint if lane else "unknown",
+        "data": lane.data.fingerprint if lane else UNKNOWN,
         "device": device_name(lane.device) if lane else str(cfg.trainer.device),
         "precision": lane.precision if lane else str(cfg.trainer.precision),
         "threads": lane.threads if lane else torch.get_num_threads(),
@@ -74,6 +77,8 @@ def stale_reason(cfg: DictConfig, status: dict[str, Any]) -> str:
         return ""
     if status["code"] != code_hash():
         return "the training code has changed since"
+    if status["data"] == UNKNOWN:
+        return "it had failed before it began"
     data = known_fingerprint(json.dumps(config.resolved(cfg)["data"], sort_keys=True))
     if data is not None and status["data"] != data:
         return "the data have changed since"

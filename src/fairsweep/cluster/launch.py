@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock
 from rich.console import Console
 
-from fairsweep import config, experiment, provenance, tracking
+from fairsweep import config, experiment, tracking
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
@@ -277,7 +278,7 @@ class Launch:
         self.changed[folder.signature] = flight
         # A worker puts runs off, too, where its memory is full.
         if folder.status()["status"] not in ("running", "interrupted"):
-            self.land(flight)
+            self.land(flight, folder.status())
 
     def renew(self, flight: Flight, started: float) -> None:
         """Where the worker began the run anew, put away what was there; without a checkpoint nothing was."""
@@ -291,25 +292,25 @@ class Launch:
         flight.stale = ""
         folder.write_config(flight.wanted.cfg)
 
-    def land(self, flight: Flight) -> None:
-        """A run has ended."""
+    def land(self, flight: Flight, status: dict[str, Any]) -> None:
+        """A run has ended, like this."""
         self.flying.pop(flight.folder.signature, None)
         self.changed[flight.folder.signature] = flight
-        self.session.known[flight.folder.signature] = Outcome(flight.folder, flight.folder.status())
+        self.session.known[flight.folder.signature] = Outcome(flight.folder, status)
 
     def fail(self, flight: Flight, reason: str) -> None:
         """End a run as failed that no worker has ended."""
         folder, wanted = flight.folder, flight.wanted
         try:
-            if not folder.status():
-                origin = provenance.of(wanted.cfg)
-                folder.create(wanted.cfg, {}, **experiment.first_status(wanted), **origin)
-            experiment.fail(folder, reason)
-            if wanted.place is not None:
-                folder.join(wanted.place)
+            if folder.status().get("status") == "running":
+                experiment.fail(folder, reason)
+                status = folder.status()
+            else:
+                status = experiment.fail_unbegun(wanted, folder, reason)
         except OSError:  # the disk is full; its last checkpoint tells the next command
             self.note(reason)
-        self.land(flight)
+            status = experiment.unrecorded_failure(wanted, reason)
+        self.land(flight, status)
 
     def interrupt(self, flight: Flight) -> None:
         """Give a run up; what there is of it, the next command goes on with."""
@@ -319,7 +320,7 @@ class Launch:
             reason = f"stopped after step {status.get('step', 0)}"
             flight.folder.set_status(status="interrupted", reason=reason, ended=time.time())
         if status.get("status") in ("running", "interrupted"):
-            self.land(flight)
+            self.land(flight, flight.folder.status())
         else:
             flight.lock.release()
 

@@ -22,7 +22,7 @@ from fairsweep.cli import explain
 from fairsweep.compare import after
 from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError, without_credentials
-from fairsweep.experiment import Outcome
+from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
 from fairsweep.sweeps import board, phases
@@ -75,7 +75,7 @@ class Sweep:
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
         self.unplanned = 0  # runs that are still to come, at most
         self.begun: set[str] = set()  # signatures that were launched
-        self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs that failed without a folder
+        self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs whose folders do not tell
 
     def directory(self) -> Path:
         """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
@@ -380,11 +380,18 @@ class Sweep:
                 tracking.sync(folder, self.master, self.board.note)
 
     def fail(self, entry: Entry, error: BaseException) -> None:
-        """Settle a run that failed before it had a record."""
+        """Settle a run that failed before it began, its job lost by the launcher."""
         reason = explain(error) if str(error) else type(error).__name__
-        status = {"status": "failed", "reason": reason, "ended": time.time(), "objective": None}
-        status["trained_by"] = self.command
-        self.unrecorded[entry.row.signature] = status
+        cfg, signature = experiment.identify(self.composer.run_config(self.master, self.once(entry)))
+        wanted = Wanted(cfg, self.place_of(entry), single=False)
+        folder = self.folder.run(signature)
+        try:
+            with folder.lock():
+                status = experiment.fail_unbegun(wanted, folder, reason, error)
+                tracking.sync(folder, self.master, self.board.note)
+        except OSError:  # the disk is full
+            status = experiment.unrecorded_failure(wanted, reason)
+        self.unrecorded[signature] = status
         self.board.settle(entry.row, status)
 
     def status(self, entry: Entry) -> dict[str, Any]:
