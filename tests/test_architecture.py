@@ -19,7 +19,7 @@ FLOORS = (
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
     | {"inputs", "tensorboard"},
     {"build"},
-    {"data", "models", "losses", "sources", "config", "cli", "signals"},
+    {"data", "models", "losses", "sources", "config", "cli", "signals", "wording"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

@@ -241,6 +241,11 @@ def server(written: Store) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_the_uri_of_a_database_may_have_settings(written: Store) -> None:
+    with_settings = load(f"{written.uri}?timeout=30", str(written.folder), ())
+    pd.testing.assert_frame_equal(written.load().runs, with_settings.runs)
+
+
 @pytest.mark.slow
 def test_a_server_gives_the_same_tables(written: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = written.load(), load(server, str(written.folder))

@@ -177,11 +177,13 @@ class Session:
 
         What another process trains at present comes last; None while there is nothing else.
         """
+        seen = set[str]()
         for given in takewhile(lambda _: not self.stop(), self.wanted):
             cfg, signature = identify(given.cfg)
             self.order.append(signature)
-            if signature in self.order[:-1]:
+            if signature in seen:
                 continue
+            seen.add(signature)
             folder = record.folder_of(cfg.record.dir, signature)
             check_writable(folder.path.parents[1])
             if cfg.tracking.tensorboard:

@@ -347,31 +347,50 @@ def sweep_tags(sweeps: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 @cache
 def connect(uri: str, outputs: str) -> "MlflowClient":
-    """A client of a tracking store that exists; a database is made if there is none yet."""
+    """A client of a tracking store that answers; a database is made if there is none yet.
+
+    Raises:
+        ConfigError: a server is of an incompatible MLflow, or does not let us in.
+    """
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     # Several processes that create one database at once destroy it, and so does a kill.
     locks = Path(outputs) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "mlflow.lock"):
-        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if uri.startswith("sqlite:///") and not file.exists():
+        file = database_file(uri)
+        if file is not None and not file.exists():
             create_database(file, outputs)
         client = MlflowClient(uri)
         if uri.startswith(("http:", "https:")):
-            check_server(client, uri)
-        client.search_experiments(max_results=1)
+            check_version(uri)
+        try:
+            client.search_experiments(max_results=1)
+        except MlflowException as error:
+            if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+                raise ConfigError(
+                    "the server refuses the credentials; MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD must hold a user's of it"
+                ) from error
+            raise
     return client
 
 
-def check_server(client: "MlflowClient", uri: str) -> None:
+def database_file(uri: str) -> Path | None:
+    """The file of an SQLite database; None for other stores."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def check_version(uri: str) -> None:
     """
     Raises:
-        ConfigError: the server is of an incompatible MLflow, or does not let us in.
+        ConfigError: the server is of an incompatible MLflow.
     """
-    from mlflow.exceptions import MlflowException
     from mlflow.utils import credentials, rest_utils
 
     credentials_of: Any = credentials.get_default_host_creds  # MLflow has no types for them
@@ -380,15 +399,6 @@ def check_server(client: "MlflowClient", uri: str) -> None:
     theirs, ours = answer.text.strip(), version("mlflow")
     if answer.ok and re.fullmatch(r"\d+(\.\w+)+", theirs) and theirs.split(".")[0] != ours.split(".")[0]:
         raise ConfigError(f"its MLflow is {theirs}, the one here {ours}; both must be {ours.split('.')[0]}.x")
-    try:
-        client.search_experiments(max_results=1)
-    except MlflowException as error:
-        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-            raise ConfigError(
-                "the server refuses the credentials; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-                "must hold a user's of it"
-            ) from error
-        raise
 
 
 def create_database(file: Path, outputs: str) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import LR, UNITS, Findings, Settings, describe
+from fairsweep.compare.findings import LR, UNITS, Findings, Settings
 from fairsweep.compare.load import Tables, no_setting, number
 from fairsweep.compare.remarks import remarks
 from fairsweep.compare.verdict import judge
 from fairsweep.config import ConfigError
+from fairsweep.wording import described
 
 
 def find(tables: Tables, settings: Settings) -> Findings:
@@ -55,7 +56,7 @@ def trials_of(tables: Tables) -> pd.DataFrame:
         zip(zip(tables.runs["arm"], tables.runs["trial"], strict=True), tables.runs["values"], strict=True)
     )
     table["values"] = [values[key] for key in table.index]
-    table["setting"] = [describe(values) for values in table["values"]]
+    table["setting"] = [described(values) for values in table["values"]]
     return table
 
 
@@ -113,7 +114,7 @@ def tuning(found: Findings) -> pd.DataFrame:
                 "setting": own.loc[trial, "setting"],
                 "best": best,
                 "default": base,
-                "default_is": f"{describe(setting)} {kind}".strip(),
+                "default_is": f"{described(setting)} {kind}".strip(),
                 "gain": sign * (best - base),
                 "median": middle if math.isfinite(middle) else math.nan,
                 "gain_over_median": sign * (best - middle) if math.isfinite(middle) else math.nan,

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
-from fairsweep.compare.findings import LR, UNITS, Findings, describe, percent, short
+from fairsweep.compare.findings import LR, UNITS, Findings, percent
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
+from fairsweep.wording import described, short
 
 # After Paul Tol's bright scheme: told apart by the colour-blind, on white and on black.
 COLORS = ("#4c8dc4", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee")
@@ -130,7 +131,7 @@ def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, *
         said = percent(value) if column == "test_accuracy" else figure_text(found, value)
         said = {"finished": said, "diverged": "diverged"}.get(row.status, f"{row.status}, {said}")
         where = f"{row.phase}, trial {row.trial}, seed {row.seed}"
-        texts.append(f"<b>{row.arm}</b> {describe(values)}<br>{where}<br>{said}")
+        texts.append(f"<b>{row.arm}</b> {described(values)}<br>{where}<br>{said}")
     arm, runs = rows["arm"].iloc[0], rows["run"].tolist()
     return Layer("points", list(x), rows[column].tolist(), arm, runs=runs, texts=texts, **look)
 

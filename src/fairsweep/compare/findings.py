@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import quote
 
 import pandas as pd
 
-from fairsweep.compare.load import Tables, number
+from fairsweep.compare.load import Tables
 from fairsweep.compare.statistics import Comparison, Reach
 
 LR = "optimizer.lr"
@@ -117,21 +116,6 @@ class Findings:
         return str(self.trials.loc[(arm, self.chosen[arm]), "setting"]) if arm in self.chosen else ""
 
 
-def describe(values: dict[str, str]) -> str:
-    """Values as text, each key by its last name."""
-    return " ".join(f"{short(key)}={shown(value)}" for key, value in values.items())
-
-
-def short(key: str) -> str:
-    return key.lstrip("+~").rsplit(".", 1)[-1]
-
-
-def shown(text: str) -> str:
-    """A number with four digits that count; another text as it is."""
-    value = number(text)
-    return text if math.isnan(value) else f"{value:.4g}"
-
-
 def percent(value: float) -> str:
     return "none" if math.isnan(value) else f"{100 * value:.2f} %"
 
@@ -139,13 +123,3 @@ def percent(value: float) -> str:
 def points(value: float) -> str:
     """A difference of accuracies, in hundredths."""
     return f"{100 * value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def listed(names: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    *rest, end = names
-    return f"{', '.join(rest)} {last} {end}" if rest else end
-
-
-def count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

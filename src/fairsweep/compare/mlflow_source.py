@@ -41,8 +41,8 @@ class Source:
         self.errors = (MlflowException, SQLAlchemyError, OSError)
         self.name = without_credentials(uri)
         self.is_server = uri.startswith(("http:", "https:"))
-        file = Path(uri.removeprefix("sqlite:///"))
-        if uri.startswith("sqlite:///") and not file.exists():
+        file = tracking.database_file(uri)
+        if file is not None and not file.exists():
             raise ConfigError(f"tracking.uri={self.name}: no such database; train something first")
         try:
             self.client = tracking.connect(uri, directory)

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pandas as pd
 
-from fairsweep.compare.findings import Findings, count, listed, short
+from fairsweep.compare.findings import Findings
 from fairsweep.compare.load import number
+from fairsweep.wording import counted, listed, short
 
 
 def remarks(found: Findings) -> list[str]:
@@ -29,15 +30,15 @@ def progress(found: Findings) -> list[str]:
     if statuses & {"interrupted", "failed"}:
         said.append(f"The sweep ended as {listed(statuses - {'finished'})}: its command again completes it.")
     if "running" not in statuses and (open_ := counts["running"] + counts["paused"] + counts["interrupted"]):
-        said.append(f"{count(open_, 'run')} did not come to an end.")
+        said.append(f"{counted(open_, 'run')} did not come to an end.")
     if counts["failed"]:
         failed = unique[unique["status"] == "failed"]
         reasons = Counter(failed["reason"]).most_common(3)
         why = "; ".join(f"{n} x {reason}" for reason, n in reasons)
-        said.append(f"{count(counts['failed'], 'run')} failed and have no result: {why}")
+        said.append(f"{counted(counts['failed'], 'run')} failed and have no result: {why}")
     for arm, rows in unique.groupby("arm"):
         if n := int((rows["status"] == "diverged").sum()):
-            said.append(f"{arm}: {n} of {count(len(rows), 'run')} diverged.")
+            said.append(f"{arm}: {n} of {counted(len(rows), 'run')} diverged.")
     return said
 
 
@@ -105,8 +106,8 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
     for column, (what, so) in names.items():
         counts = Counter(unique[column])
         if len(counts) > 1:
-            some = "; ".join(f"{value[:60]}: {count(n, 'run')}" for value, n in counts.most_common(4))
+            some = "; ".join(f"{value[:60]}: {counted(n, 'run')}" for value, n in counts.most_common(4))
             said.append(f"Mixed {what}{f', so {so}' if so else ''} ({some}).")
     if dirty := int((unique["dirty"] == "true").sum()):
-        said.append(f"{count(dirty, 'run')} had changes in the project that were not committed.")
+        said.append(f"{counted(dirty, 'run')} had changes in the project that were not committed.")
     return said

@@ -88,6 +88,7 @@ def no_store(cfg: DictConfig) -> str | None:
     uri = cfg.tracking.uri
     if uri is None:
         return "tracking.uri=null: no report; it is made from what MLflow has, leave tracking=none away"
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").partition("?")[0]).exists():
+    file = tracking.database_file(uri)
+    if file is not None and not file.exists():
         return f"tracking.uri={without_credentials(uri)}: no report; there is no such database"
     return None

@@ -10,8 +10,9 @@ from markupsafe import Markup, escape
 
 from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
-from fairsweep.compare.findings import Findings, percent, short, shown
+from fairsweep.compare.findings import Findings, percent
 from fairsweep.compare.load import no_setting
+from fairsweep.wording import duration, short, shown
 
 # What the test accuracy of the chosen trials is of.
 OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "the search's seeds", "": "no seeds"}
@@ -183,11 +184,6 @@ def given(found: Findings) -> Table:
         rows.append([*cells, number(duration(row["seconds"]))])
     heads = ["arm", "fixed", "space", "#trials", "#seeds a trial", "#confirm seeds", "#time of all runs"]
     return Table(heads, rows)
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def origins(found: Findings) -> Table:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import Findings, count, listed, percent, points
+from fairsweep.compare.findings import Findings, percent, points
 from fairsweep.compare.statistics import Comparison
+from fairsweep.wording import counted, listed
 
 
 def judge(found: Findings) -> None:
@@ -87,7 +88,7 @@ def of_one(found: Findings, arm: str) -> str:
     span = "" if math.isnan(low) else f" (95 % interval {percent(low)} to {percent(high)})"
     setting = f"With {found.setting(arm)}, its" if found.setting(arm) else "Its"
     return (
-        f"No comparison: there is {why}. {setting} mean test accuracy over {count(len(ended), 'seed')} is "
+        f"No comparison: there is {why}. {setting} mean test accuracy over {counted(len(ended), 'seed')} is "
         f"{percent(ended.mean())}{span}."
     )
 

@@ -17,6 +17,7 @@ from fairsweep import tracking
 from fairsweep.record import RunFolder
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
+from fairsweep.wording import described, duration
 
 if TYPE_CHECKING:
     from fairsweep.compare.after import Told
@@ -255,8 +256,7 @@ def arm_table(standing: Standing) -> Table:
     percent = standing.objective_key == "val_accuracy"
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
-        values = " ".join(f"{short(key)}={shown(value)}" for key, value in best.items())
-        cells = [arm.name or "all", values, spread([arm.objective], percent)]
+        cells = [arm.name or "all", described(best), spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
@@ -290,29 +290,3 @@ def failures(standing: Standing) -> Table:
     table.caption = "with its traceback: runs/<run>/run.log"
     table.caption_justify = "left"
     return table
-
-
-def counted(number: int, what: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def short(key: str) -> str:
-    """The last part of an override's key."""
-    return key.lstrip("+~").rsplit(".")[-1]
-
-
-def shown(value: str) -> str:
-    """A value as it stands in tables and names: long numbers cut to four digits."""
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return f"{number:.4g}" if len(value) > 8 else value
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -25,7 +25,7 @@ from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
-from fairsweep.sweeps import board, phases
+from fairsweep.sweeps import phases
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
@@ -33,6 +33,7 @@ from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.phases import ArmOutcome, Result, Run
 from fairsweep.sweeps.request import ARMS, Request
 from fairsweep.sweeps.search import Study
+from fairsweep.wording import counted, described, short, shown
 
 Launch = Callable[[list[list[str]]], Sequence[JobReturn]]
 
@@ -153,8 +154,7 @@ class Sweep:
 
     def name(self, run: Run) -> str:
         """What tells a run from the others: `adam lr=0.01 seed=2`."""
-        values = [f"{board.short(key)}={board.shown(value)}" for key, value in run.trial.values.items()]
-        return " ".join([run.trial.arm, *values, f"seed={run.seed}"]).strip()
+        return " ".join(f"{run.trial.arm} {described(run.trial.values)} seed={run.seed}".split())
 
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
         """Whether runs can have these values."""
@@ -189,7 +189,7 @@ class Sweep:
                     tracking.sync(folder, self.master, self.board.note)
                 if left:
                     self.board.note(
-                        f"this sweep had {board.counted(len(left), 'run')} more by an earlier command, which "
+                        f"this sweep had {counted(len(left), 'run')} more by an earlier command, which "
                         "this one does not ask for: no part of it any more, but still there to be taken over"
                     )
                 if not self.board.standing.counts()["failed"]:
@@ -494,10 +494,10 @@ def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
             said.append(f"{name or 'this sweep'}: no trial has an objective; there is no best one".strip())
         for key, edge in outcome.edges.items():
             if edge and outcome.best is not None:
-                value = board.shown(outcome.best.trial.values[key])
+                value = shown(outcome.best.trial.values[key])
                 side = "high" if edge > 0 else "low"
                 said.append(
-                    f"{name}: the best {board.short(key)}={value} stands at the {side} end of its range; "
+                    f"{name}: the best {short(key)}={value} stands at the {side} end of its range; "
                     f"{'more extend_steps let' if extended else 'extend=true lets'} it grow".lstrip(": ")
                 )
     return said

@@ -1,0 +1,40 @@
+"""How keys, values, counts and times are put in words, on the terminal, in names and in reports."""
+
+from collections.abc import Iterable, Mapping
+
+
+def short(key: str) -> str:
+    """The last part of an override's key."""
+    return key.lstrip("+~").rsplit(".", 1)[-1]
+
+
+def shown(value: str) -> str:
+    """A value as it stands in tables and names: long numbers cut to four digits."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return f"{number:.4g}" if len(value) > 8 else value
+
+
+def described(values: Mapping[str, str]) -> str:
+    """`lr=0.01 momentum=0.9`: values, each by its short key."""
+    return " ".join(f"{short(key)}={shown(value)}" for key, value in values.items())
+
+
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    *rest, end = names
+    return f"{', '.join(rest)} {last} {end}" if rest else end
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
