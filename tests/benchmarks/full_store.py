@@ -13,14 +13,12 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
-from common import ROOT, alternate, heading, spread, table
+import timed
+from common import alternate, heading, spread, table
 
 QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
 
@@ -30,11 +28,10 @@ TABLES = ("metrics", "latest_metrics", "params", "tags")
 
 def command(script: str, outputs: Path, *words: str) -> float:
     """Seconds of a command of ours."""
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    begun = time.monotonic()
-    line = [sys.executable, script, *words, f"record.dir={outputs}"]
-    subprocess.run(line, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - begun
+    done = timed.call(script, *words, f"record.dir={outputs}")
+    if done.status != 0:
+        raise SystemExit(done.output)
+    return done.seconds
 
 
 def filled(outputs: Path, runs: int) -> None:

@@ -13,16 +13,14 @@ import tempfile
 from pathlib import Path
 
 from common import Result, alternate, child, heading, parser, spread, table
-from timed import call
+from timed import train
 
 
 def sweep(launcher: str, options: list[str], outputs: Path) -> Result:
-    done = call(
-        "src/train.py", "-m", f"hydra/launcher={launcher}", f"record.dir={outputs}", "tracking=none",
+    done = train(
+        "-m", f"hydra/launcher={launcher}", f"record.dir={outputs}", "tracking=none",
         "optimizer=adam,sgd", "optimizer.lr=0.001,0.01", *options,
     )  # fmt: skip
-    if done.status != 0:
-        raise SystemExit(done.output)
     return {"seconds": done.seconds, "cpu": done.cpu}
 
 

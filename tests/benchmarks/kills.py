@@ -16,7 +16,6 @@ killed again, until they come to their end; then the next one begins, until ther
 import argparse
 import csv
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,7 +24,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from common import ROOT, heading, table
+import timed
+from common import heading, table
 
 WORDS = (
     "model=mlp", "model.widths=[16]", "model.dropout=0.2", "data.augment.shift=1", "data.limit=320",
@@ -46,10 +46,8 @@ TIMES = ("time", "epoch_seconds", "images_per_second")
 
 def start(outputs: Path) -> subprocess.Popen[bytes]:
     """The sweep's command, in a process of its own."""
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    command = [sys.executable, "-c", CODE, "-m", f"record.dir={outputs}", *WORDS]
     with outputs.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        return timed.start(log, "-c", CODE, "-m", f"record.dir={outputs}", *WORDS)
 
 
 def finish(outputs: Path, process: subprocess.Popen[bytes]) -> None:

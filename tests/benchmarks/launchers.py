@@ -10,14 +10,13 @@ until as many runs have begun as train side by side.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import common
-from common import ROOT, heading, spread, table
+import timed
+from common import heading, spread, table
 
 CORES = len(os.sched_getaffinity(0))
 LAUNCHERS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -31,13 +30,10 @@ def sweep(launcher: str, words: list[str]) -> tuple[float, float]:
     """Seconds of a whole sweep, and until all workers train."""
     settings, together = LAUNCHERS[launcher]
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "src/train.py", "-m", f"record.dir={scratch}", "tracking=none"]
-        begun = time.time()
-        subprocess.run([*command, *settings, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        seconds = time.time() - begun
+        done = timed.train("-m", f"record.dir={scratch}", "tracking=none", *settings, *words)
         statuses = [json.loads(path.read_text()) for path in Path(scratch).glob("runs/*/status.json")]
     assert {status["status"] for status in statuses} == {"finished"}
-    return seconds, sorted(status["started"] for status in statuses)[together - 1] - begun
+    return done.seconds, sorted(status["started"] for status in statuses)[together - 1] - done.started
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ run from its files twice and keeps no sweep: no parent run, no table.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Result, heading, table
+import timed
+from common import Result, heading, table
 
 WORDS = (
     "model=mlp", "model.widths=[4]", "data.limit=128", "trainer.epochs=1", "trainer.batch_size=64",
@@ -51,13 +51,12 @@ def memory(process: subprocess.Popen[bytes]) -> float:
 
 def measure(outputs: Path, words: tuple[str, ...], runs: int) -> Result:
     """One sweep over so many seeds."""
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    command = [sys.executable, "src/train.py", "-m", f"record.dir={outputs}", f"seed=range({runs})"]
+    command = ("src/train.py", "-m", f"record.dir={outputs}", f"seed=range({runs})")
     marks = {"after_hundred": min(runs, 100), "after_all": runs}
     sizes: dict[str, float] = {}  # what it needed by then
     started = time.time()
     with outputs.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen([*command, *WORDS, *words], cwd=ROOT, env=env, stdout=log, stderr=log)
+        process = timed.start(log, *command, *WORDS, *words)
         while process.poll() is None:
             begun = len([*outputs.glob("runs/*")])
             for name, mark in marks.items():

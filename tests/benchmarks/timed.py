@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from common import ROOT
 
@@ -26,14 +26,17 @@ class Command(NamedTuple):
     output: str
 
 
-def call(*words: str) -> Command:
-    """Run Python with these arguments at the project's root, as from a shell."""
+def start(output: IO[Any], *words: str) -> subprocess.Popen[bytes]:
+    """Start Python with these arguments at the project's root, as from a shell."""
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=output, stderr=output)
+
+
+def call(*words: str) -> Command:
+    """The same to its end."""
     with tempfile.TemporaryFile("w+") as output:
         started, clock = time.time(), time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *words], cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = start(output, *words)
         _, ended, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - clock
         process.returncode = os.waitstatus_to_exitcode(ended)  # so that Popen does not wait for it as well
