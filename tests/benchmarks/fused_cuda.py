@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
 from common import compose, heading, parser, table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -140,12 +141,26 @@ def worker(case: Case, number: int, lanes: int) -> None:
     print(sum(case.seconds([run], graphs=False) for run in range(number, lanes, PROCESSES)), flush=True)
 
 
+def draw(numbers: Sequence[int], each: Sequence[float], floor: float, file: str) -> None:
+    """The growth: seconds per step of a lane against the number of lanes."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.loglog(numbers, [1e6 * one for one in each], "o-", color="#4c8dc4", label="measured")
+    axes.axhline(1e6 * floor, color="#888888", linestyle="--", label="floor by the memory's bandwidth")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, map(str, numbers))
+    axes.set(xlabel="lanes", ylabel="\N{MICRO SIGN}s per step of a lane")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--device", default="cuda", help="default: %(default)s")
     made.add_argument("--images", type=int, default=60_000, help="default: %(default)s")
     made.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     made.add_argument("--lanes", type=int, default=64, help="default: %(default)s")
+    made.add_argument("--picture", default="fused_cuda.png", help="of the growth (default: %(default)s)")
     made.add_argument("--worker", type=int)
     args = made.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -172,15 +187,16 @@ def main() -> None:
     )
     floor = case.bytes_per_step() / bandwidth(args.device)
     steps = case.lanes([0], graphs=False)[0].total_steps
-    rows = []
-    number = 1
-    while number <= 4 * args.lanes:
-        elapsed = case.seconds(range(number), graphs=True)
-        each = 1e6 * elapsed / number / steps
-        rows.append([str(number), f"{elapsed:.2f}", f"{each:.0f}", f"{1e6 * floor:.0f}"])
-        number *= 2
+    numbers = [2**power for power in range(12) if 2**power <= 4 * args.lanes]
+    growth = [case.seconds(range(number), graphs=True) for number in numbers]
+    each = [elapsed / number / steps for number, elapsed in zip(numbers, growth, strict=True)]
+    rows = [
+        [str(number), f"{elapsed:.2f}", f"{1e6 * one:.0f}", f"{1e6 * floor:.0f}"]
+        for number, elapsed, one in zip(numbers, growth, each, strict=True)
+    ]
     print()
     print(table(("lanes", "seconds", "us per step of a lane", "floor by bandwidth, us"), rows))
+    draw(numbers, each, floor, args.picture)
 
 
 if __name__ == "__main__":
