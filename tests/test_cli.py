@@ -14,10 +14,11 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from commands import Answer
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -30,15 +31,6 @@ from fairsweep.record import RunFolder
 Compose = Callable[..., DictConfig]
 
 SLOW = ("torch", "torchvision", "mlflow")
-
-
-class Answer(NamedTuple):
-    """How a command ended and what it said; `slow`: which of the slow modules it had imported by then."""
-
-    status: int
-    stdout: str
-    stderr: str
-    slow: tuple[str, ...] = ()
 
 
 # From the configuration alone: the command line, and what the answer must contain.

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from test_sweep import QUICK, Outputs, empty_store, outputs, server  # noqa: F401
+from commands import server
+from test_sweep import QUICK, Outputs, empty_store, outputs
+
+__all__ = ["empty_store", "outputs", "server"]  # fixtures
 
 GRID = (*QUICK, "optimizer=adam,sgd", "seed=range(3)")
 
 
 @pytest.fixture(autouse=True)
-def with_reports(outputs: Outputs) -> None:  # noqa: F811
+def with_reports(outputs: Outputs) -> None:
     outputs.with_reports = True
 
 
@@ -23,7 +26,7 @@ def told(stdout: str) -> str:
     return line.removeprefix("report").strip()
 
 
-def test_a_sweep_ends_with_its_verdict_and_a_report_that_mlflow_has_too(outputs: Outputs) -> None:  # noqa: F811
+def test_a_sweep_ends_with_its_verdict_and_a_report_that_mlflow_has_too(outputs: Outputs) -> None:
     answer = outputs.sweep(*GRID)
     folder = report_of(outputs)
     assert told(answer.stdout) == str(folder / "report.html")
@@ -44,7 +47,7 @@ def test_a_sweep_ends_with_its_verdict_and_a_report_that_mlflow_has_too(outputs:
     assert len(json.loads((folder / "report.json").read_text())["runs"]) == 8
 
 
-def test_without_mlflow_there_is_no_report_and_the_end_says_why(outputs: Outputs) -> None:  # noqa: F811
+def test_without_mlflow_there_is_no_report_and_the_end_says_why(outputs: Outputs) -> None:
     answer = outputs.sweep(*QUICK, "seed=range(2)", "tracking=none")
     assert told(answer.stdout) == "none: it is made from what MLflow has, and tracking is off"
     answer = outputs.sweep(*QUICK, "seed=range(2)", "tracking.uri=http://127.0.0.1:9")
@@ -53,7 +56,7 @@ def test_without_mlflow_there_is_no_report_and_the_end_says_why(outputs: Outputs
     assert not report_of(outputs).exists()
 
 
-def test_a_report_that_fails_costs_the_sweep_nothing(outputs: Outputs) -> None:  # noqa: F811
+def test_a_report_that_fails_costs_the_sweep_nothing(outputs: Outputs) -> None:
     outputs.sweep(*QUICK, "seed=range(2)", "tracking=none")
     report_of(outputs).write_text("in the way")
     answer = outputs.sweep(*QUICK, "seed=range(2)")

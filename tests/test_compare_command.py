@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Answer
 from studies import Arm, study, upload
-from test_cli import CHILD, Answer, assert_one_line, environment
+from test_cli import CHILD, assert_one_line, environment
 
 from fairsweep.config import ROOT
 

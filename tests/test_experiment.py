@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import Command, server
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -24,6 +25,8 @@ from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress, summary
 from fairsweep.record import Place, RunFolder, read_checkpoint
 from fairsweep.training import Lane
+
+__all__ = ["server"]  # fixtures
 
 Compose = Callable[..., DictConfig]
 
@@ -43,12 +46,23 @@ LONG = (
 )
 TIMES = ("time", "epoch_seconds", "images_per_second")
 
-# `src/train.py` with a checkpoint at every line of the journal instead of every ten seconds.
-EAGER = (
-    "import runpy, sys; sys.path.insert(0, 'src'); import fairsweep.experiment as e; "
-    "e.CHECKPOINT_SECONDS = 0; sys.argv[0] = 'src/train.py'; "
-    "runpy.run_path('src/train.py', run_name='__main__')"
-)
+
+# What is changed in a command before it starts
+
+
+def eager() -> None:
+    """A checkpoint at every line of the journal, instead of every ten seconds."""
+    experiment.CHECKPOINT_SECONDS = 0
+
+
+def late() -> None:
+    """No checkpoint but at the end."""
+    experiment.CHECKPOINT_SECONDS = 1000
+
+
+def on_a_full_disk() -> None:
+    eager()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
 
 class Trainer:
@@ -80,16 +94,9 @@ def train(compose: Compose) -> Trainer:
     return Trainer(compose)
 
 
-def start(folder: Path, *overrides: str, code: str = EAGER, **kwargs: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, f"record.dir={folder}", "record.pictures=none", "tracking=none"]
-    return subprocess.Popen(
-        [*command, *overrides],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **kwargs,
-    )
+def start(outputs: Path, *overrides: str, before: Callable[[], None] = eager) -> Command:
+    words = (f"record.dir={outputs}", "record.pictures=none", "tracking=none", *overrides)
+    return Command(outputs, words, before)
 
 
 def the_run(outputs: Path) -> RunFolder:
@@ -97,14 +104,14 @@ def the_run(outputs: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def wait_for_lines(process: subprocess.Popen[str], outputs: Path, lines: int) -> None:
+def wait_for_lines(command: Command, outputs: Path, lines: int) -> None:
     """Until the run's journal has so many lines."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         journals = list((outputs / "runs").glob("*/journal.jsonl"))
         if journals and journals[0].read_bytes().count(b"\n") >= lines:
             return
-        assert process.poll() is None, process.communicate()
+        assert command.process.is_alive(), command.wait()
         time.sleep(0.005)
     raise AssertionError("the run does not get on")
 
@@ -128,8 +135,8 @@ def assert_same_run(one: RunFolder, other: RunFolder) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The LONG run as it ends when nothing stops it."""
     outputs = tmp_path_factory.mktemp("undisturbed")
-    process = start(outputs, *LONG)
-    assert process.wait(timeout=120) == 0, process.communicate()
+    answer = start(outputs, *LONG).wait()
+    assert answer.status == 0, answer
     return the_run(outputs)
 
 
@@ -161,9 +168,14 @@ def test_the_same_run_again_is_taken_over_and_not_trained(
 
 
 def test_a_finished_run_is_shown_without_importing_torch(tmp_path: Path) -> None:
-    assert start(tmp_path, *QUICK).wait(timeout=60) == 0
-    code = EAGER + "; print('torch' in sys.modules)"
-    output, _ = start(tmp_path, *QUICK, code=code).communicate(timeout=60)
+    assert start(tmp_path, *QUICK).wait().status == 0
+    code = (
+        "import runpy, sys; sys.path.insert(0, 'src'); sys.argv[0] = 'src/train.py'; "
+        "runpy.run_path('src/train.py', run_name='__main__'); print('torch' in sys.modules)"
+    )
+    words = [f"record.dir={tmp_path}", "record.pictures=none", "tracking=none", *QUICK]
+    again = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    output = again.stdout.decode()
     assert "taken over" in output
     assert output.splitlines()[-1] == "False"
 
@@ -212,21 +224,20 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
 def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     tmp_path: Path, undisturbed: RunFolder, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, *LONG, code=EAGER.replace("= 0", "= 1000"))
-    wait_for_lines(process, tmp_path, 20)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "interrupted" in output
+    command = start(tmp_path, *LONG, before=late)
+    wait_for_lines(command, tmp_path, 20)
+    command.send(number)
+    answer = command.wait()
+    assert answer.status == 130, answer
+    assert "interrupted" in answer.stdout
     folder = the_run(tmp_path)
     status = folder.status()
     assert status["status"] == "interrupted"
     assert 0 < status["step"] < undisturbed.status()["step"]
 
-    process = start(tmp_path, *LONG)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert f"going on after step {status['step']} of" in output
+    answer = start(tmp_path, *LONG).wait()
+    assert answer.status == 0, answer
+    assert f"going on after step {status['step']} of" in answer.stdout
     assert_same_run(folder, undisturbed)
 
 
@@ -235,16 +246,14 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, un
     chance = random.Random(0)
     lines = len(undisturbed.journal())
     for kill in range(4):
-        process = start(tmp_path, *LONG)
-        wait_for_lines(process, tmp_path, lines * (kill + 1) // 6)
+        command = start(tmp_path, *LONG)
+        wait_for_lines(command, tmp_path, lines * (kill + 1) // 6)
         time.sleep(chance.random() * 0.05)
-        process.kill()
-        process.wait()
+        command.kill()
         assert the_run(tmp_path).status()["status"] == "running"
-    process = start(tmp_path, *LONG)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "going on after step" in output
+    answer = start(tmp_path, *LONG).wait()
+    assert answer.status == 0, answer
+    assert "going on after step" in answer.stdout
     assert_same_run(the_run(tmp_path), undisturbed)
 
 
@@ -256,13 +265,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
     """Moments in time, not in the journal: in the imports, in a write, between checkpoint and status."""
     chance = random.Random(1)
     for _ in range(20):
-        process = start(tmp_path, *LONG)
-        time.sleep(1.5 + chance.random() * 3)
-        process.kill()
-        process.wait()
-    process = start(tmp_path, *LONG)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+        command = start(tmp_path, *LONG)
+        time.sleep(chance.random() * 1.5)
+        command.kill()
+    answer = start(tmp_path, *LONG).wait()
+    assert answer.status == 0, answer
     assert_same_run(the_run(tmp_path), undisturbed)
 
 
@@ -270,10 +277,10 @@ def test_a_second_process_waits_and_takes_the_run_over(tmp_path: Path) -> None:
     first = start(tmp_path, *LONG)
     wait_for_lines(first, tmp_path, 3)
     second = start(tmp_path, *LONG)
-    outputs = [process.communicate(timeout=120) for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert "is being trained by another process; waiting for it" in outputs[1][0]
-    assert "taken over" in outputs[1][0]
+    answers = [command.wait() for command in (first, second)]
+    assert [answer.status for answer in answers] == [0, 0], answers
+    assert "is being trained by another process; waiting for it" in answers[1].stdout
+    assert "taken over" in answers[1].stdout
     steps = [line["step"] for line in the_run(tmp_path).journal() if "train_loss" in line]
     assert steps == sorted(set(steps))
 
@@ -296,17 +303,16 @@ def make_foreign(path: Path) -> None:
 def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
     tmp_path: Path, undisturbed: RunFolder, spoil: Callable[[Path], None], told: str
 ) -> None:
-    process = start(tmp_path, *LONG)
-    wait_for_lines(process, tmp_path, 30)
-    process.kill()
-    process.wait()
+    command = start(tmp_path, *LONG)
+    wait_for_lines(command, tmp_path, 30)
+    command.kill()
     folder = the_run(tmp_path)
     last, previous = folder.path / "last.pt", folder.path / "previous.pt"
     if not last.exists():  # killed between the two renames of a checkpoint
         last.write_bytes(previous.read_bytes())
     before = read_checkpoint(previous)["step"]
     spoil(last)
-    output, _ = start(tmp_path, *LONG).communicate(timeout=60)
+    output = start(tmp_path, *LONG).wait().stdout
     assert told in output
     assert f"going on after step {before} of" in output
     assert told in (folder.path / "run.log").read_text()
@@ -314,13 +320,12 @@ def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
 
 
 def test_without_a_usable_checkpoint_the_run_begins_again(tmp_path: Path, undisturbed: RunFolder) -> None:
-    process = start(tmp_path, *LONG)
-    wait_for_lines(process, tmp_path, 30)
-    process.kill()
-    process.wait()
+    command = start(tmp_path, *LONG)
+    wait_for_lines(command, tmp_path, 30)
+    command.kill()
     for path in the_run(tmp_path).path.glob("*.pt"):
         damage(path)
-    assert start(tmp_path, *LONG).wait(timeout=60) == 0
+    assert start(tmp_path, *LONG).wait().status == 0
     assert_same_run(the_run(tmp_path), undisturbed)
 
 
@@ -357,10 +362,9 @@ def test_a_diverged_run_is_final_and_has_the_worst_objective(train: Trainer) -> 
 
 
 def test_a_diverged_run_exits_with_status_0(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK, "optimizer=sgd", "optimizer.lr=1e30")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "diverged" in output
+    answer = start(tmp_path, *QUICK, "optimizer=sgd", "optimizer.lr=1e30").wait()
+    assert answer.status == 0
+    assert "diverged" in answer.stdout
 
 
 def test_a_failing_run_leaves_its_traceback_and_can_be_run_again(
@@ -551,20 +555,15 @@ def test_pictures_can_be_had_later(train: Trainer) -> None:
     assert {path.name for path in folder.pictures.iterdir()} == {"curves.png", "confusion.png", "worst.png"}
 
 
-def limit_file_size() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-
 def test_a_disk_that_refuses_ends_the_run_as_failed_with_nothing_half_written(tmp_path: Path) -> None:
-    process = start(tmp_path, *LONG, preexec_fn=limit_file_size)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1, (output, errors)
-    assert "cannot write to" in output
-    assert "Traceback" not in output + errors
+    answer = start(tmp_path, *LONG, before=on_a_full_disk).wait()
+    assert answer.status == 1, answer
+    assert "cannot write to" in answer.stdout
+    assert "Traceback" not in answer.stdout + answer.stderr
     folder = the_run(tmp_path)
     assert folder.status()["status"] == "failed"
     assert not list(folder.path.glob(".*.part"))
-    assert start(tmp_path, *LONG).wait(timeout=60) == 0
+    assert start(tmp_path, *LONG).wait().status == 0
     assert the_run(tmp_path).status()["status"] == "finished"
 
 

@@ -1,19 +1,13 @@
 """Runs that train side by side in one process: each is the run that it would be alone."""
 
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from commands import server
 from test_cli import assert_one_line
-from test_sweep import (
-    Outputs,
-    assert_same_sweep,
-    eager,
-    empty_store,
-    others,
-    outputs,
-    server,
-    unlucky,
-)
+from test_sweep import Outputs, assert_same_sweep, eager, empty_store, others, outputs, outputs_in, unlucky
 
 __all__ = ["empty_store", "others", "outputs", "server"]  # fixtures
 
@@ -27,17 +21,20 @@ MIXED = (
     "scheduler: cosine, trainer.batch_size: 33}, "
     f"early: {{{MLP}, data.augment.shift: 2, trainer.patience: 1, optimizer: rmsprop, optimizer.lr: 0.03}}, "
     f"cycle: {{{MLP}, optimizer: sgd, scheduler: onecycle, scheduler.warmup: 1}}, "
-    f"newton: {{{MLP}, optimizer: other, optimizer._target_: torch.optim.LBFGS, optimizer.lr: 0.5}}, "
+    f"newton: {{{MLP}, optimizer: other, optimizer._target_: torch.optim.LBFGS, optimizer.lr: 0.5, "
+    "+optimizer.max_iter: 3}, "
     f"lost: {{{MLP}, optimizer: sgd, optimizer.lr: 1e30}}, "
     f"large: {{{MLP}, trainer.batch_size: 100000}}"
     "}",
 )  # fmt: skip
 
 
-def unlucky_and_eager() -> None:
-    """Seed 1 raises in training; checkpoints at nearly every line of a journal."""
-    eager()
-    unlucky()
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Outputs]:
+    """The sweep MIXED as it ends when nothing stops it."""
+    with outputs_in(tmp_path_factory.mktemp("undisturbed") / "outputs", empty_store) as made:
+        made.sweep(*MIXED, status=1)
+        yield made
 
 
 def test_runs_side_by_side_are_those_that_each_would_be_alone(outputs: Outputs, others: Outputs) -> None:
@@ -50,7 +47,7 @@ def test_runs_side_by_side_are_those_that_each_would_be_alone(outputs: Outputs, 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_lanes_that_were_stopped_end_as_they_would_have(
-    outputs: Outputs, others: Outputs, number: signal.Signals
+    outputs: Outputs, undisturbed: Outputs, number: signal.Signals
 ) -> None:
     words = (*MIXED, "hydra.launcher.lanes=5")
     command = outputs.start(*words, before=eager)
@@ -59,8 +56,7 @@ def test_lanes_that_were_stopped_end_as_they_would_have(
     assert command.wait().status == (130 if number == signal.SIGINT else -number)
     assert {"finished", "running" if number == signal.SIGKILL else "interrupted"} & outputs.statuses.keys()
     outputs.sweep(*words, status=1)
-    others.sweep(*MIXED, status=1)
-    assert_same_sweep(outputs, others)
+    assert_same_sweep(outputs, undisturbed)
     outputs.assert_tracked()
 
 

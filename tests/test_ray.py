@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import workers
+from commands import nothing, server
 from test_cli import assert_one_line
 from test_experiment import LONG, figures
 from test_sweep import (
@@ -22,10 +23,8 @@ from test_sweep import (
     assert_same_sweep,
     assert_trained_once,
     empty_store,
-    nothing,
     others,
     outputs,
-    server,
     undisturbed,
 )
 

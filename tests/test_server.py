@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import nothing, server
 from mlflow import MlflowClient
 from servers import ADMIN, PASSWORD, Postgres, Server, mlflow_server, postgres, postgresql
-from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, nothing, outputs, server
+from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, outputs
 
 from fairsweep import tracking
 from fairsweep.config import ROOT, ConfigError

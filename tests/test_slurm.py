@@ -11,18 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import server
 from hydra.errors import MissingConfigException
 from test_ray import running, wait_until
-from test_sweep import (
-    FOUR,
-    QUICK,
-    Outputs,
-    assert_same_sweep,
-    empty_store,
-    outputs,
-    server,
-    undisturbed,
-)
+from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, outputs, undisturbed
 from test_tracking import free_port
 
 from fairsweep.cli import explain

@@ -3,10 +3,8 @@
 import csv
 import json
 import math
-import multiprocessing
 import os
 import random
-import runpy
 import shutil
 import signal
 import sqlite3
@@ -17,15 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import FORKS, Answer, Command, nothing, server
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from test_cli import CHILD, Answer, assert_one_line, environment, shell
+from test_cli import CHILD, assert_one_line, environment, shell
 from test_experiment import LONG, figures
 from test_tracking import free_port, history, journalled
 
@@ -36,6 +34,8 @@ from fairsweep.experiment import Wanted
 from fairsweep.record import RunFolder, read_json
 from fairsweep.sweeps import board
 
+__all__ = ["server"]  # fixtures
+
 QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
 # Four runs long enough to be hit in the middle.
 FOUR = (*LONG, "trainer.epochs=15", "optimizer=sgd", "optimizer.lr=0.03,0.01", "seed=range(2)")
@@ -44,20 +44,6 @@ ARMS = (
     'arms={adam: {optimizer: adam, optimizer.lr: "tag(log, interval(1e-4, 1e-3))"}, '
     'sgd: {optimizer: sgd, optimizer.lr: "tag(log, interval(1e-2, 1))"}}'
 )
-
-FORKS = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def server() -> None:
-    """Commands are forked from a process that has imported what is slow to import."""
-    slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "optuna.storages")
-    ours = ("fairsweep.training", "fairsweep.sweeps.sweep", "fairsweep.compare.report", __name__)
-    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", *slow, *ours])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        forkserver.ensure_running()
-
 
 # What is changed in a command before it starts
 
@@ -135,52 +121,10 @@ def stop_before_upload(number: int) -> None:
     tracking.sync_sweep = stop_and_sync
 
 
-def nothing() -> None:
-    pass
-
-
 def without_report(before: Callable[[], None]) -> None:
     """No report at the sweep's end, which takes seconds and has tests of its own."""
     after.write = lambda *_: after.Told("none in these tests")
     before()
-
-
-class Command:
-    """A command of ours in a process of its own; what it prints goes to files."""
-
-    def __init__(self, folder: Path, script: str, words: tuple[str, ...], before: Callable[[], None]) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.process = FORKS.Process(target=run, args=(folder, script, words, before))
-        self.process.start()
-
-    def wait(self, timeout: float = 60) -> Answer:
-        self.process.join(timeout)
-        assert self.process.exitcode is not None, f"still running after {timeout} s\n{self.stdout}"
-        return Answer(self.process.exitcode, self.stdout, (self.folder / "stderr").read_text())
-
-    @property
-    def stdout(self) -> str:
-        return (self.folder / "stdout").read_text()
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
-
-def run(folder: Path, script: str, words: tuple[str, ...], before: Callable[[], None]) -> None:
-    """The body of a command's process."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    os.chdir(ROOT)
-    sys.argv = [script, *words]
-    try:
-        before()
-        runpy.run_path(script, run_name="__main__")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 class Outputs:
@@ -199,8 +143,7 @@ class Outputs:
         sweep = ("-m",) if script == "src/train.py" else ()
         before = before if self.with_reports else partial(without_report, before)
         words = (*sweep, f"record.dir={self.path}", *words)
-        folder = self.path.with_name(f"{self.path.name}-{len(self.commands)}")
-        self.commands.append(Command(folder, script, words, before))
+        self.commands.append(Command(self.path, words, before, script))
         return self.commands[-1]
 
     def sweep(self, *words: str, status: int = 0, **how: Any) -> Answer:
@@ -310,8 +253,7 @@ def outputs_in(folder: Path, empty_store: Path) -> Iterator[Outputs]:
         yield outputs
     finally:
         for command in outputs.commands:
-            command.process.kill()
-            command.process.join()
+            command.kill()
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 `two_conv` on the first 30,000 images of MNIST, 2 epochs, 12 seeds, untracked. Compared with Hydra's basic
 launcher, which trains one run after the other with a thread for each core; `joblib` is hydra-joblib-launcher
 (pip install hydra-joblib-launcher), a process for each core with one thread each. "Start-up" is the time
-until as many runs have begun as train side by side.
+until as many runs have begun as train side by side. "Bare loops" are training alone, without sweep or record,
+a process for each core against one process with a thread for each: what there is to gain.
 
     python tests/benchmarks/launchers.py --rounds 3       # half an hour and more
 """
@@ -12,11 +13,12 @@ import json
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import common
 import timed
-from common import heading, spread, table
+from common import child, heading, spread, table
 
 CORES = len(os.sched_getaffinity(0))
 LAUNCHERS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -36,6 +38,17 @@ def sweep(launcher: str, words: list[str]) -> tuple[float, float]:
     return done.seconds, sorted(status["started"] for status in statuses)[together - 1] - done.started
 
 
+def loop(processes: int, data: object, images: int) -> float:
+    """Seconds per epoch of bare loops, so many side by side, which share the cores."""
+
+    def one(_: int) -> float:
+        threads = CORES // processes
+        return float(child("loop_ours.py", "fp32", "two_conv", images, data, 1, threads)["seconds"])
+
+    with ThreadPoolExecutor(processes) as pool:
+        return max(pool.map(one, range(processes))) / processes
+
+
 def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
@@ -48,7 +61,10 @@ def main() -> None:
     ]  # fmt: skip
     print(heading() + f"; {args.rounds} rounds of {' '.join(words[2:])}\n", flush=True)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
+    bare = []
     for _ in range(args.rounds):
+        bare.append(loop(1, args.data, args.images) / loop(CORES, args.data, args.images))
+        print(f"bare loops: {bare[-1]:.2f}", file=sys.stderr, flush=True)
         for name in LAUNCHERS:
             found[name].append(sweep(name, words))
             print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
@@ -60,6 +76,7 @@ def main() -> None:
         ]
         seconds, start = ([pair[place] for pair in rounds] for place in (0, 1))
         rows.append([f"`{name}`", spread(seconds), spread(start), spread(whole), spread(after)])
+    rows.append(["bare loops", "", "", "", spread(bare)])
     print(table(["launcher", "seconds", "start-up, seconds", "times as fast", "after start-up"], rows))
 
 

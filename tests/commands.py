@@ -1,0 +1,93 @@
+"""Commands of ours in processes of their own, forked from one that has imported what is slow to import."""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fairsweep.config import ROOT
+
+FORKS = multiprocessing.get_context("forkserver")
+
+
+class Answer(NamedTuple):
+    """How a command ended and what it said; `slow`: which of the slow modules it had imported by then."""
+
+    status: int
+    stdout: str
+    stderr: str
+    slow: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> None:
+    """The process that commands are forked from. It has the environment from before all tests."""
+    slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "optuna.storages")
+    ours = ("fairsweep.training", "fairsweep.sweeps.sweep", "fairsweep.compare.report", "test_sweep")
+    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", *slow, *ours])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
+def nothing() -> None:
+    pass
+
+
+class Command:
+    """A command; what it prints goes to files beside its outputs.
+
+    Args:
+        before: is called in its process before it starts, to change something there.
+    """
+
+    def __init__(
+        self,
+        outputs: Path,
+        words: tuple[str, ...],
+        before: Callable[[], None] = nothing,
+        script: str = "src/train.py",
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{outputs.name}-", dir=outputs.parent))
+        self.process = FORKS.Process(target=run, args=(self.folder, script, words, before))
+        self.process.start()
+
+    def wait(self, timeout: float = 60) -> Answer:
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running after {timeout} s\n{self.stdout}"
+        return Answer(self.process.exitcode, self.stdout, (self.folder / "stderr").read_text())
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def run(folder: Path, script: str, words: tuple[str, ...], before: Callable[[], None]) -> None:
+    """The body of a command's process."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.chdir(ROOT)
+    sys.argv = [script, *words]
+    try:
+        before()
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
