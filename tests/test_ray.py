@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from test_sweep import (
     outputs,
     undisturbed,
 )
+from test_tracking import free_port
 
 from fairsweep.cluster import parcel, pool
 from fairsweep.cluster.parcel import Packer
@@ -303,6 +305,58 @@ def test_a_worker_with_other_code_is_refused_by_name(outputs: Outputs, nodes: No
     assert outputs.statuses == {"finished": 8}
 
 
+@pytest.fixture
+def guarded() -> Iterator[int]:
+    """The port of a cluster that wants the token TOKEN."""
+    port = free_port()
+    command = [
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+    ]
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": PYTHONPATH}
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet, start_new_session=True) as process:
+        try:
+            wait_until(lambda: answers(port))
+            yield port
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+TOKEN = "0123456789abcdef" * 4
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def with_token() -> None:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
+
+@slow
+def test_a_cluster_may_want_a_token(outputs: Outputs, guarded: int) -> None:
+    words = (*QUICK, "seed=range(2)", "tracking=none", RAY, f"hydra.launcher.address=127.0.0.1:{guarded}")
+    outputs.sweep(*words, before=with_token)
+    assert outputs.statuses == {"finished": 2}
+
+
+@slow
+def test_workers_that_never_get_ready_are_told_of_and_not_started_for_ever(
+    outputs: Outputs, nodes: Nodes
+) -> None:
+    """A driver that wants a token is not heard by workers that have none."""
+    words = (*QUICK, "seed=range(2)", "tracking=none", RAY, f"hydra.launcher.address={nodes.address}")
+    answer = outputs.sweep(*words, status=2, before=with_token)
+    assert "hydra/launcher=ray: workers die before they are ready" in answer.stdout + answer.stderr
+
+
 # One machine
 
 
@@ -346,13 +400,15 @@ def test_a_run_that_is_to_be_trained_again_starts_from_nothing(outputs: Outputs)
 
 
 @slow
-def test_all_phases_of_the_fair_sweeper_work(outputs: Outputs, others: Outputs) -> None:
+def test_all_phases_of_the_fair_sweeper_work_in_groups_that_train_side_by_side(
+    outputs: Outputs, others: Outputs
+) -> None:
     words = (
         *QUICK, "tracking=none", "trainer.epochs=4", ARMS, "trials=3", "seeds=2", "halving=3", "extend=true",
         "extend_steps=1", "confirm=3",
     )  # fmt: skip
     others.sweep(*words)
-    outputs.sweep(*words, RAY)
+    outputs.sweep(*words, RAY, "hydra.launcher.lanes=3")
     assert_same_sweep(outputs, others)
     assert "pruned" in outputs.statuses
 

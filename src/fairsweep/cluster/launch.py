@@ -27,6 +27,8 @@ from fairsweep.signals import Stop, stopping
 POLL_SECONDS = 0.2
 # After so long without any worker the user is told what is waited for.
 PATIENCE_SECONDS = 20.0
+# So many workers in a row may die before they are ready, as where a machine goes down.
+STILLBORN = 5
 # The most runs that a worker gets at once.
 LARGEST_GROUP = 64
 
@@ -77,6 +79,7 @@ class Launch:
         self.flying: dict[str, Flight] = {}  # by signature
         self.changed: dict[str, Flight] = {}  # what MLflow does not know yet
         self.told_to_end = False
+        self.stillborn = 0  # workers in a row that died before they were ready
         self.idle_since = time.monotonic()
 
     def carry_out(self) -> None:
@@ -199,9 +202,13 @@ class Launch:
         except ray.exceptions.RayActorError as error:
             if "creation task" in str(error) or isinstance(error, ray.exceptions.ActorUnschedulableError):
                 self.refuse(hand, f"a worker cannot start: {str(error).strip().splitlines()[-1]}")
-            else:
+            elif self.stillborn < STILLBORN:
+                self.stillborn += 1
                 self.pool.dismiss(hand)
+            else:
+                self.refuse(hand, f"workers die before they are ready: {str(error).strip().splitlines()[-1]}")
         else:
+            self.stillborn = 0
             if identity.code != worker.source_hash():
                 self.refuse(
                     hand,

@@ -131,9 +131,9 @@ class Pool:
         Raises:
             CannotLaunch: there is no cluster at the address, or it has no room for such workers.
         """
+        address, where = self.settings.address, dict[str, Any]()
         import ray
 
-        address, where = self.settings.address, dict[str, Any]()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         if address is None:
             self.scratch = tempfile.mkdtemp(prefix="fairsweep-")
@@ -155,7 +155,8 @@ class Pool:
                 raise CannotLaunch(f"hydra/launcher=ray: Ray does not start: {reason}") from error
             raise CannotLaunch(
                 f"hydra.launcher.address={address}: no Ray cluster that this machine is part of ({reason}); "
-                f"start one with `ray start --head`, or join it with `ray start --address=<head>:6379`"
+                "start one with `ray start --head`, or join it with `ray start --address=<head>:6379`; if it "
+                "wants a token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on all machines"
             ) from error
         finally:
             # Ray puts its own in their place.
