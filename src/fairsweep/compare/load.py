@@ -246,7 +246,8 @@ def infer(tables: Tables) -> Tables:
         numbers = rows[inside].apply(lambda column: column.map(by_number))
         order = numbers.groupby(inside).ngroup() if inside else pd.Series(0, rows.index)
         runs.loc[rows.index, "trial"] = order.astype(int)
-        runs.loc[rows.index, "values"] = pd.Series(rows[inside].to_dict("records"), rows.index)
+        values = [dict(zip(inside, row, strict=True)) for row in rows[inside].to_numpy()]
+        runs.loc[rows.index, "values"] = pd.Series(values, rows.index)
         if mixed := [key for key in inside if key.startswith(("data.", "model."))]:
             notes.append(f"Within {arm}, {', '.join(mixed)} vary: a best trial among those means little.")
     if runs["arm"].nunique() == 1:
