@@ -352,11 +352,11 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
     Raises:
         ConfigError: a server is of an incompatible MLflow, or does not let us in.
     """
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name in ("mlflow", "alembic", "urllib3"):  # behind the import, which sets the first of them
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Several processes that create one database at once destroy it, and so does a kill.
     locks = Path(outputs) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
