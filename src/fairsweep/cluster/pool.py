@@ -131,9 +131,9 @@ class Pool:
         Raises:
             CannotLaunch: there is no cluster at the address, or it has no room for such workers.
         """
-        address, where = self.settings.address, dict[str, Any]()
         import ray
 
+        address, where = self.settings.address, dict[str, Any]()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         if address is None:
             self.scratch = tempfile.mkdtemp(prefix="fairsweep-")
