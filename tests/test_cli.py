@@ -138,22 +138,27 @@ def shell(*words: str, preexec: Callable[[], Any] | None = None, **changes: str)
     return Answer(child.returncode, child.stdout, child.stderr)
 
 
-@pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    """The answer to each of REFUSED; and, as "outputs", whether anything was written."""
-    folder = tmp_path_factory.mktemp("refusals") / "outputs"
+def answers(lines: list[list[str]], script: str = "src/train.py") -> list[Answer]:
+    """What a script says to each of these argument lists, in one process."""
     child = subprocess.run(
-        [sys.executable, "-c", CHILD],
+        [sys.executable, "-c", CHILD.replace("src/train.py", script)],
         cwd=ROOT,
         env=environment(),
-        input=json.dumps([[f"record.dir={folder}", *line.split()] for line in REFUSED]),
+        input=json.dumps(lines),
         capture_output=True,
         text=True,
         check=True,
     )
-    answers = [Answer(*json.loads(line)) for line in child.stdout.splitlines()]
+    return [Answer(*json.loads(line)) for line in child.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """The answer to each of REFUSED; nothing was written."""
+    folder = tmp_path_factory.mktemp("refusals") / "outputs"
+    found = answers([[f"record.dir={folder}", *line.split()] for line in REFUSED])
     assert not folder.exists()
-    return dict(zip(REFUSED, answers, strict=True))
+    return dict(zip(REFUSED, found, strict=True))
 
 
 def assert_one_line(answer: Answer, *parts: str) -> None:

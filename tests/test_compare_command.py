@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import Answer
 from studies import Arm, study, upload
-from test_cli import CHILD, assert_one_line, environment
+from test_cli import answers, assert_one_line, environment
 
 from fairsweep.config import ROOT
 
@@ -79,30 +79,20 @@ REFUSED: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     """What the command says to each of REFUSED, in one process."""
     outputs = tmp_path_factory.mktemp("outputs")
     begun_here(outputs)
     lists = [[f"record.dir={outputs}", *words.split(" ")] for words in REFUSED]
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD.replace("src/train.py", "src/compare.py")],
-        cwd=ROOT,
-        env=environment(),
-        input=json.dumps(lists),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = child.stdout.splitlines()
-    return {words: Answer(*json.loads(line)) for words, line in zip(REFUSED, lines, strict=True)}
+    return dict(zip(REFUSED, answers(lists, "src/compare.py"), strict=True))
 
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_a_mistake_is_told_in_a_line_before_anything_slow_is_imported(
-    answers: dict[str, Answer], words: str
+    refusals: dict[str, Answer], words: str
 ) -> None:
-    assert_one_line(answers[words], *REFUSED[words])
-    assert not answers[words].slow
+    assert_one_line(refusals[words], *REFUSED[words])
+    assert not refusals[words].slow
 
 
 def test_the_newest_sweep_in_mlflow_is_reported_where_none_was_begun_here(outputs: Path) -> None:

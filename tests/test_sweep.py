@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -23,13 +22,12 @@ from commands import FORKS, Answer, Command, nothing, server
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from test_cli import CHILD, assert_one_line, environment, shell
+from test_cli import answers, assert_one_line, shell
 from test_experiment import LONG, figures
 from test_tracking import free_port, history, journalled
 
 from fairsweep import experiment, jobs, tracking
 from fairsweep.compare import after
-from fairsweep.config import ROOT
 from fairsweep.experiment import Wanted
 from fairsweep.record import RunFolder, read_json
 from fairsweep.sweeps import board
@@ -946,17 +944,9 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     """The answer to each of REFUSED; nothing was written."""
     folder = tmp_path_factory.mktemp("refusals") / "outputs"
     lines = [["-m", f"record.dir={folder}", *words] for words, _ in REFUSED.values()]
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        cwd=ROOT,
-        env=environment(),
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    found = answers(lines)
     assert not folder.exists()
-    return dict(zip(REFUSED, (Answer(*json.loads(line)) for line in child.stdout.splitlines()), strict=True))
+    return dict(zip(REFUSED, found, strict=True))
 
 
 @pytest.mark.parametrize("mistake", REFUSED)
