@@ -32,6 +32,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         short: other names for keys on the command line, as in `entry_point`.
     """
     cause = error.__cause__
+    if isinstance(cause, ConfigError):  # ours, from where Hydra makes a launcher
+        return str(cause)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
         names = {full: name for name, full in short.items()}
