@@ -63,4 +63,6 @@ def test_lanes_that_were_stopped_end_as_they_would_have(
 @pytest.mark.parametrize("lanes", ["0", "-1", "1.5", "many"])
 def test_a_number_of_lanes_that_cannot_be_is_refused(outputs: Outputs, lanes: str) -> None:
     answer = outputs.sweep(f"hydra.launcher.lanes={lanes}", status=2)
-    assert_one_line(answer, f"hydra.launcher.lanes={lanes}: must be auto or a whole number, 1 or more")
+    assert_one_line(
+        answer, f"error: hydra.launcher.lanes={lanes}: must be auto or a whole number, 1 or more\n"
+    )

@@ -201,7 +201,7 @@ def test_runs_that_need_more_than_a_worker_has_are_refused(trainer: dict[str, An
 
 def test_a_mistake_is_answered_in_one_line_before_anything_is_written(outputs: Outputs) -> None:
     answer = outputs.sweep(*QUICK, RAY, "hydra.launcher.cpus=x", status=2)
-    assert_one_line(answer, "hydra.launcher.cpus=x: must be a whole number, 1 or more")
+    assert_one_line(answer, "error: hydra.launcher.cpus=x: must be a whole number, 1 or more\n")
     assert not (outputs.path / "sweeps").exists()
 
 

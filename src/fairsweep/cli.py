@@ -8,7 +8,12 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -32,7 +37,7 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         short: other names for keys on the command line, as in `entry_point`.
     """
     cause = error.__cause__
-    if isinstance(cause, ConfigError):  # ours, from where Hydra makes a launcher
+    if isinstance(error, InstantiationException) and isinstance(cause, ConfigError):
         return str(cause)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
