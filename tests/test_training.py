@@ -14,7 +14,7 @@ from fairsweep import build
 from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import ConfigError
 from fairsweep.models import CNN
-from fairsweep.training import Event, Lane, fit
+from fairsweep.training import WARM_UP, Ending, Event, Lane, fit
 
 Compose = Callable[..., DictConfig]
 
@@ -400,18 +400,20 @@ def test_augmentation_changes_training_images_only(compose: Compose) -> None:
 
 
 def test_a_checkpoint_of_another_kind_of_device_goes_on_with_new_random_states(compose: Compose) -> None:
-    cfg = compose(*QUICK, "model.dropout=0.3", "trainer.stop_epoch=1")
+    cfg = compose(*QUICK, "model.dropout=0.3", "trainer.stop_epoch=1", "optimizer=rmsprop")
     state = copy.deepcopy(trained(cfg).state_dict())
     state["device"] = "cuda"
+    state["optimizer"]["param_groups"][0]["capturable"] = True
     state["random_state"] = {"cpu": torch.zeros(1, dtype=torch.uint8), "cuda": torch.zeros(1)}
     state["augment_state"] = torch.zeros(16, dtype=torch.uint8)
     resumed = []
     for _ in range(2):
-        lane = Lane(compose(*QUICK, "model.dropout=0.3"))
+        lane = Lane(compose(*QUICK, "model.dropout=0.3", "optimizer=rmsprop"))
         lane.load_state_dict(copy.deepcopy(state))
         for _ in fit([lane]):
             pass
         resumed.append(lane)
+    assert resumed[0].ending == Ending("finished")
     assert resumed[0].epoch == 2
     assert_same_bits(resumed[0].model.state_dict(), resumed[1].model.state_dict())
 
@@ -445,6 +447,19 @@ def test_lanes_side_by_side_on_cuda_are_close_to_solo_runs_without_graphs(compos
         assert lane.captured is not None
         for name, value in alone.model.state_dict().items():
             torch.testing.assert_close(lane.model.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@on_cuda
+@pytest.mark.parametrize("overrides", DELICATE)
+def test_steps_on_cuda_do_not_wait_for_the_device(compose: Compose, overrides: tuple[str, ...]) -> None:
+    lane = Lane(compose(*QUICK, *overrides, "trainer.device=cuda", "data.limit=640"))
+    lane.advance(WARM_UP, lambda: False)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        while lane.epoch < 2:
+            lane.advance(lane.steps_per_epoch, lambda: False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @on_cuda

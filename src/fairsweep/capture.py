@@ -52,12 +52,9 @@ class CapturedSteps:
     def record(self) -> torch.cuda.CUDAGraph:
         """Capture one step; nothing is computed by that."""
         lane = self.lane
-        for state in lane.optimizer.state.values():
-            for name, value in state.items():  # counts and the like, which some optimizers keep on the host
-                if isinstance(value, Tensor):
-                    state[name] = value.to(lane.device)
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(lane.augment_generator)
+        if lane.augmentation is not None:  # each generator costs every replay two kernels
+            graph.register_generator_state(lane.augment_generator)
         torch.cuda.synchronize(lane.device)
         with torch.cuda.graph(graph, stream=lane.stream):
             self.step()
@@ -74,7 +71,9 @@ class CapturedSteps:
         for _ in range(steps):
             rates.append([group["lr"] for group in lane.optimizer.param_groups])
             lane.scheduler.step()
-        self.rates[position : position + steps] = torch.tensor(rates, dtype=self.rates.dtype)
+        self.rates[position : position + steps].copy_(
+            torch.tensor(rates, dtype=self.rates.dtype), non_blocking=True
+        )
         self.position.fill_(position)
         for _ in range(steps):
             if self.graph is None:
@@ -87,16 +86,14 @@ class CapturedSteps:
         """One optimizer step, as the device's memory says."""
         lane, groups = self.lane, self.lane.optimizer.param_groups
         self.rate.copy_(self.rates.index_select(0, self.position)[0])
-        before = [dict(group) for group in groups]
+        rates = [group["lr"] for group in groups]
         for number, group in enumerate(groups):
             group["lr"] = self.rate[number]
-            if lane.device.type == "cuda" and "capturable" in group:
-                group["capturable"] = True
         try:
             loss, correct = lane.optimize(self.batches.index_select(0, self.position)[0])
         finally:
-            for group, values in zip(groups, before, strict=True):
-                group.update(values)
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
         self.losses.index_copy_(0, self.position, loss.view(1))
         lane.correct += correct
         self.position += 1

@@ -241,7 +241,7 @@ class Lane:
         """Decide the order of the images."""
         generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
         order = torch.randperm(len(self.data.train.labels), generator=generator)
-        self.batches = torch.split(order.to(self.device), self.trainer.batch_size)
+        self.batches = torch.split(order.to(self.device, non_blocking=True), self.trainer.batch_size)
         self.batches_of_epoch = epoch
         if self.captured is not None:
             self.captured.begin_epoch(self.batches)
@@ -441,6 +441,9 @@ class Lane:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; on the same kind of device, with the same bits."""
         self.model.load_state_dict(state["model"])
+        for group in state["optimizer"]["param_groups"]:  # which says where step counts go
+            if "capturable" in group:
+                group["capturable"] = self.optimizer.defaults["capturable"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if state["device"] == self.device.type:
