@@ -307,7 +307,7 @@ def test_a_worker_with_other_code_is_refused_by_name(outputs: Outputs, nodes: No
 
 @pytest.fixture
 def guarded() -> Iterator[int]:
-    """The port of a cluster that wants the token TOKEN."""
+    """The port of a cluster that wants the token TOKEN, and says that it has two GPUs."""
     port = free_port()
     command = [
         "ray",
@@ -316,6 +316,7 @@ def guarded() -> Iterator[int]:
         "--block",
         f"--port={port}",
         "--num-cpus=2",
+        "--num-gpus=2",
         "--include-dashboard=false",
     ]
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": PYTHONPATH}
@@ -340,11 +341,24 @@ def with_token() -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 
+def telling_with_token() -> None:
+    with_token()
+    pool.Worker = workers.Telling  # type: ignore[misc]
+
+
 @slow
 def test_a_cluster_may_want_a_token(outputs: Outputs, guarded: int) -> None:
     words = (*QUICK, "seed=range(2)", "tracking=none", RAY, f"hydra.launcher.address=127.0.0.1:{guarded}")
     outputs.sweep(*words, before=with_token)
     assert outputs.statuses == {"finished": 2}
+
+
+@slow
+def test_workers_get_a_gpu_each_and_groups_of_runs(outputs: Outputs, guarded: int) -> None:
+    words = (*QUICK, "seed=range(8)", "tracking=none", RAY, f"hydra.launcher.address=127.0.0.1:{guarded}")
+    outputs.sweep(*words, "hydra.launcher.gpus=1", status=1, before=telling_with_token)
+    told = {row["reason"].partition(": ")[2] for row in outputs.table}
+    assert {"GPU 0, 2 runs", "GPU 1, 2 runs"} <= told
 
 
 @slow

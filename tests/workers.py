@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fairsweep import experiment
-from fairsweep.cluster.worker import Identity, Worker
+from fairsweep.cluster.parcel import Parcel
+from fairsweep.cluster.worker import Identity, Order, Worker
 
 
 class Eager(Worker):
@@ -34,6 +37,18 @@ class Unlucky(Worker):
             step(lane, index)
 
         Lane.train_step = broken  # type: ignore[method-assign]
+
+
+class Telling(Worker):
+    """Trains nothing, but tells which GPUs it has, and how many runs it gets, once there are two workers."""
+
+    def train(self, orders: list[Order], lanes: int | None) -> Iterator[Parcel]:
+        outputs = Path(orders[0].cfg["record"]["dir"])
+        (outputs / f"worker-{os.getpid()}").touch()
+        while len([*outputs.glob("worker-*")]) < 2:
+            time.sleep(0.1)
+        raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}, {len(orders)} runs")
+        yield
 
 
 class Newer(Worker):
