@@ -45,6 +45,18 @@ def test_runs_side_by_side_are_those_that_each_would_be_alone(outputs: Outputs, 
     outputs.assert_tracked()
 
 
+def test_fail_fast_interrupts_the_runs_beside_the_one_that_fails(
+    outputs: Outputs, undisturbed: Outputs
+) -> None:
+    words = (*MIXED, "hydra.launcher.lanes=5")
+    answer = outputs.sweep(*words, "fail_fast=true", status=1, before=unlucky)
+    assert outputs.statuses == {"failed": 2, "interrupted": 3}  # two fail at the same step
+    assert "waiting" in answer.stdout
+    outputs.assert_tracked()
+    outputs.sweep(*words, status=1)
+    assert_same_sweep(outputs, undisturbed)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_lanes_that_were_stopped_end_as_they_would_have(
     outputs: Outputs, undisturbed: Outputs, number: signal.Signals

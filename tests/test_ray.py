@@ -476,6 +476,18 @@ def test_a_worker_that_is_killed_costs_no_more_than_what_was_behind_the_last_che
 
 
 @slow
+def test_fail_fast_ends_what_other_workers_are_at(outputs: Outputs) -> None:
+    words = (*LONG, "trainer.epochs=200", RAY, "optimizer=sgd", "seed=range(2,6)", "tracking=none")
+    outputs.sweep(
+        *words, "hydra.launcher.retries=0", "fail_fast=true", status=1, before=marked(outputs, unlucky)
+    )
+    assert outputs.definition["status"] == "failed"
+    assert outputs.statuses["failed"] >= 1
+    assert "finished" not in outputs.statuses
+    assert processes(outputs) == []
+
+
+@slow
 def test_a_run_that_kills_its_worker_fails_after_some_tries_and_the_others_go_on(outputs: Outputs) -> None:
     words = (
         *QUICK,

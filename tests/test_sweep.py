@@ -592,17 +592,18 @@ def lossy() -> None:
     """Of what the launcher gets, the first job comes back without having begun."""
     train = jobs.run
 
-    def lose_and_train(runs: Iterable[Wanted], lanes: int | None) -> list[JobReturn]:
+    def lose_and_train(runs: Iterable[Wanted], lanes: int | None, fail_fast: bool) -> list[JobReturn]:
         _, *rest = runs
         lost = JobReturn(status=JobStatus.FAILED)
         lost.return_value = ConnectionError("the machine is gone")
-        return [lost, *train(rest, lanes)]
+        return [lost, *train(rest, lanes, fail_fast)]
 
     jobs.run = lose_and_train
 
 
-def test_fail_fast_stops_at_the_first_failure(outputs: Outputs) -> None:
-    grid = (*QUICK, "tracking=none", "seed=range(4)")
+@pytest.mark.parametrize("launcher", ["hydra/launcher=fused", "hydra/launcher=basic"])
+def test_fail_fast_stops_at_the_first_failure(outputs: Outputs, launcher: str) -> None:
+    grid = (*QUICK, "tracking=none", "seed=range(4)", launcher)
     outputs.sweep(*grid, "fail_fast=true", status=1, before=unlucky)
     assert outputs.statuses == {"finished": 1, "failed": 1}
     assert outputs.definition["status"] == "failed"

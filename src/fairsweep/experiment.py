@@ -75,7 +75,13 @@ class Outcome:
         return objective
 
 
-def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> list[Outcome]:
+class FirstFailure(Exception):
+    """A run has failed, and fail_fast says that this is the end."""
+
+
+def run(
+    wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1, fail_fast: bool = False
+) -> list[Outcome]:
     """Take over, resume or train each run; each ends with a status, whatever happens.
 
     Ctrl-C or SIGTERM ends the runs in training as `interrupted`, with a checkpoint each, and begins no other;
@@ -84,21 +90,25 @@ def run(wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1) -> 
     Args:
         wanted: drawn from one by one, as lanes get free.
         lanes: how many train at once; None: as many as the memory of a CUDA device holds, elsewhere one.
+        fail_fast: the first that fails interrupts the others, as Ctrl-C does.
 
     Returns:
         What came of each run, in their order; if interrupted, of those that were begun.
 
     Raises:
         ConfigError: a configuration is not good, or the outputs cannot be written.
+        FirstFailure: a run has failed, with fail_fast.
         KeyboardInterrupt: the user stopped, by a second Ctrl-C or while no run was in training.
     """
     with progress, signals.stopping() as stop:
-        session = Session(wanted, progress, stop)
+        session = Session(wanted, progress, stop, fail_fast)
         for _ in session.train(lanes):
             pass
         outcomes = session.outcomes()
-        if stop() and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
+        if stop.received and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
+    if stop.wanted and not stop.received:
+        raise FirstFailure
     return outcomes
 
 
@@ -121,8 +131,10 @@ def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
 class Session:
     """Opens the runs that are wanted, one by one, and keeps account of them."""
 
-    def __init__(self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop) -> None:
-        self.wanted, self.progress, self.stop = wanted, progress, stop
+    def __init__(
+        self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop, fail_fast: bool = False
+    ) -> None:
+        self.wanted, self.progress, self.stop, self.fail_fast = wanted, progress, stop, fail_fast
         self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # runs that had to be put off
         self.jobs: dict[Lane, Job] = {}  # in training here
         self.most: int | None = None  # of them at once
@@ -132,6 +144,13 @@ class Session:
     def outcomes(self) -> list[Outcome]:
         """What came of the runs that were begun."""
         return [self.known[signature] for signature in self.order if signature in self.known]
+
+    def settle(self, folder: RunFolder, status: dict[str, Any]) -> None:
+        """Note what came of a run."""
+        # Not this folder, which has read its configuration: of a thousand runs, these fill the memory.
+        self.known[folder.signature] = Outcome(RunFolder(folder.path), status)
+        if self.fail_fast and status["status"] == "failed":
+            self.stop.wanted = True
 
     def train(self, lanes: int | None) -> Iterator[RunFolder]:
         """Train them here, so many at once; gives the folder of a run whenever something was written."""
@@ -236,7 +255,7 @@ class Session:
                 # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
                 status = fail_unbegun(wanted, folder, f"{type(error).__name__}: {error}", error)
                 tracking.sync(folder, wanted.cfg, self.progress.note)
-                self.known[folder.signature] = Outcome(folder, status)
+                self.settle(folder, status)
                 return
             self.jobs[job.lane] = job
             job.begin()
@@ -265,8 +284,7 @@ class Session:
         else:
             job.record(event)
             if event.lane.ending is not None:
-                # A folder that has not read its configuration: of a thousand runs, these fill the memory.
-                self.known[job.folder.signature] = Outcome(RunFolder(job.folder.path), job.folder.status())
+                self.settle(job.folder, job.folder.status())
                 self.leave(job)
         for other in [*self.jobs.values()][self.most :] if self.most is not None else ():
             if other.lane.ending is None and not other.lane.is_due():  # else after its line

@@ -42,13 +42,14 @@ def wanted(cfg: DictConfig) -> Wanted:
     return Wanted(cfg, place, single=False)
 
 
-def run(runs: Iterable[Wanted], lanes: int | None = 1) -> list[JobReturn]:
+def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) -> list[JobReturn]:
     """Train these runs as jobs, so many at once (see `experiment.run`).
 
     Raises:
+        FirstFailure: a run has failed, with fail_fast.
         KeyboardInterrupt: the user stopped.
     """
-    outcomes = experiment.run(runs, Progress(Console(), quiet=True), lanes)
+    outcomes = experiment.run(runs, Progress(Console(), quiet=True), lanes, fail_fast)
     return returned(outcomes)
 
 

@@ -9,13 +9,13 @@ from typing import NoReturn
 
 
 class Stop:
-    """True after the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt."""
+    """True after Ctrl-C or SIGTERM, or where it is wanted; a second signal raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.received = self.is_immediate = False
+        self.received = self.wanted = self.is_immediate = False
 
     def __call__(self) -> bool:
-        return self.received
+        return self.received or self.wanted
 
     def handle(self, _: int, __: FrameType | None) -> None:
         again, self.received = self.received, True

@@ -17,7 +17,7 @@ from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
 from fairsweep.cluster.worker import Order
-from fairsweep.experiment import Outcome, Session, Wanted
+from fairsweep.experiment import FirstFailure, Outcome, Session, Wanted
 from fairsweep.jobs import CannotLaunch
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
@@ -45,7 +45,7 @@ class Flight:
     deaths: int = 0
 
 
-def run(pool: Pool, wanted: Iterable[Wanted], number: int) -> list[Outcome]:
+def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = False) -> list[Outcome]:
     """Take over or train each of these so many runs; a worker's death costs it a retry of what it was at.
 
     Returns:
@@ -53,17 +53,20 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int) -> list[Outcome]:
 
     Raises:
         CannotLaunch: there are no workers to be had.
+        FirstFailure: a run has failed, with fail_fast. Runs in training have ended as after a Ctrl-C.
         KeyboardInterrupt: the user stopped. Runs in training have ended as interrupted, with a checkpoint.
     """
     progress = Progress(Console(), quiet=True)
     with progress, stopping() as stop:
-        launch = Launch(pool, Session(wanted, progress, stop), number, stop)
+        launch = Launch(pool, Session(wanted, progress, stop, fail_fast), number, stop)
         try:
             launch.carry_out()
         finally:
             launch.leave()
-    if stop():
+    if stop.received:
         raise KeyboardInterrupt
+    if stop.wanted:
+        raise FirstFailure
     return launch.session.outcomes()
 
 
@@ -303,7 +306,7 @@ class Launch:
         """A run has ended, like this."""
         self.flying.pop(flight.folder.signature, None)
         self.changed[flight.folder.signature] = flight
-        self.session.known[flight.folder.signature] = Outcome(flight.folder, status)
+        self.session.settle(flight.folder, status)
 
     def fail(self, flight: Flight, reason: str) -> None:
         """End a run as failed that no worker has ended."""

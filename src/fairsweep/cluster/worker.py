@@ -123,7 +123,7 @@ class Worker:
 
     def end(self) -> None:
         """End the runs in training as interrupted."""
-        self.stop.received = True
+        self.stop.wanted = True
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -22,7 +22,7 @@ from fairsweep.cli import explain
 from fairsweep.compare import after
 from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError, without_credentials
-from fairsweep.experiment import Outcome, Wanted
+from fairsweep.experiment import FirstFailure, Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
 from fairsweep.sweeps import phases
@@ -50,20 +50,24 @@ class Entry(NamedTuple):
     overrides: list[str]
 
 
-class FirstFailure(Exception):
-    """A run has failed, and fail_fast says that this is the end."""
-
-
 class Sweep:
     """One multirun command at work.
 
     Args:
         master: the configuration without what is swept; its `hydra.sweep.dir` becomes the sweep's folder.
-        launch: hands jobs, each a list of overrides, to Hydra's launcher.
+        launch: hands jobs, each a list of overrides, to Hydra's launcher; so many at once, at most.
     """
 
-    def __init__(self, asked: Request, master: DictConfig, composer: Composer, launch: Launch) -> None:
+    def __init__(
+        self,
+        asked: Request,
+        master: DictConfig,
+        composer: Composer,
+        launch: Launch,
+        most_jobs: int | None = None,
+    ) -> None:
         self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
+        self.most_jobs = most_jobs
         composer.unneeded = UNNEEDED
         self.settings = asked.settings
         self.command = uuid.uuid4().hex
@@ -317,10 +321,7 @@ class Sweep:
 
     def train(self, entries: list[Entry]) -> None:
         """Launch runs until each has ended."""
-        sweeper = self.master.hydra.sweeper
-        # Hydra's own launcher keeps all that it was handed in memory until the end.
-        one_by_one = sweeper.fail_fast or self.master.hydra.launcher._target_.endswith(".BasicLauncher")
-        size = 1 if one_by_one else sweeper.max_batch_size or len(entries)
+        size = self.most_jobs or len(entries)
         while entries:
             chunk, rest = entries[:size], entries[size:]
             launched = time.time()
@@ -342,7 +343,7 @@ class Sweep:
                 self.board.landed()
             again = self.collect(chunk, returns, death, launched)
             entries = again + rest
-            if sweeper.fail_fast and self.board.standing.counts()["failed"]:
+            if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:
                 raise FirstFailure
 
     def collect(

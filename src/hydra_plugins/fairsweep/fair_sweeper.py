@@ -93,12 +93,22 @@ class FairSweeper(Sweeper):
         from fairsweep.sweeps.sweep import Sweep
 
         asked = request.read(self.config, arguments, self.composer)
-        sweep = Sweep(asked, self.config, self.composer, self.launch)
+        sweep = Sweep(asked, self.config, self.composer, self.launch, self.most_jobs())
         try:
             return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
         finally:
             if isinstance(self.launcher, Closing):
                 self.launcher.close()
+
+    def most_jobs(self) -> int | None:
+        """How many jobs the launcher gets at once, at most; None: all."""
+        from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+        stops_late = self.config.hydra.sweeper.fail_fast and not getattr(self.launcher, "fails_fast", False)
+        # Hydra's own launcher keeps all that it was handed in memory until the end.
+        if stops_late or type(self.launcher) is BasicLauncher:
+            return 1
+        return self.max_batch_size
 
     def grid(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """A plain grid of some other application, which keeps no record of runs."""

@@ -37,6 +37,13 @@ class FusedLauncher(BasicLauncher):
             raise ConfigError(f"hydra.launcher.lanes={lanes}: must be auto or a whole number, 1 or more")
         self.lanes = None if lanes == "auto" else lanes
 
+    @property
+    def fails_fast(self) -> bool:
+        """Callbacks, and what Hydra sets for each job, need jobs of Hydra's own, one by one."""
+        assert self.config is not None
+        hydra = self.config.hydra
+        return not hydra.callbacks and not hydra.job.chdir and not hydra.job.env_set
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from fairsweep import jobs
         from fairsweep.sweeps.compose import Composer
@@ -45,9 +52,7 @@ class FusedLauncher(BasicLauncher):
         assert config is not None
         assert context is not None
         composer = context.config_loader
-        # Callbacks, and what Hydra sets for each job, need jobs of Hydra's own.
-        plain = not config.hydra.callbacks and not config.hydra.job.chdir and not config.hydra.job.env_set
-        if not (plain and "record" in config and isinstance(composer, Composer)):
+        if not (self.fails_fast and "record" in config and isinstance(composer, Composer)):
             return super().launch(job_overrides, initial_job_idx)
         runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
-        return jobs.run(runs, self.lanes)
+        return jobs.run(runs, self.lanes, config.hydra.sweeper.fail_fast)

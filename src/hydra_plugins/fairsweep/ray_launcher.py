@@ -37,6 +37,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLaunche
 class RayLauncher(BasicLauncher):
     """Hands the runs of the `fair` sweeper to workers; jobs of other applications run here, one by one."""
 
+    fails_fast = True
+
     def __init__(self, **settings: Any) -> None:
         from fairsweep.cluster.pool import Pool, Settings
 
@@ -56,7 +58,8 @@ class RayLauncher(BasicLauncher):
             return super().launch(job_overrides, initial_job_idx)
         self.pool.check(config)
         runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
-        return jobs.returned(launch.run(self.pool, runs, len(job_overrides)))
+        fail_fast = config.hydra.sweeper.fail_fast
+        return jobs.returned(launch.run(self.pool, runs, len(job_overrides), fail_fast))
 
     def close(self) -> None:
         """End the workers."""
