@@ -28,7 +28,7 @@ AT_END = ["objective", *TESTED]
 Change = Callable[[pd.DataFrame], None]
 
 
-def changed(tables: Tables, change: Change, **sweep: Any) -> Tables:
+def changed(tables: Tables, change: Change = lambda _: None, **sweep: Any) -> Tables:
     """The study with another table of runs, and other facts of its sweep."""
     runs = tables.runs.copy()
     change(runs)
@@ -244,6 +244,10 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
         (
             study({"a": replace(ADAM, best=1e9), "b": SGD}),
             r"a: the best lr, 0\.03, is the highest that was tried",
+        ),
+        (
+            changed(study({"a": replace(ADAM, best=1e9), "b": SGD}), sampler="tpe"),
+            r"a: the best lr, 0\.03, is the highest that was tried: .*More trials would tell",
         ),
         (
             changed(study(), put("commit", ["a"] * 4 + ["b"] * 40)),

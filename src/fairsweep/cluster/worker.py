@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +79,13 @@ class Worker:
             os.chdir(directory)
         # Torch reads them as it is imported.
         os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self.outputs = Path(tempfile.mkdtemp(prefix="fairsweep-", dir=scratch))
+        self.scratch = scratch
         self.stop = Stop()
+
+    @cached_property
+    def outputs(self) -> Path:
+        """Its folder, made when there is something to train: what never trains leaves nothing behind."""
+        return Path(tempfile.mkdtemp(prefix="fairsweep-", dir=self.scratch))
 
     def identity(self) -> Identity:
         """Who this is, once it is ready to train."""

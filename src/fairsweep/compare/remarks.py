@@ -72,6 +72,9 @@ def fairness(found: Findings) -> list[str]:
 def edges(found: Findings) -> list[str]:
     """Chosen trials whose value stands at the end of what the arm has tried."""
     said = []
+    # A sampler has not tried all of the range.
+    is_grid = all(sweep.get("sampler", "grid") == "grid" for sweep in found.tables.sweeps)
+    advice = "Widen the range, or set hydra.sweeper.extend=true." if is_grid else "More trials would tell."
     for arm, trial in found.chosen.items():
         if (arm, trial) not in found.trials.index:
             continue
@@ -85,7 +88,7 @@ def edges(found: Findings) -> list[str]:
                 end = "highest" if best == values.max() else "lowest"
                 said.append(
                     f"{arm}: the best {short(key)}, {best:.4g}, is the {end} that was tried: better ones may "
-                    "lie beyond it. Widen the range, or set hydra.sweeper.extend=true."
+                    f"lie beyond it. {advice}"
                 )
     return said
 
