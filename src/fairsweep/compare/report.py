@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -92,9 +93,11 @@ def tell(found: Findings, console: Console) -> None:
     table = tables.arms(found)
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     for head, is_number in table.columns():
-        grid.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
+        wraps = is_number and " " in head
+        grid.add_column(Text(head), justify="right" if is_number else "left", no_wrap=not wraps)
     for row in table.rows:
-        grid.add_row(*(Text(cell.text) for cell in row))
+        # The values of a trial stand below each other, so that a narrow terminal does not cut them in two.
+        grid.add_row(*(Text(re.sub(r" (?=\w+=)", "\n", cell.text)) for cell in row))
     console.print()
     console.print(grid)
     console.print()

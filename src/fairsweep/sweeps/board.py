@@ -249,14 +249,17 @@ def arm_table(standing: Standing) -> Table:
     arms = standing.arms()
     confirmed = any(arm.confirmed for arm in arms)
     table = columns("arm", "best trial", standing.objective_key, bold="bold")
+    for column in table.columns[1:]:
+        column.no_wrap = True  # the values of a trial stand below each other
     if confirmed:
-        table.add_column("fresh seeds", justify="right", no_wrap=True)
-        table.add_column("test accuracy", justify="right", no_wrap=True)
+        table.add_column("fresh seeds", justify="right")
+        table.add_column("test accuracy", justify="right")
     table.add_column("runs")
     percent = standing.objective_key == "val_accuracy"
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
-        cells = [arm.name or "all", described(best), spread([arm.objective], percent)]
+        values = "\n".join(described({key: value}) for key, value in best.items())
+        cells = [arm.name or "all", values, spread([arm.objective], percent)]
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
