@@ -84,6 +84,7 @@ def run(folder: Path, script: str, words: tuple[str, ...], before: Callable[[], 
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     os.chdir(ROOT)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bits are compared
     sys.argv = [script, *words]
     try:
         before()

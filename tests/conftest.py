@@ -18,11 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
-    """Composes conf/train.yaml with overrides, as `src/train.py` does; writes go to tmp_path, untracked."""
+    """Composes conf/train.yaml with overrides, as `src/train.py` does, for the CPU; writes go to tmp_path."""
 
     def composed(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return hydra_compose("train", [f"record.dir={tmp_path}", "tracking=none", *overrides])
+            here = (f"record.dir={tmp_path}", "tracking=none", "trainer.device=cpu")
+            return hydra_compose("train", [*here, *overrides])
 
     return composed
 

@@ -54,7 +54,7 @@ SCHEDULERS = "torch.optim.lr_scheduler"
 TRAINER = {
     "epochs": 10,
     "batch_size": 64,
-    "device": "auto",
+    "device": "cpu",  # by `compose`
     "precision": "fp32",
     "threads": None,
     "deterministic": False,
@@ -236,6 +236,7 @@ def test_the_defaults(compose: Compose) -> None:
     defaults |= {"scheduler": "constant", "trainer": "default"}
     for group, choice in defaults.items():
         assert cfg[group] == GROUPS[group][choice]
+    assert OmegaConf.load(ROOT / "conf/trainer/default.yaml").device == "auto"
     assert (cfg["seed"], cfg["objective"], cfg["rerun"], cfg["reuse"]) == (0, "val_accuracy", False, "same")
     assert cfg["record"] | {"dir": ""} == {"dir": "", "pictures": "auto", "keep": "weights"}
     assert set(cfg) == {*GROUPS, "seed", "objective", "rerun", "reuse", "record"}
@@ -296,7 +297,7 @@ def test_digits(compose: Compose) -> None:
     assert (len(built.train), len(built.val), len(built.test)) == (1150, 288, 359)
     assert built.shape == (1, 28, 28)
     assert built.classes == tuple("0123456789")
-    assert build.data(compose()) is built  # read once
+    assert build.data(compose()).train is built.train  # read once
 
 
 def test_an_image_folder(compose: Compose, tmp_path: Path) -> None:
@@ -328,6 +329,7 @@ def test_each_common_option_of_data_counts(compose: Compose) -> None:
     assert plain.mean[0] == pytest.approx(plain.train.images.double().mean().item() / 255)
     augmented = build.data(compose("data.augment.shift=2", "data.augment.rotate=10"))
     assert augmented.augment == (2, 10.0)
+    assert augmented.train is plain.train
 
 
 # Models
@@ -666,11 +668,11 @@ def test_device_and_precision(compose: Compose, monkeypatch: pytest.MonkeyPatch)
         assert build.precision(compose("trainer=fast"), cpu) == name
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert build.device(compose()) == cpu
+    assert build.device(compose("trainer.device=auto")) == cpu
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert build.device(compose()) == torch.device("mps")
+    assert build.device(compose("trainer.device=auto")) == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert build.device(compose()) == torch.device("cuda:0")
+    assert build.device(compose("trainer.device=auto")) == torch.device("cuda:0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert build.device(compose("trainer.device=cuda")) == torch.device("cuda:0")
     assert build.device(compose("trainer.device=cuda:1")) == torch.device("cuda:1")

@@ -29,7 +29,6 @@ def prepare(source: Source, **settings: Any) -> Data:
         "limit": None,
         "mean": None,
         "std": None,
-        "augment": {"shift": 0, "rotate": 0},
     }
     return data.prepare("some", source, "f00d", **defaults | settings)
 
@@ -460,12 +459,17 @@ def test_mean_and_std_can_be_given() -> None:
         ({"mean": 33.3}, r"data.mean=33.3: must be from 0 to 1"),
         ({"std": float("nan")}, r"data.std=nan: must be from 0 to 1"),
         ({"std": 0}, r"data.std=0: is 0"),
-        ({"augment": {"shift": 8, "rotate": 0}}, r"data.augment.shift=8: must be below 8"),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         prepare(Source(numbered([20, 20]), None, ("a", "b")), **settings)
+
+
+def test_a_shift_beyond_the_image_is_refused() -> None:
+    ready = prepare(Source(numbered([20, 20]), None, ("a", "b")))
+    with pytest.raises(ConfigError, match=r"data.augment.shift=8: must be below 8"):
+        ready.augmented(8, 0)
 
 
 def test_images_without_any_contrast_are_refused() -> None:

@@ -1,7 +1,9 @@
 """The training loop: bits, lanes, endings, checkpoints."""
 
 import copy
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -126,6 +128,18 @@ def test_steps_that_read_all_from_the_device_are_the_same_steps(
     assert {group["lr"] for group in captured.optimizer.param_groups} == {
         group["lr"] for group in plain.optimizer.param_groups
     }
+
+
+def test_the_memory_of_a_lane_that_has_ended_is_free_at_once(compose: Compose) -> None:
+    lane = Lane(compose(*QUICK))
+    lane.captured = CapturedSteps(lane)
+    parameter = weakref.ref(next(lane.model.parameters()))
+    gc.disable()
+    try:
+        del lane
+        assert parameter() is None
+    finally:
+        gc.enable()
 
 
 def test_what_no_graph_can_hold_is_named(compose: Compose) -> None:
@@ -427,8 +441,11 @@ on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA
 
 
 @on_cuda
-def test_lanes_side_by_side_on_cuda_are_close_to_solo_runs_without_graphs(compose: Compose) -> None:
+def test_lanes_side_by_side_on_cuda_are_close_to_solo_runs_without_graphs(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After 20 steps and more in fp32, most of them as a graph."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     configs = [
         compose(
             *QUICK, *overrides, f"seed={seed}", "trainer.device=cuda", "data.limit=640", "trainer.epochs=1"
@@ -453,13 +470,15 @@ def test_lanes_side_by_side_on_cuda_are_close_to_solo_runs_without_graphs(compos
 @pytest.mark.parametrize("overrides", DELICATE)
 def test_steps_on_cuda_do_not_wait_for_the_device(compose: Compose, overrides: tuple[str, ...]) -> None:
     lane = Lane(compose(*QUICK, *overrides, "trainer.device=cuda", "data.limit=640"))
-    lane.advance(WARM_UP, lambda: False)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        while lane.epoch < 2:
-            lane.advance(lane.steps_per_epoch, lambda: False)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with lane.own_state():
+        lane.advance(WARM_UP, lambda: False)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            while lane.epoch < 2:
+                lane.advance(lane.steps_per_epoch, lambda: False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert lane.captured is not None
 
 
 @on_cuda
@@ -487,6 +506,9 @@ def test_deterministic_mode_gives_the_same_bits_on_cuda(
     torch.use_deterministic_algorithms(True)
     try:
         cfg = compose(*QUICK, *overrides, "trainer.device=cuda", "trainer.deterministic=true")
-        assert_same_bits(trained(cfg).model.state_dict(), trained(cfg).model.state_dict())
+        lanes = [trained(cfg) for _ in range(2)]
+        for lane in lanes:
+            assert (lane.ending, lane.note) == (Ending("finished"), "")
+        assert_same_bits(*(lane.model.state_dict() for lane in lanes))
     finally:
         torch.use_deterministic_algorithms(False)

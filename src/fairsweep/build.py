@@ -105,11 +105,12 @@ def precision(cfg: DictConfig, device: torch.device) -> str:
 
 def data(cfg: DictConfig, device: torch.device | None = None) -> Data:
     """The data set of `cfg.data`, read and checked once per process, resident on the device."""
-    text = json.dumps(plain(cfg.data), sort_keys=True)
-    return resident(text, device or torch.device("cpu"))
+    node = plain(cfg.data)
+    augment = node.pop("augment")
+    return resident(json.dumps(node, sort_keys=True), device or torch.device("cpu")).augmented(**augment)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def resident(text: str, device: torch.device) -> Data:
     if device.type != "cpu":
         return resident(text, torch.device("cpu")).to(device)

@@ -6,7 +6,7 @@ own, on a stream of its own, rather than all lanes the branches of one: lanes co
 takes as long as some dozens of steps.
 """
 
-from functools import cache
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +36,7 @@ class CapturedSteps:
     """
 
     def __init__(self, lane: "Lane") -> None:
-        self.lane = lane
+        self.lane: Lane = weakref.proxy(lane)  # or only the garbage collector would free the two
         device, groups = lane.device, lane.optimizer.param_groups
         size: int = lane.trainer.batch_size
         self.count = len(lane.data.train.labels) // size  # full batches in an epoch
@@ -51,12 +51,9 @@ class CapturedSteps:
 
     def record(self) -> torch.cuda.CUDAGraph:
         """Capture one step; nothing is computed by that."""
-        lane = self.lane
         graph = torch.cuda.CUDAGraph()
-        if lane.augmentation is not None:  # each generator costs every replay two kernels
-            graph.register_generator_state(lane.augment_generator)
-        torch.cuda.synchronize(lane.device)
-        with torch.cuda.graph(graph, stream=lane.stream):
+        torch.cuda.synchronize(self.lane.device)
+        with torch.cuda.graph(graph, stream=self.lane.stream):
             self.step()
         return graph
 
@@ -97,9 +94,3 @@ class CapturedSteps:
         self.losses.index_copy_(0, self.position, loss.view(1))
         lane.correct += correct
         self.position += 1
-
-
-@cache
-def stream_of_random_lanes(device: torch.device) -> torch.cuda.Stream:
-    """For lanes that draw from torch's global generator: graphs share its state, so these take turns."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

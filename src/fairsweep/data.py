@@ -7,7 +7,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +103,19 @@ class Data:
         return dataclasses.replace(
             self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device)
         )
+
+    def augmented(self, shift: int, rotate: float) -> "Data":
+        """The same with augmentation, by pixels and degrees; it shares the images.
+
+        Raises:
+            ConfigError: a shift by more than there is.
+        """
+        side = min(self.shape[1:])
+        if shift >= side:
+            raise ConfigError(
+                f"data.augment.shift={shift}: must be below {side}, the pixels of an image's side"
+            )
+        return dataclasses.replace(self, augment=Augment(int(shift), float(rotate)))
 
     def facts(self) -> dict[str, Any]:
         """What one must know to bring any picture to the form of these images; goes into JSON.
@@ -307,7 +320,6 @@ def prepare(
     limit: int | None,
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
-    augment: Mapping[str, float],
 ) -> Data:
     """Split, limit and measure a data set.
 
@@ -318,7 +330,6 @@ def prepare(
     Args:
         val_size, test_size: a share of the images below 1, or a number of them; 0 for none.
         mean, std: of pixel / 255, one number or one per channel; None: of the training split.
-        augment: shift (pixels) and rotate (degrees).
 
     Raises:
         ConfigError: a value that does not fit these images.
@@ -333,12 +344,7 @@ def prepare(
             split.pick(spread(split.labels, generator)[:limit]) if len(split) > limit else split
             for split in (train, val, test)
         )
-    channels, height, width = train.images.shape[1:]
-    if augment["shift"] >= min(height, width):
-        raise ConfigError(
-            f"data.augment.shift={augment['shift']}: must be below "
-            f"{min(height, width)}, the pixels of an image's side"
-        )
+    channels = train.images.shape[1]
     means, stds = statistics(train.images) if mean is None or std is None else ((), ())
     if mean is not None:
         means = per_channel("data.mean", mean, channels)
@@ -357,7 +363,7 @@ def prepare(
         classes=classes,
         mean=means,
         std=stds,
-        augment=Augment(int(augment["shift"]), float(augment["rotate"])),
+        augment=Augment(0, 0),
         fingerprint=fingerprint,
     )
 

@@ -301,6 +301,9 @@ class Session:
 
     def leave(self, job: "Job") -> None:
         """Have nothing to do with a run any more."""
+        ending = job.lane.ending
+        if ending is not None and ending.error is not None:
+            ending.error.__traceback__ = None  # whose frames hold the lane, and that its memory
         job.lock.release()
         del self.jobs[job.lane]
 
@@ -560,15 +563,18 @@ def estimate(cfg: DictConfig) -> float:
     Raises:
         ConfigError: data, model, device do not fit each other.
     """
-    from fairsweep.training import Lane
+    from fairsweep.training import WARM_UP, Lane, wait_for
 
     lane = Lane(cfg)
     with lane.own_state():
-        lane.advance(1, lambda: False)  # the first one loads libraries
-        started = time.perf_counter()
-        while time.perf_counter() < started + 1 and lane.step % lane.steps_per_epoch:
+        for _ in range(WARM_UP):  # which load libraries, and capture a graph
             lane.advance(1, lambda: False)
-        per_step = (time.perf_counter() - started) / max(lane.step - 1, 1)
+        wait_for(lane.device)
+        first, started = lane.step, time.perf_counter()
+        while time.perf_counter() < started + 1 and lane.step < lane.total_steps:
+            lane.advance(1, lambda: False)
+        wait_for(lane.device)
+        per_step = (time.perf_counter() - started) / max(lane.step - first, 1)
         started = time.perf_counter()
         if len(lane.data.val):
             lane.evaluate(lane.data.val)

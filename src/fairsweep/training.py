@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep import build
-from fairsweep.capture import CapturedSteps, obstacle, stream_of_random_lanes
+from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.data import Split, augment
 
@@ -29,6 +29,9 @@ Line = dict[str, float]
 
 # Enough images for full speed, few enough to stay in the processor's cache.
 EVALUATION_BATCH = {"cpu": 500, "cuda": 4000, "mps": 500}
+
+# By itself CUDA has eight queues, in which the kernels of more streams than that wait for each other.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 # Steps before a graph is captured: kernels are chosen, buffers made.
 WARM_UP = 3
@@ -228,8 +231,7 @@ class Lane:
             while position < end and not stop():
                 if self.captured is not None and position < self.captured.count:
                     count = min(end, self.captured.count) - position
-                    with self.own_stream():  # which may be another one since the capture
-                        self.losses.append(self.captured.run(position, count))
+                    self.losses.append(self.captured.run(position, count))
                     self.sizes += [self.trainer.batch_size] * count
                     self.step += count
                 else:
@@ -254,12 +256,11 @@ class Lane:
             return
         reason = obstacle(self)
         if not reason:
-            generator = default_generators(self.device)["cuda"]
-            if not torch.equal(generator.get_state(), self.random_state["cuda"]):
-                self.stream = stream_of_random_lanes(self.device)
             try:
                 self.captured = CapturedSteps(self)
                 self.captured.begin_epoch(self.batches)
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError, TypeError) as error:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if reason:
@@ -554,9 +555,9 @@ def collect(lanes: list[Lane]) -> None:
     for lane in lanes:
         if lane.ending is None and lane.is_due():
             due.setdefault(lane.device, []).append(lane)
-    for device, those in due.items():
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    for device in {lane.device for lane in lanes}:  # also those whose lanes were broken off before a line
+        wait_for(device)
+    for those in due.values():
         pieces = [torch.cat([*lane.losses, lane.correct.view(1)]).double() for lane in those]
         figures = torch.split(torch.cat(pieces).cpu(), [len(piece) for piece in pieces])
         for lane, values in zip(those, figures, strict=True):
@@ -564,6 +565,12 @@ def collect(lanes: list[Lane]) -> None:
     share = (time.perf_counter() - started) / len(lanes)
     for lane in lanes:
         lane.count_seconds(share)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until all that was launched on a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def has_memory(lanes: list[Lane]) -> bool:
@@ -575,6 +582,7 @@ def has_memory(lanes: list[Lane]) -> bool:
     settled = sum(lane.captured is not None or lane.steps_uncaptured > WARM_UP for lane in lanes)
     if not settled:
         return False
+    torch.cuda.empty_cache()  # what lanes that have ended had
     free, total = torch.cuda.mem_get_info(device)
     each = (total - free) / settled
     return free > (len(lanes) - settled + 2) * each

@@ -6,8 +6,9 @@ alone, to the last figure on the host; not reading the data, the libraries' firs
 - together: all lanes at once, as `hydra/launcher=fused` trains them, against
 - one by one: the same runs one after the other, without CUDA graphs; the mean of a few, times their number;
 - shared: eight processes that share the device, each with an eighth of the runs, without CUDA graphs;
-- growth: lanes from 1 to 256, beside the floor that the memory's bandwidth sets: the bytes that a step's
-  operations read and write, counted one by one, over the bandwidth of a large copy;
+- growth: lanes from 1 to 256, capture, first steps and the final test counted in; beside the floor that the
+  memory's bandwidth sets: the bytes that a step's operations read and write, counted one by one, over the
+  bandwidth of a large copy;
 - a single run as a CUDA graph against the same run without.
 
     python tests/benchmarks/fused_cuda.py                                        # needs a CUDA device
@@ -35,7 +36,7 @@ SAMPLE = 4
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write."""
+    """Counts the bytes that operations read and write, as if no cache kept any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +44,9 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        # Of what it selects from, index_select reads no more than it gives.
+        touched = (result, result) if func is torch.ops.aten.index_select.default else (args, kwargs, result)
+        tensors = [leaf for leaf in tree_leaves(touched) if isinstance(leaf, torch.Tensor)]
         if not func.is_view:
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
