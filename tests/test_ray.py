@@ -1,5 +1,6 @@
 """The ray launcher: the same runs with the same bits, on all cores or on many machines, whatever dies."""
 
+import errno
 import os
 import signal
 import socket
@@ -48,6 +49,18 @@ def eager() -> None:
 
 def unlucky() -> None:
     pool.Worker = workers.Unlucky  # type: ignore[misc]
+
+
+def crowded() -> None:
+    """One worker's disk is full; here the disk refuses once."""
+    pool.Worker = workers.Crowded  # type: ignore[misc]
+    unpack = parcel.unpack
+
+    def refuse(folder: RunFolder, sent: parcel.Parcel) -> None:
+        parcel.unpack = unpack
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    parcel.unpack = refuse
 
 
 def newer() -> None:
@@ -411,6 +424,25 @@ def test_a_run_that_is_to_be_trained_again_starts_from_nothing(outputs: Outputs)
     }
     superseded = [run for run in outputs.client.search_runs(["1"]) if "superseded" in run.data.tags]
     assert len(superseded) == 2
+
+
+@slow
+def test_a_run_that_is_to_be_trained_again_and_cannot_be_built_stays_as_it_is(outputs: Outputs) -> None:
+    words = (*QUICK, "tracking=none", "seed=range(2)")
+    outputs.sweep(*words)
+    before = outputs.trained
+    answer = outputs.sweep(*words, RAY, "rerun=true", "trainer.device=mps", status=1)
+    assert "trainer.device=mps: not available" in answer.stdout
+    assert outputs.trained == before
+    assert outputs.statuses == {"finished": 2}
+
+
+@slow
+def test_a_full_disk_here_fails_one_run_and_one_there_none(outputs: Outputs) -> None:
+    words = (*QUICK, "tracking=none", "seed=range(6)", RAY)
+    answer = outputs.sweep(*words, status=1, before=marked(outputs, crowded))
+    assert "cannot go on: [Errno 28] No space left on device" in answer.stdout
+    assert outputs.statuses["finished"] == 5
 
 
 @slow

@@ -611,6 +611,17 @@ def test_fail_fast_stops_at_the_first_failure(outputs: Outputs, launcher: str) -
     assert outputs.statuses == {"finished": 4}
 
 
+def test_fail_fast_leaves_what_has_not_begun_as_it_is(outputs: Outputs) -> None:
+    grid = (*QUICK, "tracking=none")
+    outputs.sweep(*grid, "seed=0,1")
+    before = outputs.trained
+    words = ("seed=range(4)", "rerun=true", "trainer.device=mps", "fail_fast=true")
+    answer = outputs.sweep(*grid, *words, status=1)
+    assert "trainer.device=mps: not available" in answer.stdout
+    assert "1 finished, 1 failed, 2 waiting" in answer.stdout
+    assert outputs.trained == before
+
+
 def test_a_diverged_run_is_the_worst_and_no_failure(outputs: Outputs) -> None:
     words = (*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=1e12,0.1", "confirm=1")
     answer = outputs.sweep(*words, "objective=val_loss")
@@ -852,6 +863,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "an unknown choice in an arm": (
         (arms('optimizer: adm, optimizer.lr: "1,2"'),),
         ("hydra.sweeper.arms.adam: optimizer=adm: no such choice", "did you mean 'adam'"),
+    ),
+    "no job at once": (
+        ("hydra.sweeper.max_batch_size=-1",),
+        ("error: hydra.sweeper.max_batch_size=-1: must be null or a whole number, 1 or more",),
     ),
     "a value of an arm out of range": (
         (arms('optimizer: adam, optimizer.lr: "0.1,-1"'),),

@@ -1,5 +1,6 @@
 """What MLflow holds of a run, read back through its own interface."""
 
+import errno
 import json
 import math
 import os
@@ -356,6 +357,29 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
         assert history(client, run.info.run_id, outcome.folder) == journalled(outcome.folder)
         assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"record"}
     assert not list(tracking.pending(tmp_path).iterdir())
+
+
+def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
+    train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def refuse(path: Path, text: str) -> int:
+        if path.parent == tracking.pending(tmp_path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    outcome = train()
+    assert outcome.status["status"] == "finished"
+    assert train.run(outcome).info.status == "FINISHED"
+    assert "pending" in train.output.getvalue()
+
+
+def test_a_marker_that_another_process_takes_away_is_passed_over(train: Trainer, tmp_path: Path) -> None:
+    tracking.pending(tmp_path).mkdir()
+    (tracking.pending(tmp_path) / "0gone").symlink_to("nowhere")  # is listed, but cannot be read
+    assert train().status["status"] == "finished"
 
 
 @pytest.mark.slow

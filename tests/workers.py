@@ -1,5 +1,6 @@
 """Workers with a peculiarity, for tests; those of Ray import them from here."""
 
+import errno
 import os
 import signal
 import time
@@ -49,6 +50,18 @@ class Telling(Worker):
             time.sleep(0.1)
         raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}, {len(orders)} runs")
         yield
+
+
+class Crowded(Worker):
+    """The first one has no room on its disk."""
+
+    def train(self, orders: list[Order], lanes: int | None) -> Iterator[Parcel]:
+        try:
+            (Path(orders[0].cfg["record"]["dir"]) / "crowded").mkdir()
+        except FileExistsError:
+            yield from super().train(orders, lanes)
+        else:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Newer(Worker):

@@ -87,6 +87,13 @@ def as_text(word: str, texts: Sequence[str]) -> str:
     return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
 
 
+def unread() -> NoReturn:
+    """Whoever read the output has gone, as `head` does: as rich has it, no error to tell."""
+    # Python must not try to flush what is left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
 def entry_point(
     config_name: str, short: Mapping[str, str] = MappingProxyType({}), texts: Sequence[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -106,10 +113,7 @@ def entry_point(
             try:
                 return task(cfg)
             except BrokenPipeError:
-                # Whoever read the output has gone, as `head` does: as rich has it, no error to tell.
-                # Python must not try to flush what is left.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(1)
+                unread()
             except (ConfigError, OSError) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # it is the job that has failed, not the sweep
@@ -127,7 +131,9 @@ def entry_point(
             sys.argv[1:] = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            except BrokenPipeError:
+                unread()
+            except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
                 fail(error)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,7 +77,10 @@ class Outcome:
 
 
 class FirstFailure(Exception):
-    """A run has failed, and fail_fast says that this is the end."""
+    """A run has failed, and fail_fast says that this is the end; with what came of those begun."""
+
+    def __init__(self, outcomes: "list[Outcome]") -> None:
+        self.outcomes = outcomes
 
 
 def run(
@@ -108,7 +112,7 @@ def run(
         if stop.received and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
     if stop.wanted and not stop.received:
-        raise FirstFailure
+        raise FirstFailure(outcomes)
     return outcomes
 
 
@@ -311,10 +315,11 @@ class Session:
         """After a second Ctrl-C, or a fault of ours: no run stays behind as `running`."""
         ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         for lane, job in self.jobs.items():
-            if job.folder.status().get("status") == "running":
-                reason = f"{type(error).__name__} after step {lane.step}"
-                job.folder.set_status(status=ending, reason=reason, ended=time.time())
-                tracking.sync(job.folder, job.cfg, self.progress.note)
+            with suppress(OSError):  # the disk is full; its lock, now free, tells the next command
+                if job.folder.status().get("status") == "running":
+                    reason = f"{type(error).__name__} after step {lane.step}"
+                    job.folder.set_status(status=ending, reason=reason, ended=time.time())
+                    tracking.sync(job.folder, job.cfg, self.progress.note)
             job.lock.release()
 
 
@@ -390,11 +395,16 @@ def unrecorded_failure(wanted: Wanted, reason: str) -> dict[str, Any]:
 
 def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -> None:
     """End a paused run as dropped by its sweep. Another sweep may take it up again, from its checkpoint."""
-    with folder.lock():
+    lock = acquired(folder)
+    if lock is None:  # another process goes on with it
+        return
+    try:
         if folder.status()["status"] == "paused":
             folder.log(f"pruned. {reason}")
             folder.set_status(status="pruned", reason=reason, ended=time.time())
             tracking.sync(folder, cfg, progress.note)
+    finally:
+        lock.release()
 
 
 class Job:

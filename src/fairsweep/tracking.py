@@ -91,8 +91,7 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
         marker.unlink(missing_ok=True)
         return True
     broke_off = marker.exists()
-    marker.parent.mkdir(exist_ok=True)
-    marker.write_text(without_credentials(uri))
+    write_marker(marker, without_credentials(uri), note)
     # A single run that ends is the last chance of its command; there, asking once more is worth the wait.
     waits = not (ended and status["single"])
     if waits and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
@@ -144,7 +143,10 @@ def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
         return
     last_failure.clear()
     for marker in sorted(pending(outputs).iterdir()):
-        uri, _, place = marker.read_text().partition("\n")
+        try:
+            uri, _, place = marker.read_text().partition("\n")
+        except FileNotFoundError:  # another process has brought it
+            continue
         if uri != without_credentials(cfg.tracking.uri):
             continue
         folder = RunFolder(outputs / "runs" / marker.name)
@@ -172,8 +174,7 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
         return True
     sweep = read_json(directory / "sweep.json")
     marker = pending(outputs) / sweep["id"]
-    marker.parent.mkdir(exist_ok=True)
-    marker.write_text(f"{without_credentials(uri)}\n{directory}")
+    write_marker(marker, f"{without_credentials(uri)}\n{directory}", note)
 
     def bring() -> None:
         from mlflow.entities import Metric, RunTag
@@ -250,6 +251,15 @@ def mark_dead(folder: RunFolder) -> None:
 def pending(outputs: Path) -> Path:
     """The folder with a marker for each run that MLflow does not have whole yet."""
     return outputs / "pending"
+
+
+def write_marker(marker: Path, text: str, note: Note) -> None:
+    """Note that MLflow does not have all of something; what is to be noted is whole without it."""
+    try:
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(text)
+    except OSError as error:
+        note(f"{marker}: cannot be written: {error.strerror}")
 
 
 def read_state(path: Path, uri: str) -> dict[str, Any]:

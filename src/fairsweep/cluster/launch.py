@@ -12,7 +12,7 @@ from typing import Any
 from filelock import BaseFileLock
 from rich.console import Console
 
-from fairsweep import config, experiment, tracking
+from fairsweep import config, experiment, provenance, tracking
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
@@ -66,7 +66,7 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
     if stop.received:
         raise KeyboardInterrupt
     if stop.wanted:
-        raise FirstFailure
+        raise FirstFailure(launch.session.outcomes())
     return launch.session.outcomes()
 
 
@@ -244,12 +244,20 @@ class Launch:
             self.write(ray.get(next(hand.stream)))
         except StopIteration:
             hand.stream = None
-            for flight in flights:  # it was told to end
-                self.interrupt(flight)
+            for flight in flights:
+                if self.told_to_end:
+                    self.interrupt(flight)
+                else:  # its disk is full
+                    self.fail(flight, f"on {hand.host}: it ended, but could not be written down there")
         except ray.exceptions.RayTaskError as error:
             hand.stream = None
+            if isinstance(error.cause, OSError):  # as a full disk: the others can do better
+                for flight in flights:
+                    self.retry(flight, hand.host)
+                self.refuse(hand, f"worker on {hand.host} cannot go on: {error.cause}")
             for flight in flights:
-                self.fail(flight, f"on {hand.host}: {error.cause}")
+                if flight.hand is hand:
+                    self.fail(flight, f"on {hand.host}: {error.cause}")
         except ray.exceptions.RayError:
             self.pool.dismiss(hand)
             for flight in flights:
@@ -273,10 +281,16 @@ class Launch:
 
     def write(self, parcel_: Parcel) -> None:
         """Bring a run's folder up to date."""
-        flight = self.flying[parcel_.signature]
+        flight = self.flying.get(parcel_.signature)
+        if flight is None:  # it has failed here, for want of disk
+            return
         folder, wanted = flight.folder, flight.wanted
+        status = json.loads(parcel_.files["status.json"])
+        if flight.stale and status["status"] == "failed" and status["data"] == provenance.UNKNOWN:
+            self.fail(flight, status["reason"])  # it could not begin: what was there stays
+            return
         try:
-            self.renew(flight, json.loads(parcel_.files["status.json"])["started"])
+            self.renew(flight, status["started"])
             parcel.unpack(folder, parcel_)
             if wanted.place is not None:
                 folder.join(wanted.place)
@@ -347,7 +361,10 @@ class Launch:
         for hand in {flight.hand for flight in self.flying.values() if flight.hand is not None}:
             self.pool.dismiss(hand)
         for flight in [*self.flying.values(), *self.waiting]:
-            self.interrupt(flight)
+            try:
+                self.interrupt(flight)
+            except OSError:  # the disk is full; its lock, free, tells the next command
+                flight.lock.release()
         self.track()
 
 

@@ -79,10 +79,8 @@ def unpack(folder: RunFolder, parcel: Parcel) -> None:
     with (folder.path / LOG).open("ab") as file:
         file.write(parcel.log)
     kept, lines = parcel.journal
-    folder.truncate_journal(kept)
-    with (folder.path / JOURNAL).open("ab") as file:
-        file.write(lines)
-    folder.sync_journal()
+    journal = folder.path / JOURNAL
+    write_atomically(journal, (journal.read_bytes()[:kept] if journal.exists() else b"") + lines)
     # The status speaks of all the others.
     for name in sorted(parcel.files, key=lambda name: name == "status.json"):
         path = folder.path / name

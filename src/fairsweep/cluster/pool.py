@@ -149,6 +149,8 @@ class Pool:
                 logging_level=logging.CRITICAL,
                 **where,
             )
+        except SystemExit as error:  # Ray's answer to a signal
+            raise KeyboardInterrupt from error
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             if address is None:
@@ -213,8 +215,9 @@ class Pool:
         """End a worker, whatever it is at."""
         import ray
 
-        self.hands.remove(hand)
-        ray.kill(hand.actor)
+        if hand in self.hands:
+            self.hands.remove(hand)
+            ray.kill(hand.actor)
 
     def close(self) -> None:
         """End all workers, and Ray, if it is ours."""

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +114,7 @@ class Worker:
         finally:
             for packer in packers.values():
                 shutil.rmtree(packer.folder.path, ignore_errors=True)
+                self.weights(packer.folder.signature).unlink(missing_ok=True)
 
     def config(self, order: Order) -> DictConfig:
         """A run's configuration, here."""
@@ -122,10 +123,14 @@ class Worker:
         cfg.tracking.uri = None
         cfg.rerun = False  # what is to be trained anew comes without files
         if order.weights is not None:
-            path = self.outputs / f"{order.signature}.weights"
+            path = self.weights(order.signature)
             path.write_bytes(order.weights)
             cfg.trainer.weights = str(path)
         return cfg
+
+    def weights(self, signature: str) -> Path:
+        """The file that a run starts from."""
+        return self.outputs / f"{signature}.weights"
 
     def end(self) -> None:
         """End the runs in training as interrupted."""
@@ -136,6 +141,7 @@ class Worker:
         shutil.rmtree(self.outputs, ignore_errors=True)
 
 
+@cache
 def source_hash() -> str:
     """A hash (10 hex digits) of all of this program's code, which must be the same on all machines."""
     folder = Path(fairsweep.__file__).parent

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsweep import tracking
-from fairsweep.record import RunFolder
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
 from fairsweep.wording import described, duration
@@ -146,7 +145,7 @@ class Board:
         with self.lock:
             flying = list(self.flying.items())[:LOOK_AT]
         for signature, row in flying:
-            status = RunFolder(self.folder.outputs / "runs" / signature).status()
+            status = self.folder.run(signature).status()
             if (status.get("ended") or 0) >= self.since:
                 self.settle(row, status)
             elif status.get("status") == "running":

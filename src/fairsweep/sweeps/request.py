@@ -41,11 +41,6 @@ class Request(NamedTuple):
         content = json.dumps([common, arms, self.settings.sampler, self.settings.sign])
         return "s" + hashlib.sha256(content.encode()).hexdigest()[:11]
 
-    @property
-    def varying(self) -> int:
-        """How many settings differ among trials."""
-        return len({dim.key for arm in self.arms for dim in arm.space})
-
 
 def changes_nothing(key: str) -> bool:
     """Whether an override's key can change no run's result."""

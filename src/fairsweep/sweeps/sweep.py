@@ -279,9 +279,6 @@ class Sweep:
                 else:
                     missing[entry.row.signature] = entry
         self.train(list(missing.values()))
-        for entry in missing.values():
-            if len(self.rows[entry.row.signature]) > 1:
-                self.join(entry)
         return [self.result(entry) for entry in entries]
 
     def exists(self, entry: Entry) -> bool:
@@ -334,6 +331,13 @@ class Sweep:
                 returns = self.launch(asked)
             except jobs.CannotLaunch:
                 raise
+            except FirstFailure as failure:
+                ended = {outcome.folder.signature: outcome.status for outcome in failure.outcomes}
+                for entry in chunk:
+                    if status := ended.get(entry.row.signature):
+                        self.unrecorded[entry.row.signature] = status
+                        self.board.settle(entry.row, status)
+                raise
             except (
                 Exception,
                 SystemExit,
@@ -344,7 +348,7 @@ class Sweep:
             again = self.collect(chunk, returns, death, launched)
             entries = again + rest
             if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:
-                raise FirstFailure
+                raise FirstFailure([])
 
     def collect(
         self,
@@ -361,10 +365,11 @@ class Sweep:
             if folder.status().get("status") == "running":
                 self.bury(folder)
             status = folder.status()
-            if error is None or (status and status["ended"] >= launched):
+            if error is None or (status.get("ended") or 0) >= launched:
                 self.board.settle(entry.row, status)
             elif death is not None:
                 waiting.append(entry)
+                self.begun.discard(entry.row.signature)
             else:
                 self.fail(entry, error)
         if len(waiting) == len(chunk) and death is not None:  # it did not even begin: no use to try again
@@ -374,11 +379,16 @@ class Sweep:
         return waiting
 
     def bury(self, folder: RunFolder) -> None:
-        """End a run whose process has died, as its lock is free, or will be."""
-        with folder.lock():
+        """End a run whose process has died, as its lock is free."""
+        lock = experiment.acquired(folder)
+        if lock is None:  # another process trains it
+            return
+        try:
             if folder.status()["status"] == "running":
                 experiment.fail(folder, "its process died (killed, or out of memory)")
                 tracking.sync(folder, self.master, self.board.note)
+        finally:
+            lock.release()
 
     def fail(self, entry: Entry, error: BaseException) -> None:
         """Settle a run that failed before it began, its job lost by the launcher."""

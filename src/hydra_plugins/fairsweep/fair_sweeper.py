@@ -6,7 +6,7 @@ Hydra executes this file at each start, to find the plugin: what is slow to impo
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -55,13 +55,6 @@ class FairSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="fair", node=FairSweeperConf, provider="fairsweep")
 
 
-@runtime_checkable
-class Closing(Protocol):
-    """A launcher that has something to give back at the end."""
-
-    def close(self) -> None: ...
-
-
 class FairSweeper(Sweeper):
     """Reads what is asked for, and has it carried out by the launcher."""
 
@@ -71,6 +64,12 @@ class FairSweeper(Sweeper):
     launcher: Launcher
 
     def __init__(self, max_batch_size: int | None, **_: Any) -> None:
+        from fairsweep.config import ConfigError
+
+        if max_batch_size is not None and max_batch_size < 1:
+            raise ConfigError(
+                f"hydra.sweeper.max_batch_size={max_batch_size}: must be null or a whole number, 1 or more"
+            )
         self.max_batch_size = max_batch_size
         self.jobs = 0
 
@@ -89,6 +88,7 @@ class FairSweeper(Sweeper):
         if "record" not in self.config:
             return self.grid(arguments)
 
+        from fairsweep import signals
         from fairsweep.sweeps import request
         from fairsweep.sweeps.sweep import Sweep
 
@@ -97,8 +97,8 @@ class FairSweeper(Sweeper):
         try:
             return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
         finally:
-            if isinstance(self.launcher, Closing):
-                self.launcher.close()
+            with signals.postponed():
+                getattr(self.launcher, "close", lambda: None)()
 
     def most_jobs(self) -> int | None:
         """How many jobs the launcher gets at once, at most; None: all."""

@@ -32,6 +32,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             import submitit
 
+            from fairsweep import signals
             from fairsweep.config import ROOT
             from fairsweep.jobs import CannotLaunch
 
@@ -57,7 +58,8 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
                     (list(overrides), "hydra.sweep.dir", index, f"job_id_for_{index}", Singleton.get_state())
                     for index, overrides in enumerate(job_overrides, initial_job_idx)
                 ]
-                jobs = executor.map_array(self, *zip(*asked, strict=True))
+                with signals.postponed():  # else jobs would be submitted of which nobody knows
+                    jobs = executor.map_array(self, *zip(*asked, strict=True))
             except (RuntimeError, ValueError, submitit.core.utils.FailedSubmissionError) as error:
                 raise CannotLaunch(
                     f"hydra/launcher=slurm: Slurm takes no job: {' '.join(str(error).split())}"
