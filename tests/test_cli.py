@@ -79,6 +79,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "scheduler.warmup=10": ("scheduler.warmup=10", "below trainer.epochs=10"),
     "trainer.stop_epoch=11": ("trainer.stop_epoch=11", "at most trainer.epochs=10"),
     # names
+    "trials=3": ("trials=3: says how to sweep", "-m"),
+    "hydra/launcher=ray": ("hydra/launcher=ray: says how to sweep", "-m"),
+    "hydra.launcher.lanes=0": ("hydra.launcher.lanes=0: says how to sweep", "-m"),
     "trainer.device=tpu": ('trainer.device="tpu"', "auto | cuda | cuda:N | mps | cpu"),
     "trainer.precision=fp16": ('trainer.precision="fp16"', "fp32 | bf16 | auto"),
     "objective=test_accuracy": ('objective="test_accuracy"', "val_accuracy | val_loss"),

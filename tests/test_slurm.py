@@ -155,5 +155,5 @@ def test_what_slurm_refuses_is_told_in_one_line(
 
 
 def test_without_submitit_the_extra_is_named() -> None:
-    error = MissingConfigException("", "hydra/launcher/submitit_slurm", ["basic", "fused"])
+    error = MissingConfigException("", "hydra/launcher/submitit_slurm")  # as Hydra gives it
     assert "pip install 'fairsweep[slurm]'" in explain(error)

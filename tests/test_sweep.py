@@ -622,6 +622,13 @@ def test_fail_fast_leaves_what_has_not_begun_as_it_is(outputs: Outputs) -> None:
     assert outputs.trained == before
 
 
+def test_credentials_of_a_tracking_uri_are_written_nowhere(outputs: Outputs) -> None:
+    uri = f"tracking.uri=http://admin:hunter2@127.0.0.1:{free_port()}"
+    outputs.sweep(*QUICK, "trainer.epochs=1", uri, "seed=0,1")
+    files = [path for path in outputs.path.rglob("*") if path.is_file()]
+    assert [path for path in files if b"hunter2" in path.read_bytes()] == []
+
+
 def test_a_diverged_run_is_the_worst_and_no_failure(outputs: Outputs) -> None:
     words = (*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=1e12,0.1", "confirm=1")
     answer = outputs.sweep(*words, "objective=val_loss")

@@ -376,6 +376,23 @@ def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
     assert "pending" in train.output.getvalue()
 
 
+def test_an_upload_that_broke_off_early_is_made_whole(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConnectionError("503")
+
+    monkeypatch.setattr(tracking, "describe", refuse)
+    outcome = train()
+    assert "Nothing is lost" in train.output.getvalue()
+    monkeypatch.undo()
+    run = train.run(train())
+    assert run.data.params["seed"] == "0"
+    assert len(run.inputs.dataset_inputs) == 1
+    assert len(train.client.search_runs([run.info.experiment_id])) == 1
+    assert run.data.tags["signature"] == outcome.folder.signature
+
+
 def test_a_marker_that_another_process_takes_away_is_passed_over(train: Trainer, tmp_path: Path) -> None:
     tracking.pending(tmp_path).mkdir()
     (tracking.pending(tmp_path) / "0gone").symlink_to("nowhere")  # is listed, but cannot be read

@@ -30,6 +30,10 @@ SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
 }  # fmt: skip
 
 
+# What else only a sweep has.
+SWEEP_PARTS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+
+
 def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({})) -> str:
     """One line for the user out of an error of Hydra's, of OmegaConf's or of ours.
 
@@ -43,10 +47,11 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
         names = {full: name for name, full in short.items()}
         return unknown(str(cause.full_key), (names.get(key, key) for key in map(str, known)))
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if choice == "submitit_slurm":
             return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
+    if isinstance(error, MissingConfigException) and error.options:
         options = sorted(option for option in error.options if not option.startswith("_"))
         return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {', '.join(options)})"
     if isinstance(error, OverrideParseException):
@@ -123,9 +128,10 @@ def entry_point(
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             multirun = {"-m", "--multirun"} & set(sys.argv)
-            if config_name == "train" and not multirun:
+            if config_name == "train" and not any(word.startswith("-") for word in sys.argv[1:]):
                 for word in sys.argv[1:]:
-                    if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
+                    key = word.partition("=")[0]
+                    if key.partition(".")[0] in SWEEP_WORDS or key.startswith(SWEEP_PARTS):
                         fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
             sys.argv[1:] = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
@@ -139,7 +145,7 @@ def entry_point(
                 print("interrupted", file=sys.stderr)
                 sys.exit(130)
             except ValueError as error:  # of Hydra's
-                if not is_wrong_choice(error):
+                if not (is_wrong_choice(error) or str(error).startswith("Only one of --")):
                     raise
                 fail(error)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, open_dict
-from rich.console import Console
+from rich import get_console
 
 from fairsweep import experiment
 from fairsweep.config import ConfigError
@@ -49,7 +49,7 @@ def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) 
         FirstFailure: a run has failed, with fail_fast.
         KeyboardInterrupt: the user stopped.
     """
-    outcomes = experiment.run(runs, Progress(Console(), quiet=True), lanes, fail_fast)
+    outcomes = experiment.run(runs, Progress(get_console(), quiet=True), lanes, fail_fast)
     return returned(outcomes)
 
 

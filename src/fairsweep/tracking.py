@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from fairsweep import signals
 from fairsweep.config import ConfigError, leaves, without_credentials
 from fairsweep.record import FINAL, RunFolder, read_json, write_atomically
+from fairsweep.wording import counted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,10 +123,10 @@ def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool
         last_failure[uri] = time.monotonic()
         name = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         text = without_credentials(f"{name}{error}")
-        reason = text.splitlines()[0][:200]
+        reason = shorten(text.splitlines()[0], 200, placeholder=" ...")
         log(f"tracking: {text}")
-        if told.get(uri) != reason:  # once, and not for each run of a sweep
-            told[uri] = reason
+        if told.get(uri) != type(error).__name__:  # once, and not for each run of a sweep
+            told[uri] = type(error).__name__
             note(
                 f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: what is missing is "
                 "uploaded later, by this command or the next"
@@ -293,6 +295,7 @@ def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) 
         mark = f"{folder.signature}-{status['started']}"
         orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off else []
         run_id = orphans[0] if orphans else create(client, experiment, folder, cfg, uri, status, mark)
+        describe(client, run_id, folder, cfg)  # an orphan, too: it may have broken off before
         state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None}
         state["sweeps"] = {} if orphans else folder.sweeps()
         write_state(folder.path, uri, **state)
@@ -383,7 +386,7 @@ def connect(uri: str, outputs: str) -> "MlflowClient":
             if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
                 raise ConfigError(
                     "the server refuses the credentials; MLFLOW_TRACKING_USERNAME and "
-                    "MLFLOW_TRACKING_PASSWORD must hold a user's of it"
+                    "MLFLOW_TRACKING_PASSWORD must be those of one of its users"
                 ) from error
             raise
     return client
@@ -454,8 +457,6 @@ def create(
     mark: str,
 ) -> str:
     """Make the MLflow run; its id."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
     tags = {
         "fairsweep_run": mark,
         "signature": folder.signature,
@@ -487,7 +488,13 @@ def create(
         _, parent = begin_sweep(Path(trained_by["directory"]), outputs, uri, cfg.tracking.experiment)
         tags |= {"mlflow.parentRunId": parent}
     run = client.create_run(experiment, round(status["started"] * 1000), tags, name)
-    run_id = str(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def describe(client: "MlflowClient", run_id: str, folder: RunFolder, cfg: DictConfig) -> None:
+    """Log the configuration and the data set; repeated, that changes nothing."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
     values = leaves(OmegaConf.to_container(cfg))
     params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
     for first in range(0, len(params), PARAMS):
@@ -503,7 +510,6 @@ def create(
             profile=json.dumps(profile),
         )
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
-    return run_id
 
 
 def arm(cfg: DictConfig) -> str:
@@ -601,7 +607,7 @@ def summary(cfg: DictConfig) -> list[tuple[str, str]]:
     folder = pending(Path(cfg.record.dir).absolute())
     missing = len(list(folder.iterdir())) if folder.is_dir() else 0
     if missing:
-        rows.append(("to upload", f"{missing} of runs and sweeps; the next command does it"))
+        rows.append(("to upload", f"{counted(missing, 'record')}; the next command does it"))
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
-from rich.console import Console
+from rich import get_console
 
 from fairsweep import config, experiment, provenance, tracking
 from fairsweep.cluster import parcel, worker
@@ -22,6 +22,7 @@ from fairsweep.jobs import CannotLaunch
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
 from fairsweep.signals import Stop, stopping
+from fairsweep.wording import counted
 
 # The longest that a signal, or a run that another process trains, waits for attention.
 POLL_SECONDS = 0.2
@@ -56,7 +57,7 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
         FirstFailure: a run has failed, with fail_fast. Runs in training have ended as after a Ctrl-C.
         KeyboardInterrupt: the user stopped. Runs in training have ended as interrupted, with a checkpoint.
     """
-    progress = Progress(Console(), quiet=True)
+    progress = Progress(get_console(), quiet=True)
     with progress, stopping() as stop:
         launch = Launch(pool, Session(wanted, progress, stop, fail_fast), number, stop)
         try:
@@ -259,6 +260,7 @@ class Launch:
                 if flight.hand is hand:
                     self.fail(flight, f"on {hand.host}: {error.cause}")
         except ray.exceptions.RayError:
+            self.note(f"a worker on {hand.host} died with {counted(len(flights), 'run')} in training")
             self.pool.dismiss(hand)
             for flight in flights:
                 self.retry(flight, hand.host)

@@ -137,6 +137,7 @@ def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series]) -> Comp
     if behind:
         a, b, probability = b, a, 1 - probability
         difference, low, high = -difference, -high, -low
+    low, high = max(low, -1.0), min(high, 1.0)  # accuracies differ by no more; NaN stays
     return Comparison(a, b, difference, low, high, p, probability, method)
 
 

@@ -156,10 +156,13 @@ class Board:
         """Runs by status and the best so far, arm by arm; and the time left."""
         with self.lock:
             counts = self.standing.counts()
-            left = self.more + counts["waiting"] + counts["running"] + counts["paused"]
+            open_ = ("waiting", "running", "paused", "interrupted")
+            left = self.more + sum(counts[status] for status in open_)
             total = sum(counts.values()) + self.more
             pace = (self.seconds + (time.time() - self.since if self.flying else 0)) / max(self.trained, 1)
-            names = [row.name for row in list(self.flying.values())[:3]]
+            names = [
+                row.name for row in self.flying.values() if self.standing.state(row.signature) == "running"
+            ]
             lines = [arm_table(self.standing)]
         text = f"{total - left} of {total} runs done"
         if self.standing.reused:
@@ -167,7 +170,7 @@ class Board:
         if self.trained:
             text += f"; about {duration(pace * left)} left"
         if names:
-            text += f"; now {', '.join(names)}"
+            text += f"; now {', '.join(names[:3])}{', ...' if names[3:] else ''}"
         return Group(*lines, Text(text))
 
     def summary(self, ending: str, cfg: DictConfig, remarks: Sequence[str], told: "Told | None") -> None:

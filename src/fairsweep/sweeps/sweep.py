@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from rich import get_console
 
 from fairsweep import experiment, jobs, provenance, signals, tracking
 from fairsweep.cli import explain
@@ -74,7 +74,7 @@ class Sweep:
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
         self.folder = SweepFolder(self.directory(), self.outputs)
-        self.board = Board(Console(), self.folder, str(master.objective), self.command)
+        self.board = Board(get_console(), self.folder, str(master.objective), self.command)
         self.progress = Progress(self.board.console, quiet=True)
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
@@ -175,7 +175,7 @@ class Sweep:
         self.check()
         experiment.check_writable(self.outputs)
         with self.only_here(), signals.terminating():
-            ending, outcomes = "failed", dict[str, ArmOutcome]()
+            ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
                 self.begin()
                 with self.board:
@@ -200,12 +200,15 @@ class Sweep:
                     ending = "finished"
             except FirstFailure:
                 pass
+            except jobs.CannotLaunch:
+                is_launched = bool(self.board.standing.reused or self.board.trained)
+                raise
             except KeyboardInterrupt:
                 ending = "interrupted"
                 raise
             finally:
                 with signals.postponed():
-                    self.end(ending, outcomes)
+                    self.end(ending, outcomes, is_launched)
         if ending == "failed":
             sys.exit(1)
 
@@ -234,7 +237,7 @@ class Sweep:
             id=self.asked.id,
             name=" vs ".join(name for name in self.arms if name) or "grid",
             command=without_credentials(" ".join(sys.argv)),
-            overrides=list(self.asked.common),
+            overrides=[without_credentials(text) for text in self.asked.common],
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             arms={
@@ -430,8 +433,8 @@ class Sweep:
 
     # The end
 
-    def end(self, ending: str, outcomes: Mapping[str, ArmOutcome]) -> None:
-        """Write the table, bring MLflow up to date, and tell what came out."""
+    def end(self, ending: str, outcomes: Mapping[str, ArmOutcome], is_launched: bool) -> None:
+        """Write the table, bring MLflow up to date, and tell what came out, if anything could."""
         if not self.folder.exists():
             return
         standing = self.board.standing
@@ -446,6 +449,8 @@ class Sweep:
         )
         is_tracked = tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+        if not is_launched:
+            return
         told = self.report(is_tracked) if ending != "interrupted" else None
         self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
 
