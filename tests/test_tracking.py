@@ -382,10 +382,10 @@ def test_an_upload_that_broke_off_early_is_made_whole(
     def refuse(*_: object) -> None:
         raise ConnectionError("503")
 
-    monkeypatch.setattr(tracking, "describe", refuse)
-    outcome = train()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "describe", refuse)
+        outcome = train()
     assert "Nothing is lost" in train.output.getvalue()
-    monkeypatch.undo()
     run = train.run(train())
     assert run.data.params["seed"] == "0"
     assert len(run.inputs.dataset_inputs) == 1
