@@ -790,7 +790,7 @@ def test_two_sweeps_at_once_train_each_run_once(
 def test_a_server_that_is_away_is_told_once(outputs: Outputs) -> None:
     answer = outputs.sweep(*QUICK, "seed=range(3)", f"tracking.uri=http://127.0.0.1:{free_port()}")
     assert answer.stdout.count("Nothing is lost") == 1
-    assert "to upload  4 of runs and sweeps" in answer.stdout
+    assert "to upload  4 records" in answer.stdout
     assert outputs.statuses == {"finished": 3}
 
 
