@@ -207,11 +207,12 @@ class Outputs:
         tracked = self.tracked
         assert {run.info.status for run in tracked.values()} <= {"FINISHED", "FAILED", "KILLED"}
         for signature, folder in self.runs.items():
-            run = tracked[signature]
-            assert run.data.tags["status"] == folder.status()["status"]
+            run, status = tracked[signature], folder.status()["status"]
+            assert run.data.tags["status"] == status
+            # What is not behind a checkpoint will be taken back.
+            told = journalled(folder, durable=status == "interrupted")
             finite = {
-                key: [point for point in points if point[2] is not None]
-                for key, points in journalled(folder).items()
+                key: [point for point in points if point[2] is not None] for key, points in told.items()
             }
             assert history(self.client, run.info.run_id, folder) == finite
         assert not list(tracking.pending(self.path).iterdir())

@@ -92,8 +92,8 @@ def history(client: MlflowClient, run_id: str, folder: RunFolder) -> dict[str, l
     }
 
 
-def journalled(folder: RunFolder) -> dict[str, list[tuple[int, int, float]]]:
-    lines = folder.journal()
+def journalled(folder: RunFolder, durable: bool = False) -> dict[str, list[tuple[int, int, float]]]:
+    lines = folder.journal(durable)
     keys = {key for line in lines for key in line} - {"step", "epoch", "time"}
     return {
         key: sorted((int(x["step"]), round(x["time"] * 1000), x[key]) for x in lines if key in x)
