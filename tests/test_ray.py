@@ -480,9 +480,10 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
     wait_until(lambda: processes(outputs) == [], 90)  # Ray itself notices a kill -9 after a while
     if signal.SIGKILL not in signals:
         assert answer.status == 130
-        assert leftovers() == before
         assert set(outputs.statuses) <= {"interrupted", "finished"}
         assert outputs.statuses["interrupted"]
+    if signals in ([signal.SIGINT], [signal.SIGTERM]):  # a second one cuts off what it meets
+        assert leftovers() == before
         outputs.assert_tracked()
 
     outputs.sweep(*FOUR, RAY)
