@@ -477,7 +477,7 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
             command.send(number)
         time.sleep(0.05)
     answer = command.wait()
-    wait_until(lambda: processes(outputs) == [], 90)  # Ray itself notices a kill -9 after a while
+    wait_until(lambda: processes(outputs) == [], 150)  # Ray itself notices a kill -9 after a while
     if signal.SIGKILL not in signals:
         assert answer.status == 130
         assert set(outputs.statuses) <= {"interrupted", "finished"}
