@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from test_tracking import free_port
 
 from fairsweep.cluster import parcel, pool
 from fairsweep.cluster.parcel import Packer
+from fairsweep.cluster.worker import Worker
 from fairsweep.config import ConfigError
 from fairsweep.record import RunFolder
 
@@ -43,17 +45,17 @@ PYTHONPATH = os.pathsep.join(sys.path)
 slow = pytest.mark.slow
 
 
-def eager() -> None:
-    pool.Worker = workers.Eager  # type: ignore[misc]
+def hire(kind: type[Worker]) -> None:
+    """Have all workers be of this kind."""
+    pool.Worker = kind  # type: ignore[misc]
 
 
-def unlucky() -> None:
-    pool.Worker = workers.Unlucky  # type: ignore[misc]
+eager, unlucky, newer = (partial(hire, kind) for kind in (workers.Eager, workers.Unlucky, workers.Newer))
 
 
 def crowded() -> None:
     """One worker's disk is full; here the disk refuses once."""
-    pool.Worker = workers.Crowded  # type: ignore[misc]
+    hire(workers.Crowded)
     unpack = parcel.unpack
 
     def refuse(folder: RunFolder, sent: parcel.Parcel) -> None:
@@ -61,10 +63,6 @@ def crowded() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     parcel.unpack = refuse
-
-
-def newer() -> None:
-    pool.Worker = workers.Newer  # type: ignore[misc]
 
 
 def processes(outputs: Outputs, name: str = "") -> list[int]:
@@ -356,7 +354,7 @@ def with_token() -> None:
 
 def telling_with_token() -> None:
     with_token()
-    pool.Worker = workers.Telling  # type: ignore[misc]
+    hire(workers.Telling)
 
 
 @slow

@@ -51,9 +51,10 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if choice == "submitit_slurm":
             return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
-    if isinstance(error, MissingConfigException) and error.options:
-        options = sorted(option for option in error.options if not option.startswith("_"))
-        return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {', '.join(options)})"
+        if error.options:
+            options = sorted(option for option in error.options if not option.startswith("_"))
+            allowed = ", ".join(options)
+            return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {allowed})"
     if isinstance(error, OverrideParseException):
         reason = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
         return f"{error.override}: cannot be read ({reason}); must be key=value, special text in quotes"
