@@ -579,3 +579,8 @@ def test_the_summary_keeps_the_command_to_copy_on_one_line(train: Trainer) -> No
     cfg = train.compose("tracking=mlflow", "tracking.uri=sqlite:////a/rather/long/path/to/a/database.db")
     summary(Console(file=output, width=40), outcome, cfg)
     assert "ui --backend-store-uri sqlite:////a/rather/long/path/to/a/database.db\n" in output.getvalue()
+
+
+def test_the_time_of_a_run_of_one_step_can_be_estimated(compose: Compose) -> None:
+    words = ("scheduler=onecycle", "trainer.epochs=1", "trainer.batch_size=200")
+    assert experiment.estimate(compose(*QUICK, *words)) > 0

@@ -577,7 +577,7 @@ def estimate(cfg: DictConfig) -> float:
 
     lane = Lane(cfg)
     with lane.own_state():
-        for _ in range(WARM_UP):  # which load libraries, and capture a graph
+        while lane.step < min(WARM_UP, lane.total_steps):  # these load libraries, and capture a graph
             lane.advance(1, lambda: False)
         wait_for(lane.device)
         first, started = lane.step, time.perf_counter()
