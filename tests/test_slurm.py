@@ -14,12 +14,12 @@ import pytest
 from commands import server
 from hydra.errors import MissingConfigException
 from test_ray import running, wait_until
-from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, outputs, undisturbed
+from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, others, outputs
 from test_tracking import free_port
 
 from fairsweep.cli import explain
 
-__all__ = ["empty_store", "outputs", "server", "undisturbed"]  # fixtures
+__all__ = ["empty_store", "others", "outputs", "server"]  # fixtures
 
 SLURM = "hydra/launcher=slurm"
 
@@ -113,9 +113,11 @@ class Environment:
 
 @pytest.mark.slow
 def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_good(
-    outputs: Outputs, undisturbed: Outputs, slurm: Callable[[], dict[str, int]]
+    outputs: Outputs, others: Outputs, slurm: Callable[[], dict[str, int]]
 ) -> None:
-    command = outputs.start(*FOUR, SLURM, before=configured(outputs))
+    words = (*FOUR, "trainer.epochs=300")  # so that two are in training at once for seconds
+    others.sweep(*words)
+    command = outputs.start(*words, SLURM, before=configured(outputs))
     wait_until(lambda: running(outputs) == len(slurm()) > 0)
     os.kill(next(iter(slurm().values())), signal.SIGKILL)
     answer = command.wait(200)
@@ -124,8 +126,8 @@ def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_go
     (failed,) = (row for row in outputs.table if row["status"] == "failed")
     assert failed["reason"] == "its process died (killed, or out of memory)"
 
-    outputs.start(*FOUR, SLURM, before=configured(outputs)).wait(100)
-    assert_same_sweep(outputs, undisturbed)
+    outputs.start(*words, SLURM, before=configured(outputs)).wait(100)
+    assert_same_sweep(outputs, others)
     outputs.assert_tracked()
 
 
