@@ -224,7 +224,6 @@ def test_a_mistake_is_answered_in_one_line_before_anything_is_written(outputs: O
         ("hydra.launcher.gpus=64", "hydra.launcher.gpus=64: there are"),
         ("hydra.launcher.workers=999", "hydra.launcher.workers=999: there is room for"),
         ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: no Ray cluster"),
-        ("hydra.launcher.address=auto", "hydra.launcher.address=auto: no Ray cluster"),
     ],
 )
 def test_what_ray_cannot_give_is_told_in_one_line(outputs: Outputs, setting: str, said: str) -> None:
@@ -360,6 +359,29 @@ def telling_with_token() -> None:
 @slow
 def test_a_cluster_may_want_a_token(outputs: Outputs, guarded: int) -> None:
     words = (*QUICK, "seed=range(2)", "tracking=none", RAY, f"hydra.launcher.address=127.0.0.1:{guarded}")
+    outputs.sweep(*words, before=with_token)
+    assert outputs.statuses == {"finished": 2}
+
+
+def where_no_cluster_is_known() -> None:
+    os.environ["RAY_TMPDIR"] = "/nowhere"
+
+
+@slow
+def test_auto_is_what_ray_start_has_started_never_the_private_ray_of_another_command(
+    outputs: Outputs, others: Outputs, guarded: int
+) -> None:
+    command = others.start(*LONG, "trainer.epochs=300", "optimizer=sgd", "seed=range(4)", RAY)
+    wait_until(lambda: running(others) > 0)
+    words = (*QUICK, "seed=range(2)", "tracking=none", RAY, "hydra.launcher.address=auto")
+    answer = outputs.sweep(*words, status=2, before=where_no_cluster_is_known)
+    assert_one_line(
+        answer,
+        "error: hydra.launcher.address=auto: no Ray cluster",
+        "/nowhere/ray/ray_current_cluster does not",
+    )
+    command.send(signal.SIGINT)
+    command.wait()
     outputs.sweep(*words, before=with_token)
     assert outputs.statuses == {"finished": 2}
 

@@ -95,6 +95,22 @@ class Hand:
         return called
 
 
+def current_cluster() -> str:
+    """The address of the cluster that `ray start` has started or joined here.
+
+    Ray's own `auto` would also take what another command has started for itself, and will end.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    if not file.exists():
+        raise ConnectionError(f"{file} does not exist")
+    return file.read_text().strip()
+
+
 class Pool:
     """Workers on Ray, which is started, or connected to, when they are first needed."""
 
@@ -139,12 +155,13 @@ class Pool:
             self.scratch = tempfile.mkdtemp(prefix="fairsweep-")
             where |= {"_temp_dir": self.scratch, "num_cpus": len(os.sched_getaffinity(0))}
         try:
-            if address not in (None, "auto"):  # Ray itself waits for minutes
-                host, _, port = address.rpartition(":")
+            found = current_cluster() if address == "auto" else address
+            if found is not None:  # Ray itself waits for minutes
+                host, _, port = found.rpartition(":")
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(
-                address or "local",
-                include_dashboard=None if address else False,
+                found or "local",
+                include_dashboard=None if found else False,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 **where,
