@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from commands import server
 from hydra.errors import MissingConfigException
+from test_experiment import LONG
 from test_ray import running, wait_until
 from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, others, outputs
 from test_tracking import free_port
@@ -115,14 +116,15 @@ class Environment:
 def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_good(
     outputs: Outputs, others: Outputs, slurm: Callable[[], dict[str, int]]
 ) -> None:
-    words = (*FOUR, "trainer.epochs=300")  # so that two are in training at once for seconds
+    # Long enough that two are in training at once for seconds.
+    words = (*LONG, "trainer.epochs=200", "optimizer=sgd", "optimizer.lr=0.1,0.03,0.01")
     others.sweep(*words)
     command = outputs.start(*words, SLURM, before=configured(outputs))
     wait_until(lambda: running(outputs) == len(slurm()) > 0)
     os.kill(next(iter(slurm().values())), signal.SIGKILL)
     answer = command.wait(200)
     assert answer.status == 1, answer
-    assert outputs.statuses == {"finished": 3, "failed": 1}
+    assert outputs.statuses == {"finished": 2, "failed": 1}
     (failed,) = (row for row in outputs.table if row["status"] == "failed")
     assert failed["reason"] == "its process died (killed, or out of memory)"
 
