@@ -57,6 +57,7 @@ class Command:
         script: str = "src/train.py",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{outputs.name}-", dir=outputs.parent))
+        (self.folder / "stdout").touch()
         self.process = FORKS.Process(target=run, args=(self.folder, script, words, before))
         self.process.start()
 

@@ -47,6 +47,7 @@ MpiDefault=none
 KillWait=10
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2
 PartitionName=all Nodes=ALL Default=YES
+PartitionName=short Nodes=ALL MaxTime=60
 """
 
 
@@ -156,6 +157,17 @@ def test_what_slurm_refuses_is_told_in_one_line(
     assert line.startswith(
         "error: hydra/launcher=slurm: Slurm takes no job: sbatch: error: invalid partition"
     )
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_will_never_start_is_told_of(
+    outputs: Outputs, slurm: Callable[[], dict[str, int]]
+) -> None:
+    never = ("hydra.launcher.partition=short", "hydra.launcher.timeout_min=90")
+    command = outputs.start(*QUICK, SLURM, "tracking=none", *never, before=configured(outputs))
+    wait_until(lambda: "slurm: jobs wait: PartitionTimeLimit\n" in command.stdout)
+    command.send(signal.SIGINT)
+    assert command.wait().status == 130
 
 
 def test_without_submitit_the_extra_is_named() -> None:

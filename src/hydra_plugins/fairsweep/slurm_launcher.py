@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Between two looks for results, and between two questions to Slurm.
 POLL_SECONDS, ASK_SECONDS = 1.0, 5.0
+# Why a job may wait without anybody having to know; else it may wait for ever.
+ORDINARY = {"None", "Resources", "Priority", "JobArrayTaskLimit"}
 # A result may be seen so long after the end of its job, on a shared disk.
 DISK_SECONDS = 15.0
 
@@ -69,7 +71,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
             except BaseException:  # Ctrl-C: SIGTERM lets runs end with a checkpoint
                 subprocess.run(["scancel", *{job.job_id for job in jobs}], check=False)
                 with suppress(KeyboardInterrupt):
-                    while (in_queue() or set()) & {job.job_id for job in jobs}:
+                    while {job.job_id for job in jobs} & (in_queue() or {}).keys():
                         time.sleep(POLL_SECONDS)
                 raise
 
@@ -79,8 +81,13 @@ def results(jobs: "Sequence[Job[JobReturn]]") -> list[JobReturn]:
 
     Slurm's accounts would know, but there may be none; its queue is always there.
     """
+    from rich import get_console
+
+    from fairsweep.progress import Progress
+
     returned: dict[str, JobReturn] = {}
     gone: dict[str, float] = {}  # since when
+    told = ORDINARY
     asked = 0.0
     while len(returned) < len(jobs):
         time.sleep(POLL_SECONDS)
@@ -89,6 +96,10 @@ def results(jobs: "Sequence[Job[JobReturn]]") -> list[JobReturn]:
             asked, queue = time.monotonic(), in_queue()
             if queue is not None:
                 gone = {job.job_id: gone.get(job.job_id, asked) for job in waiting if job.job_id not in queue}
+                reasons = {queue[job.job_id] for job in waiting if job.job_id in queue} - told
+                told = told | reasons
+                for reason in sorted(reasons):
+                    Progress(get_console(), quiet=True).note(f"hydra/launcher=slurm: jobs wait: {reason}")
         for job in waiting:
             since = gone.get(job.job_id)
             if job.paths.result_pickle.exists():
@@ -118,8 +129,10 @@ def failed(reason: str) -> JobReturn:
     return job
 
 
-def in_queue() -> set[str] | None:
-    """The user's jobs that wait or run; None where Slurm does not answer."""
-    command = ["squeue", f"--user={os.getuid()}", "--noheader", "--array", "--format=%i"]
+def in_queue() -> dict[str, str] | None:
+    """The user's jobs that wait or run, and what they wait for; None where Slurm does not answer."""
+    command = ["squeue", f"--user={os.getuid()}", "--noheader", "--array", "--format=%i %r"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return set(answer.stdout.split()) if answer.returncode == 0 else None
+    if answer.returncode != 0:
+        return None
+    return {job: reason for job, _, reason in (line.partition(" ") for line in answer.stdout.splitlines())}
