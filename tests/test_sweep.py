@@ -15,19 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from commands import FORKS, Answer, Command, nothing, server
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from omegaconf import DictConfig
 from test_cli import answers, assert_one_line, shell
 from test_experiment import LONG, figures
 from test_tracking import free_port, history, journalled
 
-from fairsweep import experiment, jobs, tracking
+from fairsweep import build, experiment, jobs, tracking
 from fairsweep.compare import after
+from fairsweep.config import ConfigError
 from fairsweep.experiment import Wanted
 from fairsweep.record import RunFolder, read_json
 from fairsweep.sweeps import board
@@ -616,11 +618,27 @@ def test_fail_fast_leaves_what_has_not_begun_as_it_is(outputs: Outputs) -> None:
     grid = (*QUICK, "tracking=none")
     outputs.sweep(*grid, "seed=0,1")
     before = outputs.trained
-    words = ("seed=range(4)", "rerun=true", "trainer.device=mps", "fail_fast=true")
-    answer = outputs.sweep(*grid, *words, status=1)
-    assert "trainer.device=mps: not available" in answer.stdout
+    answer = outputs.sweep(
+        *grid, "seed=range(4)", "rerun=true", "fail_fast=true", status=1, before=without_losses
+    )
+    assert "ConfigError: no such loss" in answer.stdout
     assert "1 finished, 1 failed, 2 waiting" in answer.stdout
     assert outputs.trained == before
+
+
+def without_losses() -> None:
+    """No run can be built."""
+
+    def refuse(cfg: DictConfig) -> NoReturn:
+        raise ConfigError("no such loss")
+
+    build.loss = refuse
+
+
+def test_a_device_that_is_not_there_is_told_once(outputs: Outputs) -> None:
+    answer = outputs.sweep(*QUICK, "tracking=none", "seed=range(4)", "trainer.device=mps", status=2)
+    assert_one_line(answer, "trainer.device=mps: not available on this machine")
+    assert not (outputs.path / "runs").exists()
 
 
 def test_credentials_of_a_tracking_uri_are_written_nowhere(outputs: Outputs) -> None:

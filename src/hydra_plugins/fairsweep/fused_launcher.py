@@ -45,7 +45,8 @@ class FusedLauncher(BasicLauncher):
         return not hydra.callbacks and not hydra.job.chdir and not hydra.job.env_set
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from fairsweep import jobs
+        from fairsweep import build, jobs
+        from fairsweep.config import ConfigError
         from fairsweep.sweeps.compose import Composer
 
         config, context = self.config, self.hydra_context
@@ -54,5 +55,9 @@ class FusedLauncher(BasicLauncher):
         composer = context.config_loader
         if not (self.fails_fast and "record" in config and isinstance(composer, Composer)):
             return super().launch(job_overrides, initial_job_idx)
+        try:
+            build.device(config)
+        except ConfigError as error:  # the same for all runs
+            raise jobs.CannotLaunch(str(error)) from error
         runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
         return jobs.run(runs, self.lanes, config.hydra.sweeper.fail_fast)
