@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fairsweep import config, experiment, models, record
+from fairsweep.cli import SWEEP_WORDS
 from fairsweep.config import ROOT
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
@@ -207,6 +208,8 @@ def test_help_tells_groups_and_keys() -> None:
         assert re.search(rf"^{group}: .*\w", answer.stdout, re.MULTILINE), group
     assert "optimizer: adagrad, adam, adamw, nadam, other, rmsprop, sgd" in answer.stdout
     assert "batch_size: 64" in answer.stdout
+    sweeps = answer.stdout.partition("== Sweeps (-m)")[2]
+    assert {word for word in SWEEP_WORDS if not re.search(rf"\b{word}\b", sweeps)} == set()
     assert 'eval "$(python src/train.py -sc install=bash)"' in answer.stdout
 
 
