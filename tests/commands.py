@@ -61,9 +61,9 @@ class Command:
         self.process = FORKS.Process(target=run, args=(self.folder, script, words, before))
         self.process.start()
 
-    def wait(self, timeout: float = 60) -> Answer:
-        self.process.join(timeout)
-        assert self.process.exitcode is not None, f"still running after {timeout} s\n{self.stdout}"
+    def wait(self) -> Answer:
+        self.process.join(180)
+        assert self.process.exitcode is not None, f"still running after three minutes\n{self.stdout}"
         return Answer(self.process.exitcode, self.stdout, (self.folder / "stderr").read_text())
 
     @property

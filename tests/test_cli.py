@@ -462,5 +462,5 @@ def test_ctrl_c_before_training_is_one_word(compose: Compose, tmp_path: Path) ->
         assert process.stdout is not None
         assert "waiting for it" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "interrupted\n")

@@ -22,7 +22,7 @@ from fairsweep.compare import report
 from fairsweep.compare.findings import Settings
 from fairsweep.config import ROOT
 
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 90_000  # milliseconds
 
 
 @pytest.fixture(scope="module")

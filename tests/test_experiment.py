@@ -106,7 +106,7 @@ def the_run(outputs: Path) -> RunFolder:
 
 def wait_for_lines(command: Command, outputs: Path, lines: int) -> None:
     """Until the run's journal has so many lines."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         journals = list((outputs / "runs").glob("*/journal.jsonl"))
         if journals and journals[0].read_bytes().count(b"\n") >= lines:

@@ -94,8 +94,8 @@ class Marked(NamedTuple):
         self.change()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -277,9 +277,9 @@ def test_a_cluster_finishes_sixty_runs_though_one_of_its_machines_dies(
 ) -> None:
     words = (*SIXTY, RAY, f"hydra.launcher.address={nodes.address}")
     command = outputs.start(*words)
-    wait_until(lambda: len(outputs.runs) >= 15 and len(nodes.workers("second")) == 1, 120)
+    wait_until(lambda: len(outputs.runs) >= 15 and len(nodes.workers("second")) == 1)
     nodes.cluster.remove_node(nodes.others[0], allow_graceful=False)  # by kill -9
-    answer = command.wait(200)
+    answer = command.wait()
     assert answer.status == 0, answer
     assert outputs.statuses == {"finished": 60}
     for folder in outputs.runs.values():
@@ -490,7 +490,7 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
             command.send(number)
         time.sleep(0.05)
     answer = command.wait()
-    wait_until(lambda: processes(outputs) == [], 150)  # Ray itself notices a kill -9 after a while
+    wait_until(lambda: processes(outputs) == [])  # Ray itself notices a kill -9 after a while
     if signal.SIGKILL not in signals:
         assert answer.status == 130
     if signals in ([signal.SIGINT], [signal.SIGTERM]):  # a second one cuts off what it meets
@@ -506,15 +506,17 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
 
 @slow
 def test_a_worker_that_is_killed_costs_no_more_than_what_was_behind_the_last_checkpoint(
-    outputs: Outputs, undisturbed: Outputs
+    outputs: Outputs, others: Outputs
 ) -> None:
-    command = outputs.start(*FOUR, RAY, before=marked(outputs, eager))
+    words = (*FOUR, "trainer.epochs=40")  # so that all workers are in training at once for seconds
+    others.sweep(*words)
+    command = outputs.start(*words, RAY, before=marked(outputs, eager))
     wait_until(lambda: resumable(outputs) == len(processes(outputs, "ray::Eager")) > 0)
     killed = processes(outputs, "ray::Eager")
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert command.wait().status == 0
-    assert_same_sweep(outputs, undisturbed)
+    assert_same_sweep(outputs, others)
     outputs.assert_tracked()
     logs = [(folder.path / "run.log").read_text() for folder in outputs.runs.values()]
     assert sum("its worker on" in log for log in logs) == len(killed)

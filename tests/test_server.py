@@ -125,7 +125,7 @@ def test_a_server_and_a_database_that_die_in_the_middle_cost_nothing(
     database.stop()
     time.sleep(2)
     database.start()
-    assert command.wait(120).status == 0
+    assert command.wait().status == 0
     served.sweep(*words, before=As(team, PASSWORD))
     served.assert_tracked()
 

@@ -68,11 +68,11 @@ def slurm(tmp_path: Path) -> Iterator[Callable[[], dict[str, int]]]:
             for name in ("slurmctld", "slurmd")
         ]
         try:
-            wait_until(is_idle, 30)
+            wait_until(is_idle)
             yield lambda: jobs_of(file)
         finally:
             subprocess.run(["scancel", f"--user={os.getuid()}"], check=False)
-            wait_until(lambda: not jobs_of(file), 30)
+            wait_until(lambda: not jobs_of(file))
             for daemon in reversed(daemons):
                 daemon.terminate()
                 daemon.wait()
@@ -123,13 +123,13 @@ def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_go
     command = outputs.start(*words, SLURM, before=configured(outputs))
     wait_until(lambda: running(outputs) == len(slurm()) > 0)
     os.kill(next(iter(slurm().values())), signal.SIGKILL)
-    answer = command.wait(200)
+    answer = command.wait()
     assert answer.status == 1, answer
     assert outputs.statuses == {"finished": 2, "failed": 1}
     (failed,) = (row for row in outputs.table if row["status"] == "failed")
     assert failed["reason"] == "its process died (killed, or out of memory)"
 
-    outputs.start(*words, SLURM, before=configured(outputs)).wait(100)
+    outputs.start(*words, SLURM, before=configured(outputs)).wait()
     assert_same_sweep(outputs, others)
     outputs.assert_tracked()
 

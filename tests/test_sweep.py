@@ -154,7 +154,7 @@ class Outputs:
 
     def wait_for_lines(self, lines: int) -> None:
         """Until the journals of all runs have so many lines together."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             journals = (self.path / "runs").glob("*/journal.jsonl")
             if sum(path.read_bytes().count(b"\n") for path in journals) >= lines:
