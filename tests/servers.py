@@ -1,7 +1,8 @@
-"""A tracking server as a team has it, MLflow on PostgreSQL: started, killed and stopped by tests."""
+"""Servers for tests: MLflow's, and PostgreSQL behind it as a team has it; started, stopped and killed."""
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,9 +27,47 @@ def postgresql() -> Path | None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Outside of what the kernel gives to whom asks for any port, and of what Ray takes."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@contextmanager
+def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """A command of MLflow's that serves on this port, until the block ends."""
+    # Workers for what is not needed here start as slowly as the server itself.
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [*command, "--port", str(port), "--workers", "1"],
+            env=env,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            wait_for(process, f"http://127.0.0.1:{port}", log)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(process: subprocess.Popen[bytes], uri: str, log: Path) -> None:
+    """Until this MLflow server answers."""
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
 
 
 class Postgres:
@@ -112,18 +151,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, env=self.env, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 120
-        while not self.answers():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-    def answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-        except OSError:
-            return False
-        return True
+        wait_for(self.process, self.uri, self.folder / "server.log")
 
     def kill(self) -> None:
         if self.process is not None:

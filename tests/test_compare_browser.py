@@ -4,17 +4,14 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from servers import free_port, serving
 from studies import study
 from test_cli import environment
 
@@ -108,14 +105,6 @@ def test_the_report_works_from_disk_without_a_network(browser: Browser, screensh
     assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
 
 
-@pytest.fixture
-def address() -> str:
-    """A free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 def command(*words: str) -> str:
     """What a command of ours prints."""
     done = subprocess.run(
@@ -126,9 +115,9 @@ def command(*words: str) -> str:
 
 
 @pytest.mark.slow
-def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(
-    browser: Browser, screenshots: Path, address: str
-) -> None:
+def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(browser: Browser, screenshots: Path) -> None:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     where = f"record.dir={screenshots}/outputs"
     quick = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=1", "trials=2", "confirm=2")
     said = command("src/train.py", "-m", "+sweep=adam_vs_sgd", where, *quick)
@@ -136,43 +125,24 @@ def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(
     names = re.findall(r"confirm (.* seed=\d+): finished", said)
     assert len(names) == 4
     (ui,) = re.findall(r"^compare +(.*)$", said, re.MULTILINE)
-    words = [*shlex.split(ui), "--port", address.partition(":")[2], "--workers", "1"]
-    with (
-        (screenshots / "ui.log").open("w") as log,
-        subprocess.Popen(words, env=environment(), stdout=log, stderr=log, start_new_session=True) as server,
-    ):
-        try:
-            wait_for(f"http://{address}/health")
-            page = browser.new_page(viewport={"width": 1500, "height": 950})
-            page.set_default_timeout(PATIENCE)
-            expect.set_options(timeout=PATIENCE)
-            page.goto(f"http://{address}/#/experiments/1/runs")
-            parent = page.get_by_role("row").filter(has_text="sweep adam vs sgd")
-            expect(parent).to_be_visible()
-            expect(page.get_by_text(names[0])).to_have_count(0)
-            parent.get_by_role("button").first.click()
-            for name in names:
-                expect(page.get_by_text(name).first).to_be_visible()
-            page.screenshot(path=screenshots / "mlflow_runs.png")
+    with serving(shlex.split(ui), port, screenshots / "ui.log"):
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        page.goto(f"http://{address}/#/experiments/1/runs")
+        parent = page.get_by_role("row").filter(has_text="sweep adam vs sgd")
+        expect(parent).to_be_visible()
+        expect(page.get_by_text(names[0])).to_have_count(0)
+        parent.get_by_role("button").first.click()
+        for name in names:
+            expect(page.get_by_text(name).first).to_be_visible()
+        page.screenshot(path=screenshots / "mlflow_runs.png")
 
-            report_page = browser.new_page()
-            report_page.goto((screenshots / "outputs" / "report" / "report.html").as_uri())
-            link = report_page.get_by_role("link", name="runs that decide").get_attribute("href")
-            page.goto(str(link))
-            expect(page.get_by_text("Comparing 4 Runs").first).to_be_visible()
-            for name in names:
-                expect(page.get_by_text(name).first).to_be_attached()
-            page.screenshot(path=screenshots / "mlflow_comparison.png")
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(url)
-            return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.2)
+        report_page = browser.new_page()
+        report_page.goto((screenshots / "outputs" / "report" / "report.html").as_uri())
+        link = report_page.get_by_role("link", name="runs that decide").get_attribute("href")
+        page.goto(str(link))
+        expect(page.get_by_text("Comparing 4 Runs").first).to_be_visible()
+        for name in names:
+            expect(page.get_by_text(name).first).to_be_attached()
+        page.screenshot(path=screenshots / "mlflow_comparison.png")

@@ -2,19 +2,14 @@
 
 import dataclasses
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from servers import mlflow_server
 from studies import Arm, study, upload
 
 from fairsweep.compare import load as loading
@@ -222,23 +217,10 @@ def test_runs_of_two_objectives_are_refused(store: Store) -> None:
 
 
 @pytest.fixture
-def server(written: Store) -> Iterator[str]:
+def server(written: Store, tmp_path: Path) -> Iterator[str]:
     """A tracking server over the store."""
-    port = 5600 + int(time.time()) % 300
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", written.uri]
-    nowhere = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True) as process:
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
+    with mlflow_server(tmp_path, written.uri) as made:
+        yield made.uri
 
 
 def test_the_uri_of_a_database_may_have_settings(written: Store) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import workers
 from commands import nothing, server
+from servers import free_port
 from test_cli import assert_one_line
 from test_experiment import LONG, figures
 from test_sweep import (
@@ -30,7 +31,6 @@ from test_sweep import (
     outputs,
     undisturbed,
 )
-from test_tracking import free_port
 
 from fairsweep.cluster import parcel, pool
 from fairsweep.cluster.parcel import Packer

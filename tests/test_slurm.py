@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from commands import server
 from hydra.errors import MissingConfigException
+from servers import free_port
 from test_experiment import LONG
 from test_ray import running, wait_until
 from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, others, outputs
-from test_tracking import free_port
 
 from fairsweep.cli import explain
 
@@ -122,7 +122,7 @@ def test_a_job_that_crashes_fails_its_run_alone_and_the_same_command_makes_it_go
     others.sweep(*words)
     command = outputs.start(*words, SLURM, before=configured(outputs))
     wait_until(lambda: running(outputs) == len(slurm()) > 0)
-    os.kill(next(iter(slurm().values())), signal.SIGKILL)
+    os.kill(max(slurm().values()), signal.SIGKILL)
     answer = command.wait()
     assert answer.status == 1, answer
     assert outputs.statuses == {"finished": 2, "failed": 1}

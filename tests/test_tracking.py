@@ -5,14 +5,11 @@ import json
 import math
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from servers import free_port, serving
 
 from fairsweep import build, experiment, tracking
 from fairsweep.config import ROOT, leaves
@@ -222,7 +220,7 @@ def test_a_model_is_not_logged_twice_by_a_repeated_upload(train: Trainer) -> Non
 def test_a_late_upload_tells_of_the_run_and_not_of_the_command_that_uploads(
     train: Trainer, tmp_path: Path
 ) -> None:
-    away = f"tracking.uri=http://127.0.0.1:{free_port()}"
+    away = "tracking.uri=http://127.0.0.1:1"
     late = train(away, "optimizer=sgd", "optimizer.lr=0.3", "seed=7").folder
     train()
     assert tracking.pending(tmp_path).joinpath(late.signature).exists(), "it waits for its own server"
@@ -306,34 +304,6 @@ def test_mlflow_models_predict_opens_the_model(train: Trainer, tmp_path: Path) -
     np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def server(command: list[str], port: int) -> Iterator[None]:
-    """A process that serves HTTP on this port, until the block ends."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the server did not start"
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.timeout(600)
 def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     train: Trainer, tmp_path: Path
@@ -345,11 +315,10 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     assert "Nothing is lost" in train.output.getvalue()
     assert [marker.name for marker in tracking.pending(tmp_path).iterdir()] == [outcome.folder.signature]
     command = [
-        sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
         "--artifacts-destination", str(tmp_path / "served"),
     ]  # fmt: skip
-    with server(command, port):
+    with serving(command, port, tmp_path / "server.log"):
         train(uri, "seed=1")
         client = MlflowClient(f"http://127.0.0.1:{port}")
         run = client.get_run(mlflow_id(outcome.folder))
@@ -404,9 +373,9 @@ def test_a_marker_that_another_process_takes_away_is_passed_over(train: Trainer,
 def test_the_printed_command_opens_the_ui_on_the_run(train: Trainer, tmp_path: Path) -> None:
     outcome = train()
     port = free_port()
-    command = [*tracking.ui_command(f"sqlite:///{tmp_path}/mlflow.db").split(), "--port", str(port)]
+    command = tracking.ui_command(f"sqlite:///{tmp_path}/mlflow.db").split()
     assert "ui" in command
-    with server(command, port):
+    with serving(command, port, tmp_path / "ui.log"):
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/runs/search",
             json.dumps({"experiment_ids": ["1"]}).encode(),
@@ -437,7 +406,7 @@ def test_processes_that_open_a_store_that_does_not_exist_yet_all_succeed(
 
 
 def test_credentials_of_a_tracking_uri_are_written_nowhere(train: Trainer, tmp_path: Path) -> None:
-    train(f"tracking.uri=http://somebody:hunter2@127.0.0.1:{free_port()}")
+    train("tracking.uri=http://somebody:hunter2@127.0.0.1:1")
     assert "hunter2" not in train.output.getvalue()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5
