@@ -28,6 +28,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on this system; on Debian: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         # The sandbox refuses root, as which tests run in containers.
         started = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
@@ -62,6 +63,7 @@ def column(page: Page, name: str) -> list[str]:
 def test_the_report_works_from_disk_without_a_network(browser: Browser, screenshots: Path) -> None:
     found = report.write(study(), Settings(), screenshots / "report")
     context = browser.new_context(offline=True, viewport={"width": 1240, "height": 900})
+    context.set_default_timeout(PATIENCE)
     page, asked, errors = context.new_page(), list[str](), list[str]()
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -128,7 +130,6 @@ def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(browser: Browser,
     with serving(shlex.split(ui), port, screenshots / "ui.log"):
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
         page.goto(f"http://{address}/#/experiments/1/runs")
         parent = page.get_by_role("row").filter(has_text="sweep adam vs sgd")
         expect(parent).to_be_visible()

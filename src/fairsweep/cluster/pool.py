@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,8 +169,8 @@ class Pool:
             )
         except SystemExit as error:  # Ray's answer to a signal
             raise KeyboardInterrupt from error
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # Ray raises just that, too
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if address is None:
                 raise CannotLaunch(f"hydra/launcher=ray: Ray does not start: {reason}") from error
             raise CannotLaunch(
@@ -246,4 +247,8 @@ class Pool:
                 self.dismiss(hand)
             ray.shutdown()
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while (
+                Path(self.scratch).exists() and time.monotonic() < deadline
+            ):  # some of Ray still writes there
+                shutil.rmtree(self.scratch, ignore_errors=True)
