@@ -248,7 +248,6 @@ class Pool:
             ray.shutdown()
         if self.scratch is not None:
             deadline = time.monotonic() + CLOSE_SECONDS
-            while (
-                Path(self.scratch).exists() and time.monotonic() < deadline
-            ):  # some of Ray still writes there
+            # What is left of Ray may still write there.
+            while Path(self.scratch).exists() and time.monotonic() < deadline:
                 shutil.rmtree(self.scratch, ignore_errors=True)
