@@ -6,10 +6,11 @@ import runpy
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -40,6 +41,20 @@ def server() -> None:
 
 def nothing() -> None:
     pass
+
+
+def unhurried(change: Callable[[], None] = nothing) -> None:
+    """Another change, and slower steps, so that a quick machine is hit in the middle, too."""
+    from fairsweep.training import Lane
+
+    change()
+    step = Lane.train_step
+
+    def train_step(lane: Lane, index: Any) -> None:
+        time.sleep(0.005)
+        step(lane, index)
+
+    Lane.train_step = train_step  # type: ignore[method-assign]
 
 
 class Command:

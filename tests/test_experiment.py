@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commands import Command, server
+from commands import Command, server, unhurried
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -224,7 +225,7 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
 def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     tmp_path: Path, undisturbed: RunFolder, number: signal.Signals
 ) -> None:
-    command = start(tmp_path, *LONG, before=late)
+    command = start(tmp_path, *LONG, before=partial(unhurried, late))
     wait_for_lines(command, tmp_path, 20)
     command.send(number)
     answer = command.wait()
@@ -274,7 +275,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
 
 
 def test_a_second_process_waits_and_takes_the_run_over(tmp_path: Path) -> None:
-    first = start(tmp_path, *LONG)
+    first = start(tmp_path, *LONG, before=partial(unhurried, eager))
     wait_for_lines(first, tmp_path, 3)
     second = start(tmp_path, *LONG)
     answers = [command.wait() for command in (first, second)]
@@ -303,7 +304,7 @@ def make_foreign(path: Path) -> None:
 def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
     tmp_path: Path, undisturbed: RunFolder, spoil: Callable[[Path], None], told: str
 ) -> None:
-    command = start(tmp_path, *LONG)
+    command = start(tmp_path, *LONG, before=partial(unhurried, eager))
     wait_for_lines(command, tmp_path, 30)
     command.kill()
     folder = the_run(tmp_path)
@@ -320,7 +321,7 @@ def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
 
 
 def test_without_a_usable_checkpoint_the_run_begins_again(tmp_path: Path, undisturbed: RunFolder) -> None:
-    command = start(tmp_path, *LONG)
+    command = start(tmp_path, *LONG, before=partial(unhurried, eager))
     wait_for_lines(command, tmp_path, 30)
     command.kill()
     for path in the_run(tmp_path).path.glob("*.pt"):

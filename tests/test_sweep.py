@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from commands import FORKS, Answer, Command, nothing, server
+from commands import FORKS, Answer, Command, nothing, server, unhurried
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -87,6 +87,18 @@ def stopped_as_a_run_begins() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     experiment.Job.begin = begin_and_stop  # type: ignore[method-assign]
+
+
+def killed_as_the_fifth_run_begins() -> None:
+    begin, jobs_begun = experiment.Job.begin, []
+
+    def begin_and_die(job: experiment.Job) -> None:
+        begin(job)
+        jobs_begun.append(job)
+        if len(jobs_begun) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    experiment.Job.begin = begin_and_die  # type: ignore[method-assign]
 
 
 def stopped_in_an_upload() -> None:
@@ -665,7 +677,7 @@ def test_a_diverged_run_is_the_worst_and_no_failure(outputs: Outputs) -> None:
 def test_a_stopped_sweep_ends_in_order_and_goes_on_by_the_same_command(
     outputs: Outputs, undisturbed: Outputs, number: signal.Signals
 ) -> None:
-    command = outputs.start(*FOUR, before=unwatched)
+    command = outputs.start(*FOUR, before=partial(unhurried, unwatched))
     lines = len(next(iter(undisturbed.runs.values())).journal())
     outputs.wait_for_lines(lines + 20)
     command.send(number)
@@ -764,11 +776,8 @@ def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: 
     )  # fmt: skip
     others.sweep(*search)
     assert len({row["optimizer.lr"] for row in others.table}) == 4
-    command = outputs.start(*search)
-    outputs.wait_for_lines(sum(len(run.journal()) for run in others.runs.values()) // 2)
-    command.process.kill()
-    command.process.join()
-    assert 0 < len(outputs.runs) < 8
+    outputs.sweep(*search, status=-signal.SIGKILL, before=killed_as_the_fifth_run_begins)
+    assert len(outputs.runs) == 5
     outputs.sweep(*search)
     assert_same_sweep(outputs, others)
 
@@ -1069,7 +1078,7 @@ def test_compare_shows_a_sweep_in_progress_killed_and_finished(
     assert_one_line(compare(status=2), "sweep=latest: no sweep")
     words = (*FOUR, "tracking=none")
     lines = len(next(iter(undisturbed.runs.values())).journal())
-    sweep = outputs.start(*words, before=eager)
+    sweep = outputs.start(*words, before=partial(unhurried, eager))
     outputs.wait_for_lines(lines + 20)
     sweep.send(signal.SIGSTOP)
     answer = compare()
