@@ -481,7 +481,6 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
 ) -> None:
     before = leftovers()
     command = outputs.start(*FOUR, RAY, before=marked(outputs, eager))
-    # A worker that is still starting notices the end of its Ray after a minute only.
     wait_until(lambda: running(outputs) == 2)
     assert command.process.pid is not None
     for number in signals:
@@ -491,7 +490,7 @@ def test_stopped_in_any_way_it_leaves_no_process_and_goes_on_with_the_same_bits(
             command.send(number)
         time.sleep(0.05)
     answer = command.wait()
-    wait_until(lambda: processes(outputs) == [])
+    wait_until(lambda: processes(outputs) == [])  # Ray's agents may take a minute to notice a kill -9
     if signal.SIGKILL not in signals:
         assert answer.status == 130
     if signals in ([signal.SIGINT], [signal.SIGTERM]):  # a second one cuts off what it meets
