@@ -97,16 +97,16 @@ class Hand:
 
 
 def current_cluster() -> str:
-    """The address of the cluster that `ray start` has started or joined here.
+    """The address of the cluster that `RAY_ADDRESS` names, or that `ray start` has started or joined here.
 
     Ray's own `auto` would also take what another command has started for itself, and will end.
 
     Raises:
         ConnectionError: there is none.
     """
-    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
     if address := os.environ.get("RAY_ADDRESS"):
         return address
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
     if not file.exists():
         raise ConnectionError(f"{file} does not exist")
     return file.read_text().strip()
