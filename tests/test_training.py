@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from recording import Recording
 from torch import Tensor, nn
 
 from fairsweep import build
@@ -128,6 +130,40 @@ def test_steps_that_read_all_from_the_device_are_the_same_steps(
     assert {group["lr"] for group in captured.optimizer.param_groups} == {
         group["lr"] for group in plain.optimizer.param_groups
     }
+
+
+CAPTURABLE = ("Adadelta", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    DELICATE
+    + tuple(
+        ("optimizer=other", f"optimizer._target_=torch.optim.{name}", "optimizer.lr=0.01", "scheduler=cosine")
+        for name in CAPTURABLE
+    ),
+)
+def test_a_step_that_is_recorded_once_and_repeated_is_each_step_anew(
+    compose: Compose, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that changes from step to step is read from memory, so that a graph can hold the step."""
+    cfg = compose(*QUICK, *overrides, "trainer.log_every=4")
+    lanes = [Lane(cfg), Lane(cfg)]
+    module = sys.modules[type(lanes[0].optimizer).__module__]
+    monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda **_: ["cpu"], raising=False)
+    for lane in lanes:
+        for group in lane.optimizer.param_groups:  # the form that optimizers have on CUDA
+            group.update(capturable=True, foreach=not group.get("fused"))
+        with lane.own_state():
+            lane.advance(WARM_UP, lambda: False)
+            lane.captured = CapturedSteps(lane)
+            lane.captured.begin_epoch(lane.batches)
+    anew, repeated = lanes
+    with repeated.own_state():
+        repeated.captured.graph = Recording(repeated.captured)
+    lines = [lines_of(list(fit([lane])), lane) for lane in lanes]
+    assert lines[0] == lines[1]
+    assert_same_bits(anew.model.state_dict(), repeated.model.state_dict())
 
 
 def test_the_memory_of_a_lane_that_has_ended_is_free_at_once(compose: Compose) -> None:

@@ -46,7 +46,6 @@ class CapturedSteps:
         self.rates = torch.zeros(self.count, len(groups), dtype=kind, device=device)
         self.losses = torch.zeros(self.count, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
-        self.rate = torch.zeros(len(groups), dtype=kind, device=device)
         self.graph = self.record() if device.type == "cuda" else None
 
     def record(self) -> torch.cuda.CUDAGraph:
@@ -82,10 +81,9 @@ class CapturedSteps:
     def step(self) -> None:
         """One optimizer step, as the device's memory says."""
         lane, groups = self.lane, self.lane.optimizer.param_groups
-        self.rate.copy_(self.rates.index_select(0, self.position)[0])
         rates = [group["lr"] for group in groups]
-        for number, group in enumerate(groups):
-            group["lr"] = self.rate[number]
+        for group, rate in zip(groups, self.rates.index_select(0, self.position)[0], strict=True):
+            group["lr"] = rate
         try:
             loss, correct = lane.optimize(self.batches.index_select(0, self.position)[0])
         finally:
