@@ -17,7 +17,7 @@ FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare", "cluster"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
-    | {"inputs", "tensorboard"},
+    | {"inputs", "tensorboard", "memory"},
     {"build"},
     {"data", "models", "losses", "sources", "config", "cli", "signals", "wording"},
 )

@@ -1,5 +1,6 @@
 """Whole runs as a user starts them: taken over, resumed, stopped, killed; the folder tells what happened."""
 
+import gc
 import json
 import random
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
@@ -23,6 +25,8 @@ from rich.console import Console
 from fairsweep import experiment, provenance, training
 from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome, Wanted
+from fairsweep.memory import is_out_of_memory
+from fairsweep.models import MLP
 from fairsweep.progress import Progress, summary
 from fairsweep.record import Place, RunFolder, read_checkpoint
 from fairsweep.training import Lane
@@ -81,13 +85,15 @@ class Trainer:
         return outcome
 
 
-def run_many(configs: list[DictConfig], lanes: int = 1) -> list[Outcome]:
-    """As runs of a sweep."""
+def run_many(
+    configs: list[DictConfig], lanes: int | None = 1, output: StringIO | None = None
+) -> list[Outcome]:
+    """As runs of a sweep; what is told goes to `output`."""
     wanted = [
         Wanted(cfg, Place("s0", "/sweeps/s0", [{"trial": number}]), single=False)
         for number, cfg in enumerate(configs)
     ]
-    return experiment.run(wanted, Progress(Console(file=StringIO())), lanes)
+    return experiment.run(wanted, Progress(Console(file=output or StringIO(), width=500), quiet=True), lanes)
 
 
 @pytest.fixture
@@ -459,6 +465,115 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     journals = [figures(outcome.folder) for outcome in fused]
     solo = run_many([OmegaConf.merge(cfg, {"rerun": True}) for cfg in configs])
     assert [figures(outcome.folder) for outcome in solo] == journals
+
+
+def short_beside(lanes: int, seeds: range) -> Callable[[Lane, torch.Tensor], None]:
+    """A `train_step` for which memory is short for these runs when more than so many lanes train at once."""
+    step = Lane.train_step
+
+    def train_step(lane: Lane, index: torch.Tensor) -> None:
+        if lane.beside > lanes and lane.seed in seeds and lane.step > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(lane, index)
+
+    return train_step
+
+
+def test_several_runs_that_lack_memory_at_once_halve_their_number_once(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lane, "train_step", short_beside(5, range(5, 8)))
+    configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(8)]
+    told = StringIO()
+    outcomes = run_many(configs, lanes=8, output=told)
+    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+    assert told.getvalue().count("too many") == 1
+    assert "8 runs at once are too many for the device's memory; now 4" in told.getvalue()
+
+
+def test_runs_of_which_each_only_lacks_memory_beside_the_other_train_alone(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lane, "train_step", short_beside(1, range(2)))
+    outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(2)], lanes=2)
+    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+
+
+def test_a_model_for_which_there_is_no_memory_at_present_is_no_mistake_of_its_configuration(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, living = MLP.forward, list[Lane]()
+
+    def short_of_memory(model: MLP, images: torch.Tensor) -> torch.Tensor:
+        if not model.training or torch.is_grad_enabled():
+            return forward(model, images)
+        if (
+            len([lane for lane in living if lane.ending is None]) > 1
+        ):  # the batch that is tried when a lane is built
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, images)
+
+    build = Lane.__init__
+
+    def built(lane: Lane, *args: Any, **kwargs: Any) -> None:
+        build(lane, *args, **kwargs)
+        living.append(lane)
+
+    monkeypatch.setattr(MLP, "forward", short_of_memory)
+    monkeypatch.setattr(Lane, "__init__", built)
+    outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(3)], lanes=3)
+    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+
+
+def test_of_runs_one_by_one_only_that_in_training_is_in_memory(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, made, alive = Lane.__init__, list[weakref.ref[Lane]](), list[int]()
+
+    def counted(lane: Lane, *args: Any, **kwargs: Any) -> None:
+        alive.append(sum(other() is not None for other in made))
+        build(lane, *args, **kwargs)
+        made.append(weakref.ref(lane))
+
+    monkeypatch.setattr(Lane, "__init__", counted)
+    gc.disable()
+    try:
+        run_many([compose(*QUICK, f"seed={seed}") for seed in range(4)])
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0, 0]
+
+
+def test_a_device_is_asked_for_memory_again_only_when_something_has_changed(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[int, int]]()
+
+    def for_two(lanes: list[Lane]) -> bool:
+        asked.append((len(lanes), sum(lane.is_settled() for lane in lanes)))
+        return len(lanes) < 2
+
+    monkeypatch.setattr(experiment, "has_memory", for_two)
+    configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(3)]
+    outcomes = run_many(configs, lanes=None)
+    assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * 3
+    assert asked == [(1, 0), (2, 0), (2, 2), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 MiB",
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_that_memory_is_short_is_seen_in_what_torch_cuda_and_cublas_say(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    broken_off = RuntimeError("operation failed due to a previous error during capture")
+    broken_off.__context__ = RuntimeError(text)
+    assert is_out_of_memory(broken_off)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_run_for_which_there_is_no_memory_at_present_waits(

@@ -82,7 +82,7 @@ def test_seed_decides_initialisation_and_order(compose: Compose) -> None:
     assert not torch.equal(*weights)
     for lane in (one, other):
         lane.advance(1, lambda: False)
-    assert not torch.equal(one.batches[0], other.batches[0])
+    assert not torch.equal(one.order, other.order)
 
 
 def test_order_differs_by_epoch_and_covers_every_image_once(compose: Compose) -> None:
@@ -90,7 +90,7 @@ def test_order_differs_by_epoch_and_covers_every_image_once(compose: Compose) ->
     orders = []
     for _ in range(2):
         lane.advance(lane.steps_per_epoch, lambda: False)
-        orders.append(torch.cat(lane.batches))
+        orders.append(lane.order)
     assert not torch.equal(*orders)
     for order in orders:
         assert torch.equal(order.sort().values, torch.arange(200))
@@ -123,7 +123,7 @@ def test_steps_that_read_all_from_the_device_are_the_same_steps(
         with lane.own_state():
             lane.advance(3, lambda: False)
     captured.captured = CapturedSteps(captured)
-    captured.captured.begin_epoch(captured.batches)
+    captured.captured.begin_epoch(captured.order)
     lines = [lines_of(list(fit([lane])), lane) for lane in (plain, captured)]
     assert lines[0] == lines[1]
     assert_same_bits(plain.model.state_dict(), captured.model.state_dict())
@@ -157,13 +157,27 @@ def test_a_step_that_is_recorded_once_and_repeated_is_each_step_anew(
         with lane.own_state():
             lane.advance(WARM_UP, lambda: False)
             lane.captured = CapturedSteps(lane)
-            lane.captured.begin_epoch(lane.batches)
+            lane.captured.begin_epoch(lane.order)
     anew, repeated = lanes
     with repeated.own_state():
         repeated.captured.graph = Recording(repeated.captured)
     lines = [lines_of(list(fit([lane])), lane) for lane in lanes]
     assert lines[0] == lines[1]
     assert_same_bits(anew.model.state_dict(), repeated.model.state_dict())
+
+
+def test_all_lanes_come_to_where_graphs_are_captured_before_any_goes_on(compose: Compose) -> None:
+    lanes = [Lane(compose(*QUICK, f"seed={seed}")) for seed in range(3)]
+    steps = list[list[int]]()
+
+    def stop() -> bool:
+        steps.append([lane.step for lane in lanes])
+        return False
+
+    for _ in fit(lanes, stop):
+        pass
+    assert [WARM_UP] * 3 in steps
+    assert all(max(now) <= WARM_UP for now in steps[: steps.index([WARM_UP] * 3)])
 
 
 def test_the_memory_of_a_lane_that_has_ended_is_free_at_once(compose: Compose) -> None:

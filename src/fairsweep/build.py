@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -18,6 +19,10 @@ from fairsweep.models import Classifier, Shape
 from fairsweep.sources import fingerprint
 
 T = TypeVar("T")
+
+# By itself CUDA has eight queues, in which the kernels of more streams than that wait for each other. This is
+# read when devices are first asked for, which is below.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 # Arguments of a torch scheduler that count time: in epochs in the YAML, in steps for torch.
 TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")

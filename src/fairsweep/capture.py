@@ -51,14 +51,13 @@ class CapturedSteps:
     def record(self) -> torch.cuda.CUDAGraph:
         """Capture one step; nothing is computed by that."""
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(self.lane.device)
         with torch.cuda.graph(graph, stream=self.lane.stream):
             self.step()
         return graph
 
-    def begin_epoch(self, batches: tuple[Tensor, ...]) -> None:
-        """Take the image indices of an epoch's full batches."""
-        self.batches.copy_(torch.stack(batches[: self.count]))
+    def begin_epoch(self, order: Tensor) -> None:
+        """Take the image indices of an epoch, those of its full batches."""
+        self.batches.copy_(order[: self.batches.numel()].view_as(self.batches))
 
     def run(self, position: int, steps: int) -> Tensor:
         """So many steps, from this batch of the epoch on; their losses, not yet waited for."""

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from fairsweep import config, provenance, record, signals, tensorboard, tracking
 from fairsweep.config import OBJECTIVES, ConfigError
+from fairsweep.memory import causes, has_memory, is_out_of_memory
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
 
@@ -142,6 +143,7 @@ class Session:
         self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # runs that had to be put off
         self.jobs: dict[Lane, Job] = {}  # in training here
         self.most: int | None = None  # of them at once
+        self.crowd, self.has_memory = (0, 0), True  # what was last asked of the device's memory, its answer
         self.order: list[str] = []  # the signatures of the runs, as they were asked for
         self.known: dict[str, Outcome] = {}  # by signature
 
@@ -166,11 +168,14 @@ class Session:
                 return
             from fairsweep.training import fit
 
-            for event in fit(chain([first], coming), self.stop):
+            coming = chain(iter([first]), coming)
+            del first  # a lane that has ended is to leave the memory: nothing may hold it
+            for event in fit(coming, self.stop):
                 job = self.jobs.get(event.lane)
                 if job is not None:  # else it was put off
                     self.record(job, event)
                     yield job.folder
+                del event, job
         except BaseException as error:
             self.break_off(error)
             raise
@@ -191,9 +196,10 @@ class Session:
         """Whether one lane more may train beside those that do."""
         if not self.jobs or self.most is not None:
             return len(self.jobs) < (self.most or 1)
-        from fairsweep.training import has_memory
-
-        return has_memory([*self.jobs])
+        crowd = len(self.jobs), sum(lane.is_settled() for lane in self.jobs)
+        if crowd != self.crowd:  # else the answer would be the same
+            self.crowd, self.has_memory = crowd, has_memory([*self.jobs])
+        return self.has_memory
 
     def claims(self) -> Iterator[Claim | None]:
         """The runs that are to be trained, their locks ours; what is finished is taken over.
@@ -278,12 +284,13 @@ class Session:
 
     def record(self, job: "Job", event: "Event") -> None:
         """Write down what a lane tells. One that is short of memory has half of the lanes go on later."""
-        ending = event.lane.ending
-        if ending is not None and is_out_of_memory(ending.error) and len(self.jobs) > 1:
-            self.most = len(self.jobs) // 2
-            self.progress.note(
-                f"{len(self.jobs)} runs at once are too many for the device's memory; now {self.most}"
-            )
+        ending, beside = event.lane.ending, event.lane.beside
+        if ending is not None and is_out_of_memory(ending.error) and beside > 1:
+            if self.most is None or self.most > beside // 2:  # else another one was short of it as well
+                self.most = beside // 2
+                self.progress.note(
+                    f"{beside} runs at once are too many for the device's memory; now {self.most}"
+                )
             self.put_off(job)  # from its last checkpoint, as its state is not to be trusted
         else:
             job.record(event)
@@ -306,8 +313,8 @@ class Session:
     def leave(self, job: "Job") -> None:
         """Have nothing to do with a run any more."""
         ending = job.lane.ending
-        if ending is not None and ending.error is not None:
-            ending.error.__traceback__ = None  # whose frames hold the lane, and that its memory
+        for error in causes(ending.error if ending is not None else None):
+            error.__traceback__ = None  # whose frames hold the lane, and that its memory
         job.lock.release()
         del self.jobs[job.lane]
 
@@ -336,13 +343,6 @@ def acquired(folder: RunFolder) -> BaseFileLock | None:
 def trainer(wanted: Wanted) -> str | None:
     """The command of a sweep that trains this run, so that it knows its own; None of others."""
     return wanted.place.command if wanted.place is not None else None
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it says that a device's memory is full."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)
 
 
 def first_status(wanted: Wanted) -> dict[str, Any]:

@@ -5,9 +5,7 @@ It knows nothing of folders, tracking or terminals: whoever iterates over its ev
 """
 
 import copy
-import ctypes
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,17 +22,17 @@ from fairsweep import build
 from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.data import Split, augment
+from fairsweep.memory import causes, is_out_of_memory, keep_freed_memory
 
 Line = dict[str, float]
 
 # Enough images for full speed, few enough to stay in the processor's cache.
 EVALUATION_BATCH = {"cpu": 500, "cuda": 4000, "mps": 500}
 
-# By itself CUDA has eight queues, in which the kernels of more streams than that wait for each other.
-os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
-
 # Steps before a graph is captured: kernels are chosen, buffers made.
 WARM_UP = 3
+# Graphs that are launched at once: the device begins while the host prepares more.
+LAUNCHES = 10
 
 
 class Ending(NamedTuple):
@@ -110,13 +108,14 @@ class Lane:
         self.objective: float | None = None  # of the last validation
         self.best: dict[str, Any] | None = None  # objective, epoch and weights of the best epoch
         self.epochs_without_gain = 0
-        self.batches: tuple[Tensor, ...] = ()  # image indices of this epoch's batches
-        self.batches_of_epoch = -1
+        self.order = torch.zeros(0)  # of this epoch's images: their indices
+        self.order_of_epoch = -1
         self.stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda":
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.captured: CapturedSteps | None = None
         self.steps_uncaptured = 0
+        self.beside = 1  # lanes that trained at once when this one did last, itself among them
         self.collected = torch.zeros(0)  # losses since the last line, and `correct`, on the host
         self.note = ""  # what the user should know
         self.ending: Ending | None = None
@@ -223,19 +222,20 @@ class Lane:
 
         On CUDA they are only launched, on the lane's own stream, and after the first few as a graph.
         """
+        size: int = self.trainer.batch_size
         epoch, position = divmod(self.step, self.steps_per_epoch)
         end = min(position + steps, self.steps_per_epoch)
         with self.own_stream():
-            if self.batches_of_epoch != epoch:
+            if self.order_of_epoch != epoch:
                 self.begin_epoch(epoch)
             while position < end and not stop():
                 if self.captured is not None and position < self.captured.count:
-                    count = min(end, self.captured.count) - position
+                    count = min(end - position, self.captured.count - position, LAUNCHES)
                     self.losses.append(self.captured.run(position, count))
-                    self.sizes += [self.trainer.batch_size] * count
+                    self.sizes += [size] * count
                     self.step += count
                 else:
-                    self.train_step(self.batches[position])
+                    self.train_step(self.order[position * size : (position + 1) * size])
                     self.warm_up()
                 position = self.step - epoch * self.steps_per_epoch
 
@@ -243,10 +243,10 @@ class Lane:
         """Decide the order of the images."""
         generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
         order = torch.randperm(len(self.data.train.labels), generator=generator)
-        self.batches = torch.split(order.to(self.device, non_blocking=True), self.trainer.batch_size)
-        self.batches_of_epoch = epoch
+        self.order = order.to(self.device, non_blocking=True)
+        self.order_of_epoch = epoch
         if self.captured is not None:
-            self.captured.begin_epoch(self.batches)
+            self.captured.begin_epoch(self.order)
 
     def warm_up(self) -> None:
         """Count a step that was no graph; after the first few, which choose kernels, capture one."""
@@ -258,18 +258,28 @@ class Lane:
         if not reason:
             try:
                 self.captured = CapturedSteps(self)
-                self.captured.begin_epoch(self.batches)
-            except torch.OutOfMemoryError:
-                raise
+                self.captured.begin_epoch(self.order)
             except (RuntimeError, ValueError, TypeError) as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                if is_out_of_memory(error):
+                    raise
+                *_, first = causes(error)  # after which the others only say that the capture is broken off
+                reason = f"{type(first).__name__}: {first}".splitlines()[0]
         if reason:
             self.note = f"its steps are no CUDA graph: {reason}"
 
-    def steps_to_line(self) -> int:
-        """Steps until the next line of the journal is due: every `log_every`, and at an epoch's end."""
+    def is_settled(self) -> bool:
+        """Whether it uses what memory it will: its graph is captured, or will not be."""
+        return self.steps_uncaptured >= WARM_UP
+
+    def steps_at_once(self) -> int:
+        """Steps until the next line of the journal is due: every `log_every`, and at an epoch's end.
+
+        Before that, as many as come before a graph: to capture one waits for the device, on which other lanes
+        are not to be at work already.
+        """
         every: int = self.trainer.log_every
-        return min(every - self.step % every, self.steps_per_epoch - self.step % self.steps_per_epoch)
+        steps = min(every - self.step % every, self.steps_per_epoch - self.step % self.steps_per_epoch)
+        return steps if self.is_settled() else min(steps, WARM_UP - self.steps_uncaptured)
 
     # What is told after some steps
 
@@ -484,6 +494,8 @@ class Lane:
                 if fits:
                     self.loss(logits, labels)
         except (RuntimeError, ValueError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ConfigError(
                 f"model ({cfg.model._target_}) and loss ({cfg.loss._target_}) do not fit images of shape "
                 f"{self.data.shape} in batches of {self.trainer.batch_size}: {error}"
@@ -525,8 +537,9 @@ def fit(lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False) 
             active.append(lane)
         if not active:
             return
-        steps = min(lane.steps_to_line() for lane in active)
+        steps = min(lane.steps_at_once() for lane in active)
         for lane in active:  # on CUDA this only launches the work
+            lane.beside = len(active)
             with lane.failing(), lane.own_state():
                 if lane.ending is None:
                     started = time.perf_counter()
@@ -542,6 +555,7 @@ def fit(lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False) 
                 lane.end("interrupted", f"stopped after step {lane.step}")
             if lines or lane.ending is not None:
                 yield Event(lane, lines)
+        del lane  # which holds one that has ended
         active = [lane for lane in active if lane.ending is None]
 
 
@@ -571,21 +585,6 @@ def wait_for(device: torch.device) -> None:
     """Wait until all that was launched on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def has_memory(lanes: list[Lane]) -> bool:
-    """Whether a CUDA device holds one lane more beside these, going by what these use. No other device trains
-    several faster than one after another."""
-    device = lanes[0].device
-    if device.type != "cuda":
-        return False
-    settled = sum(lane.captured is not None or lane.steps_uncaptured > WARM_UP for lane in lanes)
-    if not settled:
-        return False
-    torch.cuda.empty_cache()  # what lanes that have ended had
-    free, total = torch.cuda.mem_get_info(device)
-    each = (total - free) / settled
-    return free > (len(lanes) - settled + 2) * each
 
 
 def mixed(*numbers: int) -> int:
@@ -621,23 +620,6 @@ def set_process(threads: int, device: torch.device, deterministic: bool) -> None
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = not deterministic
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc keep memory that is freed, for the next step (see `man mallopt`).
-
-    It would return what large tensors took to the system, and faulting the pages in again takes up to a fifth
-    of a step on the CPU. In threads other than the main one, where Ray's workers train, it does so sooner.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8
-    mallopt(mmap_threshold, 2**25)  # the most that older ones take; without it, less than by itself
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(arena_max, 1)
 
 
 @cache

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Nor are workers to stand back for whatever else the machine does.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Workers train in threads, whose heaps glibc would give back all the time (`training.keep_freed_memory`).
+# Workers train in threads, whose heaps glibc would give back all the time (`memory.keep_freed_memory`).
 os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
 # A cluster has so long to answer at all.

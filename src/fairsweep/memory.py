@@ -1,0 +1,60 @@
+"""Memory: whether there is enough for one lane more, how an error says that there is none, and keeping it."""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairsweep.training import Lane
+
+
+def has_memory(lanes: "list[Lane]") -> bool:
+    """Whether a CUDA device holds one lane more beside these, going by what these use. No other device trains
+    several faster than one after another."""
+    import torch
+
+    device = lanes[0].device
+    if device.type != "cuda":
+        return False
+    settled = sum(lane.is_settled() for lane in lanes)
+    if not settled:
+        return False
+    torch.cuda.empty_cache()  # what lanes that have ended had
+    free, total = torch.cuda.mem_get_info(device)
+    each = (total - free) / settled
+    to_evaluate = total / 16  # which takes more than a step, but one lane at a time
+    return free - to_evaluate > (len(lanes) - settled + 2) * each
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it says that a device's memory is full: torch's own error, or CUDA's or cuBLAS's words."""
+    return any(
+        isinstance(one, RuntimeError) and ("out of memory" in str(one) or "ALLOC_FAILED" in str(one))
+        for one in causes(error)
+    )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, then what was being handled when it came up, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have glibc keep memory that is freed, for the next step (see `man mallopt`).
+
+    It would return what large tensors took to the system, and faulting the pages in again takes up to a fifth
+    of a step on the CPU. In threads other than the main one, where Ray's workers train, it does so sooner.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8
+    mallopt(mmap_threshold, 2**25)  # the most that older ones take; without it, less than by itself
+    mallopt(mmap_threshold, 2**30)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(arena_max, 1)
