@@ -445,6 +445,48 @@ def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Comp
     assert "Traceback" in (failed.folder.path / "run.log").read_text()
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_run_whose_folder_cannot_be_written_fails_and_its_neighbours_train(
+    compose: Compose, tmp_path: Path, lanes: int
+) -> None:
+    configs = [compose(*QUICK, f"seed={seed}") for seed in range(4)]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / experiment.identify(configs[1])[1]).touch()
+    outcomes = run_many(configs, lanes)
+    assert [outcome.status["status"] for outcome in outcomes] == [
+        "finished",
+        "failed",
+        "finished",
+        "finished",
+    ]
+    assert "cannot write to" in outcomes[1].status["reason"]
+
+
+def test_a_run_whose_checkpoint_does_not_fit_fails_and_its_neighbours_train(compose: Compose) -> None:
+    configs = [compose(*QUICK, "trainer.epochs=4", f"seed={seed}") for seed in range(3)]
+    paused = compose(*QUICK, "trainer.epochs=4", "seed=1", "trainer.stop_epoch=1")
+    (outcome,) = run_many([paused])
+    state = read_checkpoint(outcome.folder.path / "last.pt")
+    state["model"] = {name: value[:1] for name, value in state["model"].items()}
+    outcome.folder.save("last.pt", state)
+    outcomes = run_many(configs, lanes=3)
+    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
+    assert "size mismatch" in outcomes[1].status["reason"]
+
+
+def test_when_the_disk_gets_full_runs_in_training_end_and_the_others_fail_until_there_is_room(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [compose(*QUICK, f"seed={seed}") for seed in range(4)]
+    room = iter([10**9, 10**9])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, next(room, 4096)))
+        outcomes = run_many(configs, lanes=4)
+    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "finished", "failed", "failed"]
+    assert "its disk is full" in outcomes[3].status["reason"]
+    assert {outcome.status["status"] for outcome in run_many(configs)} == {"finished"}
+
+
 def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

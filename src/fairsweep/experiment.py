@@ -214,10 +214,16 @@ class Session:
                 continue
             seen.add(signature)
             folder = record.folder_of(cfg.record.dir, signature)
-            check_writable(folder.path.parents[1])
+            one = given._replace(cfg=cfg), folder
             if cfg.tracking.tensorboard:
                 tensorboard.check_installed()
-            one = given._replace(cfg=cfg), folder
+            try:
+                check_writable(folder.path.parents[1])
+            except ConfigError as error:
+                if given.single:
+                    raise
+                self.fail(*one, error)
+                continue
             if lock := acquired(folder):
                 yield from self.claim(*one, lock)
             else:
@@ -247,7 +253,7 @@ class Session:
         yield Claim(wanted, folder, lock, stale)
 
     def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, stale: str) -> "Iterator[Lane]":
-        """The lane of a run, unless it cannot be built."""
+        """The lane of a run, unless it cannot be begun."""
         job = None
         try:
             try:
@@ -255,24 +261,33 @@ class Session:
                     job = Job(wanted, folder, lock, self.progress, stale)
             except KeyboardInterrupt:
                 return
-            except (Exception, SystemExit) as error:
-                if wanted.single:
-                    raise
-                if is_out_of_memory(error) and self.jobs:
-                    self.most = len(self.jobs)
-                    self.waiting.append((wanted, folder))
-                    return
-                # Of many runs, this one cannot be: its model is too large, its batch larger than the data.
-                status = fail_unbegun(wanted, folder, f"{type(error).__name__}: {error}", error)
-                tracking.sync(folder, wanted.cfg, self.progress.note)
-                self.settle(folder, status)
-                return
             self.jobs[job.lane] = job
             job.begin()
-            yield job.lane
+        except (Exception, SystemExit) as error:
+            if wanted.single:
+                raise
+            if job is not None:
+                del self.jobs[job.lane]
+            if is_out_of_memory(error) and self.jobs:
+                self.most = len(self.jobs)
+                self.waiting.append((wanted, folder))
+            else:  # its model is too large, its batch larger than the data, its folder not to be written
+                self.fail(wanted, folder, error)
+            return
         finally:
-            if job is None:
+            if job is None or job.lane not in self.jobs:
                 lock.release()
+        yield job.lane
+
+    def fail(self, wanted: Wanted, folder: RunFolder, error: BaseException) -> None:
+        """Settle one run of many that cannot be begun; the others train."""
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            status = fail_unbegun(wanted, folder, reason, error)
+            tracking.sync(folder, wanted.cfg, self.progress.note)
+        except OSError:  # then its record cannot say so
+            status = unrecorded_failure(wanted, reason)
+        self.settle(folder, status)
 
     def take_over(self, wanted: Wanted, folder: RunFolder) -> Outcome:
         """The outcome of a run that is finished."""
@@ -324,7 +339,8 @@ class Session:
         for lane, job in self.jobs.items():
             with suppress(OSError):  # the disk is full; its lock, now free, tells the next command
                 if job.folder.status().get("status") == "running":
-                    reason = f"{type(error).__name__} after step {lane.step}"
+                    text = " ".join(str(error).split())
+                    reason = f"{type(error).__name__} after step {lane.step}" + (f": {text}" if text else "")
                     job.folder.set_status(status=ending, reason=reason, ended=time.time())
                     tracking.sync(job.folder, job.cfg, self.progress.note)
             job.lock.release()
