@@ -166,6 +166,19 @@ def test_a_step_that_is_recorded_once_and_repeated_is_each_step_anew(
     assert_same_bits(anew.model.state_dict(), repeated.model.state_dict())
 
 
+@pytest.mark.parametrize("name", [*CAPTURABLE, "Adafactor", "Adagrad", "LBFGS"])
+def test_each_optimizer_trains_a_model_with_convolutions(compose: Compose, name: str) -> None:
+    model = ("model=cnn", "model.widths=[4,8]", "model.hidden=[8]", "trainer.epochs=1")
+    optimizer = ("optimizer=other", f"optimizer._target_=torch.optim.{name}", "optimizer.lr=0.01")
+    lane = Lane(compose(*QUICK, *model, *optimizer))
+    before = copy.deepcopy(lane.model.state_dict())
+    for _ in fit([lane]):
+        pass
+    assert lane.ending == Ending("finished")
+    after = lane.model.state_dict()
+    assert all(value.isfinite().all() and not torch.equal(value, before[key]) for key, value in after.items())
+
+
 def test_all_lanes_come_to_where_graphs_are_captured_before_any_goes_on(compose: Compose) -> None:
     lanes = [Lane(compose(*QUICK, f"seed={seed}")) for seed in range(3)]
     steps = list[list[int]]()

@@ -87,6 +87,8 @@ class Lane:
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.loss = build.loss(cfg)
         self.optimizer = build.optimizer(cfg, self.model)
+        if isinstance(self.optimizer, torch.optim.LBFGS):  # which takes gradients for flat
+            self.model.to(memory_format=torch.contiguous_format)
         self.scheduler = build.scheduler(cfg, self.optimizer, self.steps_per_epoch)
         # Behind a warm-up, the last of the sequence.
         self.main_scheduler = getattr(self.scheduler, "_schedulers", [self.scheduler])[-1]
