@@ -919,6 +919,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (arms('optimizer: adam, optimizer.lr: "1,2"'), "optimizer=adam"),
         ("optimizer=adam: the arms decide this (here optimizer=adam)",),
     ),
+    "an objective of an arm": (
+        (arms('optimizer: adam, objective: val_loss, optimizer.lr: "1,2"'),),
+        ("arms.adam: objective=val_loss: must be val_accuracy in all runs",),
+    ),
+    "objectives in a grid": (
+        ("objective=val_accuracy,val_loss",),
+        ("objective=val_loss: must be val_accuracy in all runs",),
+    ),
     "arms without validation": (
         (arms('optimizer: adam, optimizer.lr: "1,2"'), "data.val_size=0"),
         ("data.val_size=0", "set it above 0"),

@@ -483,7 +483,8 @@ class Job:
         new = not self.folder.path.exists()
         try:
             facts, origin = self.lane.data.facts(), provenance.of(self.cfg, self.lane)
-            self.folder.create(self.cfg, facts, **first_status(self.wanted), **origin)
+            steps = self.lane.total_steps
+            self.folder.create(self.cfg, facts, **first_status(self.wanted), steps=steps, **origin)
         except OSError as error:
             if new:
                 shutil.rmtree(self.folder.path, ignore_errors=True)

@@ -32,6 +32,8 @@ ENDINGS = {
     "interrupted": "interrupted; the same command again goes on",
 }
 
+OPEN = ("waiting", "running", "paused", "interrupted")
+
 MARKS = {
     "finished": "green", "running": "cyan", "failed": "red", "diverged": "magenta", "interrupted": "yellow",
     "paused": "blue", "pruned": "blue", "waiting": "dim",
@@ -51,6 +53,7 @@ class Board:
         self.more = 0  # runs that are still to be planned
         self.flying: dict[str, Row] = {}  # with the launcher, by signature
         self.since = 0.0  # when the launcher got them
+        self.before: dict[str, int] = {}  # their steps when they were first seen in training
         self.trained, self.seconds = 0, 0.0  # what this command has trained, and for how long
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -150,16 +153,34 @@ class Board:
                 self.settle(row, status)
             elif status.get("status") == "running":
                 with self.lock:
-                    self.standing.statuses.setdefault(signature, status)
+                    if self.standing.state(signature) in (
+                        "waiting",
+                        "running",
+                    ):  # else it has ended meanwhile
+                        self.standing.statuses[signature] = status
+                        self.before.setdefault(signature, status.get("step", 0))
+
+    def seconds_left(self) -> float | None:
+        """Until all runs have ended, by the pace so far, parts of runs counted in; None: not known yet."""
+        counts = self.standing.counts()
+        left: float = self.more + sum(counts[status] for status in OPEN)
+        done: float = self.trained
+        for signature in self.flying:
+            status = self.standing.statuses.get(signature, {})
+            if status.get("status") == "running" and "steps" in status:
+                step = status.get("step", 0)
+                left -= step / status["steps"]
+                done += (step - self.before[signature]) / status["steps"]
+        seconds = self.seconds + (time.time() - self.since if self.flying else 0)
+        return seconds / done * left if done else None
 
     def table(self) -> Group:
         """Runs by status and the best so far, arm by arm; and the time left."""
         with self.lock:
             counts = self.standing.counts()
-            open_ = ("waiting", "running", "paused", "interrupted")
-            left = self.more + sum(counts[status] for status in open_)
+            left = self.more + sum(counts[status] for status in OPEN)
             total = sum(counts.values()) + self.more
-            pace = (self.seconds + (time.time() - self.since if self.flying else 0)) / max(self.trained, 1)
+            seconds = self.seconds_left()
             names = [
                 row.name for row in self.flying.values() if self.standing.state(row.signature) == "running"
             ]
@@ -167,8 +188,8 @@ class Board:
         text = f"{total - left} of {total} runs done"
         if self.standing.reused:
             text += f", {len(self.standing.reused)} of them taken over"
-        if self.trained:
-            text += f"; about {duration(pace * left)} left"
+        if seconds is not None:
+            text += f"; about {duration(seconds)} left"
         if names:
             text += f"; now {', '.join(names[:3])}{', ...' if names[3:] else ''}"
         return Group(*lines, Text(text))

@@ -139,9 +139,14 @@ class Sweep:
         """What selects needs something to select by.
 
         Raises:
-            ConfigError: validation is off; or halving meets runs of different lengths.
+            ConfigError: objectives differ; validation is off; or halving meets runs of different lengths.
         """
         settings = self.settings
+        if cfg.objective != self.master.objective:
+            raise ConfigError(
+                f"objective={cfg.objective}: must be {self.master.objective} in all runs, which are compared "
+                "by it; set it once for the whole sweep"
+            )
         selects = settings.confirm_seeds or settings.sampler != "grid" or settings.extend or settings.halving
         if cfg.data.val_size == 0 and selects:
             raise ConfigError("data.val_size=0: arms are compared by validation; set it above 0")

@@ -1,0 +1,78 @@
+"""What is seen of a sweep while it goes on."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fairsweep.record import RunFolder
+from fairsweep.sweeps import board
+from fairsweep.sweeps.board import Board
+from fairsweep.sweeps.folder import Row, SweepFolder
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(board.time, "time", lambda: self.now)
+
+
+def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight runs, four at once, of 100 seconds each; they say how far they are when half of it is done."""
+    clock = Clock(monkeypatch)
+    rows = [Row(f"run{number}", f"run{number}", "adam", number, "search", 0, {}) for number in range(8)]
+    seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
+
+    def status(row: Row, **content: Any) -> None:
+        folder = RunFolder(tmp_path / "runs" / row.signature)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.set_status(trained_by="c1", steps=1000, objective=None, reason="", **content)
+
+    seen.plan(rows, more=0)
+    seen.launch(rows)
+    seen.look()
+    assert seen.seconds_left() is None
+    for row in rows[:4]:
+        status(row, status="running")
+    seen.look()
+    assert seen.seconds_left() is None
+    clock.now += 50
+    for row in rows[:4]:
+        status(row, status="running", step=500)
+    seen.look()
+    assert seen.seconds_left() == pytest.approx(150)
+    clock.now += 50
+    for row in rows[:4]:
+        status(row, status="finished", ended=clock.now)
+    for row in rows[4:]:
+        status(row, status="running", ended=None)
+    seen.look()
+    assert seen.seconds_left() == pytest.approx(100)
+    clock.now += 50
+    for row in rows[4:]:
+        status(row, status="running", step=500)
+    seen.look()
+    assert seen.seconds_left() == pytest.approx(50)
+
+
+def test_what_was_trained_before_is_no_part_of_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    row = Row("run0", "run0", "adam", 0, "search", 0, {})
+    seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
+    folder = RunFolder(tmp_path / "runs" / row.signature)
+    folder.path.mkdir(parents=True)
+    folder.set_status(trained_by="c1", steps=1000, status="running", step=800, ended=None)
+    seen.plan([row], more=0)
+    seen.launch([row])
+    seen.look()
+    assert seen.seconds_left() is None
+    clock.now += 10
+    folder.set_status(step=900)
+    seen.look()
+    assert seen.seconds_left() == pytest.approx(10)
