@@ -45,7 +45,10 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
         status(row, status="running", step=500)
     seen.look()
     assert seen.seconds_left() == pytest.approx(150)
-    clock.now += 50
+    clock.now += 20
+    seen.look()
+    assert seen.seconds_left() == pytest.approx(130)  # without news, it goes on so
+    clock.now += 30
     for row in rows[:4]:
         status(row, status="finished", ended=clock.now)
     for row in rows[4:]:

@@ -54,6 +54,7 @@ class Board:
         self.flying: dict[str, Row] = {}  # with the launcher, by signature
         self.since = 0.0  # when the launcher got them
         self.before: dict[str, int] = {}  # their steps when they were first seen in training
+        self.done, self.end = 0.0, 0.0  # runs of this command, and when all will have ended, by the last news
         self.trained, self.seconds = 0, 0.0  # what this command has trained, and for how long
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -171,8 +172,11 @@ class Board:
                 step = status.get("step", 0)
                 left -= step / status["steps"]
                 done += (step - self.before[signature]) / status["steps"]
-        seconds = self.seconds + (time.time() - self.since if self.flying else 0)
-        return seconds / done * left if done else None
+        now = time.time()
+        if done != self.done:
+            seconds = self.seconds + (now - self.since if self.flying else 0)
+            self.done, self.end = done, now + seconds / done * left
+        return max(self.end - now, 0) if done else None
 
     def table(self) -> Group:
         """Runs by status and the best so far, arm by arm; and the time left."""
