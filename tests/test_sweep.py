@@ -392,6 +392,22 @@ def test_runs_are_trained_again_where_that_is_asked_for(outputs: Outputs) -> Non
     assert all(outputs.trained[signature] > before[signature] for signature in before)
 
 
+def test_a_sweep_that_pauses_says_how_it_goes_on(outputs: Outputs) -> None:
+    words = (*QUICK, "seed=0,1")
+    answer = outputs.sweep(*words, "trainer.stop_epoch=1")
+    assert "paused by trainer.stop_epoch; the same command without it goes on" in answer.stdout
+    assert outputs.statuses == {"paused": 2}
+    assert "paused" not in outputs.sweep(*words).stdout
+    assert outputs.statuses == {"finished": 2}
+
+
+def test_runs_that_are_equal_train_and_count_once(outputs: Outputs) -> None:
+    answer = outputs.sweep(*QUICK, "optimizer.lr=0.01,1e-2")
+    assert "2 runs are asked for, 1 different one: equal ones train once" in answer.stdout
+    assert answer.stdout.count("1 finished") == 2  # in the table and below
+    assert "2 finished" not in answer.stdout
+
+
 def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> None:
     space = (*QUICK, "optimizer=sgd", "optimizer.lr=interval(0.01, 0.1)")
     outputs.sweep(*space, "trials=3")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fairsweep import build
 from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import ConfigError
-from fairsweep.models import CNN
+from fairsweep.models import CNN, MLP
 from fairsweep.training import WARM_UP, Ending, Event, Lane, fit
 
 Compose = Callable[..., DictConfig]
@@ -400,6 +400,30 @@ def test_a_diverged_or_failed_lane_leaves_its_neighbours_untouched(
     assert endings[2].reason == "RuntimeError: out of luck"
     assert sorted(map(id, ended)) == sorted(map(id, lanes))
     assert_same_bits(lanes[1].model.state_dict(), alone.model.state_dict())
+
+
+def test_a_model_that_sets_the_default_dtype_sets_it_for_no_other(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, seen = CNN.forward, set[torch.dtype]()
+
+    def setting(model: CNN, images: Tensor) -> Tensor:
+        logits = forward(model, images)
+        torch.set_default_dtype(torch.float64)
+        return logits
+
+    def seeing(model: MLP, images: Tensor) -> Tensor:
+        seen.add(torch.get_default_dtype())
+        return mlp_forward(model, images)
+
+    mlp_forward = MLP.forward
+    monkeypatch.setattr(CNN, "forward", setting)
+    monkeypatch.setattr(MLP, "forward", seeing)
+    cnn = ("model=cnn", "model.widths=[4]", "model.hidden=[8]")
+    for _ in fit([Lane(compose(*QUICK, *cnn)), Lane(compose(*QUICK))]):
+        pass
+    assert seen == {torch.float32}
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_early_stopping_waits_for_patience_epochs_without_gain(compose: Compose) -> None:

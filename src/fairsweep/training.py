@@ -82,6 +82,7 @@ class Lane:
         self.total_steps = self.trainer.epochs * self.steps_per_epoch
 
         self.random_state = seeded_random_state(self.device, self.seed)
+        self.default_dtype = torch.get_default_dtype()
         with self.own_state():
             self.model = build.model(cfg, self.data.shape, len(self.data.classes))
         self.model.to(self.device).to(memory_format=torch.channels_last)
@@ -146,16 +147,21 @@ class Lane:
     def own_state(self) -> Iterator[None]:
         """Inside, what torch has one of per process is this lane's.
 
-        Its generators are as they were again outside; threads and determinism each lane sets for itself.
+        Its generators and its default dtype are as they were again outside; threads and determinism each lane
+        sets for itself.
         """
         set_process(self.threads, self.device, self.trainer.deterministic)
         generators = default_generators(self.device)
         outer = {name: generator.get_state() for name, generator in generators.items()}
         for name, generator in generators.items():
             generator.set_state(self.random_state[name])
+        outer_dtype = torch.get_default_dtype()
+        torch.set_default_dtype(self.default_dtype)
         try:
             yield
         finally:
+            self.default_dtype = torch.get_default_dtype()  # a model may set it
+            torch.set_default_dtype(outer_dtype)
             for name, generator in generators.items():
                 self.random_state[name] = generator.get_state()
                 generator.set_state(outer[name])

@@ -30,6 +30,7 @@ ENDINGS = {
     "finished": "finished",
     "failed": "failed; the same command again trains what is missing",
     "interrupted": "interrupted; the same command again goes on",
+    "paused": "paused by trainer.stop_epoch; the same command without it goes on",
 }
 
 OPEN = ("waiting", "running", "paused", "interrupted")
@@ -221,7 +222,7 @@ class Board:
             self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
-            ("status", ENDINGS[ending]),
+            ("status", ENDINGS["paused" if ending == "finished" and counts["paused"] else ending]),
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
@@ -254,9 +255,10 @@ def show(console: Console, folder: SweepFolder) -> None:
         state = "its process died; the same command again goes on"
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
-    counts = by_status(read(folder).counts()).plain
+    counts = read(folder).counts()
+    state = "paused" if state == "finished" and counts["paused"] else state
     rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": ENDINGS.get(state, state)}
-    for name, text in (rows | {"runs": counts, "files": str(folder.path)}).items():
+    for name, text in (rows | {"runs": by_status(counts).plain, "files": str(folder.path)}).items():
         console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
     console.print()
 

@@ -73,7 +73,9 @@ class Standing:
         statuses = [self.statuses.get(row.signature, {}) for row in rows if row.phase == "confirm"]
         return ArmStanding(
             name=name,
-            statuses=Counter(self.state(row.signature) for row in rows),
+            statuses=Counter(
+                self.state(signature) for signature in dict.fromkeys(row.signature for row in rows)
+            ),
             trials=len(trials),
             best=None if best is None else trials[best][0],
             objective=None if best is None else means[best],

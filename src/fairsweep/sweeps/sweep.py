@@ -177,8 +177,12 @@ class Sweep:
 
     def run(self) -> None:
         """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
-        self.check()
+        asked = self.check()
         experiment.check_writable(self.outputs)
+        different = {entry.row.signature for entry in asked}
+        if len(different) < len(asked):
+            text = f"{len(asked)} runs are asked for, {counted(len(different), 'different one')}"
+            self.board.note(f"{text}: equal ones train once")
         with self.only_here(), signals.terminating():
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
@@ -512,7 +516,9 @@ def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
         said.append(f"the arms had unequal budgets (trials: {numbers}), which favours those with more")
     for name, outcome in outcomes.items():
         if outcome.best is None:
-            said.append(f"{name or 'this sweep'}: no trial has an objective; there is no best one".strip())
+            said.append(
+                f"{name or 'this sweep'}: no trial has ended with all its seeds; there is no best one".strip()
+            )
         for key, edge in outcome.edges.items():
             if edge and outcome.best is not None:
                 value = shown(outcome.best.trial.values[key])
