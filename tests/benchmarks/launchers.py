@@ -1,10 +1,11 @@
 """Twelve runs on the cores of one machine, by each launcher: which is fastest, end to end and after start-up?
 
 `two_conv` on the first 30,000 images of MNIST, 2 epochs, 12 seeds, untracked. Compared with Hydra's basic
-launcher, which trains one run after the other with a thread for each core; `joblib` is hydra-joblib-launcher
-(pip install hydra-joblib-launcher), a process for each core with one thread each. "Start-up" is the time
-until as many runs have begun as train side by side. "Bare loops" are training alone, without sweep or record,
-a process for each core against one process with a thread for each: what there is to gain.
+launcher, which trains one run after the other with a thread for each core, as `fused` does on a CPU; `joblib`
+is hydra-joblib-launcher (pip install hydra-joblib-launcher), a process for each core with one thread each.
+"Start-up" is the time until as many runs have begun as train side by side. "Bare loops" are training alone,
+without sweep or record, a process for each core against one process with a thread for each: what there is to
+gain.
 
     python tests/benchmarks/launchers.py --rounds 3       # half an hour and more
 """
@@ -23,6 +24,7 @@ from common import child, heading, spread, table
 CORES = len(os.sched_getaffinity(0))
 LAUNCHERS: dict[str, tuple[tuple[str, ...], int]] = {
     "basic": (("hydra/launcher=basic",), 1),
+    "fused": (("hydra/launcher=fused",), 1),
     "joblib": (("hydra/launcher=joblib", f"hydra.launcher.n_jobs={CORES}", "trainer.threads=1"), CORES),
     "ray": (("hydra/launcher=ray",), CORES),
 }
@@ -75,9 +77,10 @@ def main() -> None:
             (base[0] - base[1]) / (own[0] - own[1]) for base, own in zip(found["basic"], rounds, strict=True)
         ]
         seconds, start = ([pair[place] for pair in rounds] for place in (0, 1))
-        rows.append([f"`{name}`", spread(seconds), spread(start), spread(whole), spread(after)])
+        pace = [60 * args.runs / one for one in seconds]
+        rows.append([f"`{name}`", spread(pace, 1), spread(start), spread(whole), spread(after)])
     rows.append(["bare loops", "", "", "", spread(bare)])
-    print(table(["launcher", "seconds", "start-up, seconds", "times as fast", "after start-up"], rows))
+    print(table(["launcher", "runs a minute", "start-up, seconds", "times as fast", "after start-up"], rows))
 
 
 if __name__ == "__main__":
