@@ -93,6 +93,7 @@ class Board:
         """These runs are with the launcher now."""
         with self.lock:
             self.flying = {row.signature: row for row in rows}
+            self.before = {}
             self.since = time.time()
 
     def landed(self) -> None:
@@ -155,10 +156,7 @@ class Board:
                 self.settle(row, status)
             elif status.get("status") == "running":
                 with self.lock:
-                    if self.standing.state(signature) in (
-                        "waiting",
-                        "running",
-                    ):  # else it has ended meanwhile
+                    if signature in self.flying:  # else it has ended meanwhile
                         self.standing.statuses[signature] = status
                         self.before.setdefault(signature, status.get("step", 0))
 
@@ -172,7 +170,7 @@ class Board:
             if status.get("status") == "running" and "steps" in status:
                 step = status.get("step", 0)
                 left -= step / status["steps"]
-                done += (step - self.before[signature]) / status["steps"]
+                done += (step - self.before.get(signature, step)) / status["steps"]
         now = time.time()
         if done != self.done:
             seconds = self.seconds + (now - self.since if self.flying else 0)
