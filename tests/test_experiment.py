@@ -549,9 +549,8 @@ def test_a_model_for_which_there_is_no_memory_at_present_is_no_mistake_of_its_co
     def short_of_memory(model: MLP, images: torch.Tensor) -> torch.Tensor:
         if not model.training or torch.is_grad_enabled():
             return forward(model, images)
-        if (
-            len([lane for lane in living if lane.ending is None]) > 1
-        ):  # the batch that is tried when a lane is built
+        # The batch that is tried when a lane is built.
+        if len([lane for lane in living if lane.ending is None]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(model, images)
 

@@ -160,10 +160,14 @@ class Board:
                         self.standing.statuses[signature] = status
                         self.before.setdefault(signature, status.get("step", 0))
 
+    def left(self) -> int:
+        """Runs that have not ended for good, with those that are still to be planned."""
+        counts = self.standing.counts()
+        return self.more + sum(counts[status] for status in OPEN)
+
     def seconds_left(self) -> float | None:
         """Until all runs have ended, by the pace so far, parts of runs counted in; None: not known yet."""
-        counts = self.standing.counts()
-        left: float = self.more + sum(counts[status] for status in OPEN)
+        left: float = self.left()
         done: float = self.trained
         for signature in self.flying:
             status = self.standing.statuses.get(signature, {})
@@ -180,10 +184,8 @@ class Board:
     def table(self) -> Group:
         """Runs by status and the best so far, arm by arm; and the time left."""
         with self.lock:
-            counts = self.standing.counts()
-            left = self.more + sum(counts[status] for status in OPEN)
-            total = sum(counts.values()) + self.more
-            seconds = self.seconds_left()
+            left, seconds = self.left(), self.seconds_left()
+            total = sum(self.standing.counts().values()) + self.more
             names = [
                 row.name for row in self.flying.values() if self.standing.state(row.signature) == "running"
             ]
@@ -220,7 +222,7 @@ class Board:
             self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
         rows = [
-            ("status", ENDINGS["paused" if ending == "finished" and counts["paused"] else ending]),
+            ("status", explained(ending, counts)),
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
@@ -245,6 +247,11 @@ class Board:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
+def explained(state: str, counts: Counter[str]) -> str:
+    """How a sweep stands, and what goes on with it."""
+    return ENDINGS.get("paused" if state == "finished" and counts["paused"] else state, state)
+
+
 def show(console: Console, folder: SweepFolder) -> None:
     """How far a sweep is, and whether its process is alive."""
     sweep = folder.read()
@@ -254,8 +261,7 @@ def show(console: Console, folder: SweepFolder) -> None:
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
     counts = read(folder).counts()
-    state = "paused" if state == "finished" and counts["paused"] else state
-    rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": ENDINGS.get(state, state)}
+    rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": explained(state, counts)}
     for name, text in (rows | {"runs": by_status(counts).plain, "files": str(folder.path)}).items():
         console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
     console.print()
