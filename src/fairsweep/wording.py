@@ -1,6 +1,10 @@
 """How keys, values, counts and times are put in words, on the terminal, in names and in reports."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
+
+# Control and format characters, surrogates (bytes of a file name that are not text), separators of lines.
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def short(key: str) -> str:
@@ -38,3 +42,13 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def printable(text: str) -> str:
+    """The text with `\\x1b` for an escape character, and the like: a terminal obeys such characters."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in UNPRINTABLE and char not in "\n\t"
+        else char
+        for char in text
+    )
