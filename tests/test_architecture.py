@@ -19,7 +19,7 @@ FLOORS = (
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
     | {"inputs", "tensorboard", "memory"},
     {"build"},
-    {"data", "models", "losses", "sources", "config", "cli", "signals", "wording"},
+    {"data", "models", "losses", "sources", "config", "cli", "signals", "wording", "files"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

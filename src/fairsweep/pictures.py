@@ -22,8 +22,9 @@ from torch import Tensor
 from fairsweep import prediction
 from fairsweep.config import ConfigError
 from fairsweep.data import Data, Split
+from fairsweep.files import write_atomically
 from fairsweep.prediction import Prediction
-from fairsweep.record import RunFolder, write_atomically
+from fairsweep.record import RunFolder
 
 STYLE: Any = {
     "axes.axisbelow": True,

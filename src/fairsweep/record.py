@@ -14,6 +14,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.config import OBJECTIVES, ConfigError, without_credentials
+from fairsweep.files import write_atomically
 
 FINAL = ("finished", "diverged")
 
@@ -291,25 +292,6 @@ def read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     assert isinstance(content, dict)
     return content
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a power cut, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def folder_of(directory: str, signature: str) -> RunFolder:

@@ -4,13 +4,16 @@ import gzip
 import hashlib
 import json
 import os
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from fairsweep.config import ConfigError
+from fairsweep.files import write_atomically
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -21,6 +24,9 @@ IDX_FILES = (
 IMAGE_SUFFIXES = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+
+# The cache of hashes keeps this many, of files that have not changed for this long.
+MOST_CACHED, SETTLED_SECONDS = 100, 2.0
 
 
 class ImageFiles(NamedTuple):
@@ -155,37 +161,76 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     return tuple(folder.name for folder in folders), files
 
 
-def fingerprint(cfg: Mapping[str, Any]) -> str | None:
+def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None:
     """A hash (32 hex digits) of the content behind a data configuration, wherever it lies.
 
-    None where the files are still to be downloaded, or where the source is unknown here.
+    Args:
+        cfg: `data` of a run's configuration.
+        cache: a file that keeps hashes by the names, sizes and times of the files they are of.
+
+    Returns:
+        None where the files are still to be downloaded, or only reading the data can tell.
 
     Raises:
         ConfigError: the files are incomplete or cannot be read.
     """
     source = str(cfg["_target_"]).rpartition(".")[2]
     how = {key: cfg[key] for key in ("dataset", "channels", "size") if key in cfg}
-    digest = hashlib.blake2b(json.dumps([source, how]).encode(), digest_size=16)
+    head = json.dumps([source, how]).encode()
     try:
         if source == "digits":
-            digest.update(digits_file().read_bytes())
-        elif source == "mnist":
+            return cached(cache, head, [digits_file()], Path.read_bytes)
+        if source == "mnist":
             files = idx_files(cfg["dataset"], cfg["root"])
-            if files is None:
-                return None
-            for path in files:
-                with open_idx(path) as file:
-                    while chunk := file.read(1 << 20):
-                        digest.update(chunk)
-        elif source == "image_folder":
+            return None if files is None else cached(cache, head, files, unpacked)
+        if source == "image_folder":
             classes, train, test = image_files(cfg["root"])
-            digest.update(json.dumps([classes, len(train)]).encode())
-            for path, label in train + (test or []):
+            head += json.dumps([classes, len(train)]).encode()
+            labels = dict(train + (test or []))
+
+            def labelled(path: Path) -> bytes:
                 content = path.read_bytes()
-                digest.update(f"{label}/{path.name}/{len(content)}\n".encode())
-                digest.update(content)
-        else:
-            return None
+                return f"{labels[path]}/{path.name}/{len(content)}\n".encode() + content
+
+            return cached(cache, head, list(labels), labelled)
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"data.root: a file cannot be read: {error}") from error
-    return digest.hexdigest()
+    return None
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a plain or .gz file."""
+    with open_idx(path) as file:
+        return file.read()
+
+
+def cached(cache: Path | None, head: bytes, files: Sequence[Path], read: Callable[[Path], bytes]) -> str:
+    """The hash of `head` and of what `read` gives of each file; from the cache where no file has changed."""
+    stats = [path.stat() for path in files]
+    stamp = hashlib.blake2b(head, digest_size=16)
+    for path, stat in zip(files, stats, strict=True):
+        stamp.update(repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+    key = stamp.hexdigest()
+    known = read_cache(cache)
+    if key in known:
+        return known[key]
+    digest = hashlib.blake2b(head, digest_size=16)
+    for path in files:
+        digest.update(read(path))
+    found = digest.hexdigest()
+    # A file that changed just now may change again without its time telling.
+    if cache is not None and max(stat.st_ctime for stat in stats) < time.time() - SETTLED_SECONDS:
+        newest = dict([*known.items(), (key, found)][-MOST_CACHED:])
+        with suppress(OSError):  # it only saves time
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(cache, json.dumps(newest, indent=1).encode())
+    return found
+
+
+def read_cache(cache: Path | None) -> dict[str, str]:
+    """The hashes that the cache file has; none where it is missing or damaged."""
+    try:
+        content = json.loads(cache.read_bytes()) if cache is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import signals
 from fairsweep.config import ConfigError, leaves, without_credentials
-from fairsweep.record import FINAL, RunFolder, read_json, write_atomically
+from fairsweep.files import write_atomically
+from fairsweep.record import FINAL, RunFolder, read_json
 from fairsweep.wording import counted
 
 if TYPE_CHECKING:

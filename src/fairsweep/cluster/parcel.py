@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from fairsweep.record import RunFolder, write_atomically
+from fairsweep.files import write_atomically
+from fairsweep.record import RunFolder
 
 # The machine that started the sweep writes these itself.
 OURS = {"config.yaml", "sweeps.json", "tracking.json"}

@@ -23,7 +23,7 @@ from fairsweep.compare.findings import Findings, Settings
 from fairsweep.compare.load import Tables, load
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
-from fairsweep.record import write_atomically
+from fairsweep.files import write_atomically
 
 # The files of a report, all of which a later one replaces.
 NAMES = (

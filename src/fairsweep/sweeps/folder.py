@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from fairsweep.config import ConfigError
-from fairsweep.record import Place, RunFolder, read_json, write_atomically
+from fairsweep.files import write_atomically
+from fairsweep.record import Place, RunFolder, read_json
 
 
 class Row(NamedTuple):
