@@ -17,9 +17,10 @@ FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare", "cluster"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
-    | {"inputs", "tensorboard", "memory"},
+    | {"inputs", "tensorboard"},
     {"build"},
-    {"data", "models", "losses", "sources", "config", "cli", "signals", "wording", "files"},
+    {"data", "images", "memory", "models", "losses"},
+    {"sources", "config", "cli", "signals", "wording", "files"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

@@ -167,8 +167,8 @@ def test_test_images_that_have_changed_are_refused(
         ("missing.png", "nothing there; must be an image file"),
         ("folder/*.jpg", "nothing there"),
         ("empty", "no images in this folder"),
-        ("folder/notes.txt", "no image that can be read"),
-        ("folder", "broken.png is no image that can be read"),
+        ("folder/notes.txt", "is not a readable image"),
+        ("folder", "broken.png is is not a readable image"),
         ("", "must be an image file, a folder of images, a glob, test:N"),
         ("test:", "must be test:N or test:N-M"),
         ("test:7-3", "must be test:N or test:N-M"),
@@ -202,7 +202,7 @@ def test_a_truncated_image_is_refused_by_name(trained: RunFolder, tmp_path: Path
     path = tmp_path / "cut.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(ConfigError, match=r"cut\.png cannot be read"):
+    with pytest.raises(ConfigError, match=r"cut\.png is not a readable image"):
         prediction.classify(trained, inputs.find_input(str(path)))
 
 

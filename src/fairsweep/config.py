@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fairsweep.wording import printable
+
 # What can select weights, trials and arms; 1: higher is better, -1: lower is.
 OBJECTIVES = {"val_accuracy": 1, "val_loss": -1}
 
@@ -22,6 +24,9 @@ OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replac
 
 class ConfigError(ValueError):
     """A mistake of the user's, told in one line: which key, which value, what is allowed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))  # names of files are in it
 
 
 class Rule(NamedTuple):

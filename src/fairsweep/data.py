@@ -7,19 +7,21 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from fairsweep.config import ConfigError
+from fairsweep.images import Reader
 from fairsweep.sources import IDX_FILES, digits_file, idx_files, image_files, open_idx
 
 # Of the unpacked files.
@@ -65,11 +67,15 @@ class Split:
 
 
 class Source(NamedTuple):
-    """A data set as it was read; `test` is None where there is no official one."""
+    """A data set as it was read; `test` is None where there is no official one.
+
+    full_scales: of images deeper than 8 bits, the value that became 255, by their kind (see `images.Stored`).
+    """
 
     train: Split
     test: Split | None
     classes: tuple[str, ...]
+    full_scales: Mapping[str, int] = MappingProxyType({})
 
 
 class Augment(NamedTuple):
@@ -92,6 +98,7 @@ class Data:
     std: tuple[float, ...]
     augment: Augment
     fingerprint: str
+    full_scales: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -145,7 +152,7 @@ class Data:
             boxes.append((size + first - last) / 2 / size)
             masses.append(profile @ (torch.arange(size) + 0.5) / profile.sum(dim=1) / size)
         extents = torch.maximum(*shares)
-        by_mass = sum(c.var() for c in masses) < sum(c.var() for c in boxes)
+        by_mass = len(extents) > 1 and bool(sum(c.var() for c in masses) < sum(c.var() for c in boxes))
         centres = masses if by_mass else boxes
         return {
             "name": self.name,
@@ -159,6 +166,7 @@ class Data:
                 "of": "mass" if by_mass else "box",
                 "at": [round(c.mean().item(), 4) if len(c) else 0.5 for c in centres],
             },
+            "full_scales": self.full_scales,
             "fingerprint": self.fingerprint,
         }
 
@@ -255,58 +263,39 @@ def download(dataset: str, root: str) -> tuple[Path, ...]:
 def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
     """A folder of images per class (see `image_files`) as grey (1) or RGB (3) squares.
 
+    Values deeper than 8 bits are scaled by one full scale for all images of a kind (see `images.full_scale`).
+
     Raises:
-        ConfigError: the folder does not fit the layout, or images are unreadable.
+        ConfigError: the folder does not fit the layout, or images are not readable or too deep.
     """
     files = image_files(root)
-    count = len(files.train) + len(files.test or ())
+    check_memory(len(files.train) + len(files.test or ()), channels, size)
+    reader = Reader(channels, size)
+
+    def read(items: Sequence[tuple[Path, int]]) -> Split:
+        pixels = torch.from_numpy(reader.read([path for path, _ in items]))
+        return Split(pixels, torch.tensor([label for _, label in items]))
+
+    train = read(files.train)
+    test = None if files.test is None else read(files.test)
+    try:
+        full_scales = reader.finish()
+    except ValueError as error:
+        raise ConfigError(f"data.root={root}: {error}") from error
+    return Source(train, test, files.classes, full_scales)
+
+
+def check_memory(count: int, channels: int, size: int) -> None:
+    """
+    Raises:
+        ConfigError: so many images of this size do not fit the free memory.
+    """
     needed, free = count * channels * size * size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > free:
         raise ConfigError(
             f"data.size={size}: {count:,} images of {channels}x{size}x{size} take {needed / 1e9:,.1f} GB; "
             f"of the memory, {free / 1e9:,.1f} GB are free; use a smaller size"
         )
-    unreadable: list[str] = []
-
-    def read(items: Sequence[tuple[Path, int]]) -> Split:
-        images = np.zeros((len(items), channels, size, size), np.uint8)
-        # One thread: the time goes into Pillow's Python code, and a pool made it slower.
-        for pixels, (path, _) in zip(images, items, strict=True):
-            try:
-                image = open_image(path, channels, 2 * size)
-                if image.size != (size, size):
-                    image = image.resize((size, size), Image.Resampling.BILINEAR)
-                pixels[:] = np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
-            except Exception:  # decoders raise much besides OSError over a broken file
-                unreadable.append(str(path))
-        return Split(torch.from_numpy(images), torch.tensor([label for _, label in items]))
-
-    train = read(files.train)
-    test = None if files.test is None else read(files.test)
-    if unreadable:
-        names = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
-        raise ConfigError(
-            f"data.root={root}: {len(unreadable)} image(s) cannot be read: {names}; "
-            "repair or remove what is broken"
-        )
-    return Source(train, test, files.classes)
-
-
-def open_image(path: Path, channels: int, enough: int | None = None) -> Image.Image:
-    """An image file as grey (1) or RGB (3): upright, its first frame, transparent parts white.
-
-    Where `enough` pixels a side will do, a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
-    """
-    with Image.open(path) as file:
-        if enough is not None:
-            file.draft(None, (enough, enough))
-        image = ImageOps.exif_transpose(file) if "exif" in file.info else file
-        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("L" if channels == 1 else "RGB")
 
 
 def prepare(
@@ -335,7 +324,7 @@ def prepare(
         ConfigError: a value that does not fit these images.
     """
     generator = torch.Generator().manual_seed(val_seed)
-    train, test, classes = source
+    train, test, classes, full_scales = source
     if test is None:
         train, test = cut("data.test_size", test_size, train, len(classes), generator)
     train, val = cut("data.val_size", val_size, train, len(classes), generator)
@@ -365,6 +354,7 @@ def prepare(
         std=stds,
         augment=Augment(0, 0),
         fingerprint=fingerprint,
+        full_scales=dict(full_scales),
     )
 
 

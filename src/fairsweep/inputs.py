@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from omegaconf import DictConfig
-from PIL import Image
 
-from fairsweep import record, tracking
+from fairsweep import images, record, tracking
 from fairsweep.config import RULES, TEXT, ConfigError, leaves, resolved
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES
@@ -80,10 +79,11 @@ def find_input(text: str) -> range | list[Path]:
             raise ConfigError(f"input={text}: nothing there; must be {INPUTS}")
     for file in files:
         try:
-            with Image.open(file):
+            with images.opened(file):
                 pass
         except Exception as error:  # decoders raise much besides OSError over a broken file
-            raise ConfigError(f"input={text}: {file} is no image that can be read") from error
+            reason = images.reason(error)
+            raise ConfigError(f"input={text}: {file} is not a readable image: {reason}") from error
     return files
 
 

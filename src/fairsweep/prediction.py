@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from fairsweep import build
+from fairsweep import build, images
 from fairsweep.config import ConfigError
-from fairsweep.data import Split, open_image
+from fairsweep.data import Split
 from fairsweep.models import Classifier
 from fairsweep.record import RunFolder
 
@@ -117,11 +117,13 @@ def read(path: Path, facts: Mapping[str, Any]) -> Pixels:
     """
     channels, height, width = facts["shape"]
     try:
-        image = open_image(path, channels)
-        if channels == 1 and is_flat(image):
-            image = transparency(path) or image
+        stored = images.load(path)
+        image = images.as_bytes(stored, channels, facts.get("full_scales", images.UNRECORDED))
     except Exception as error:  # decoders raise much besides OSError over a broken file
-        raise ConfigError(f"input: {path} cannot be read: {error}") from error
+        raise ConfigError(f"input: {path} is not a readable image: {images.reason(error)}") from error
+    if channels == 1 and is_flat(image) and stored.image.has_transparency_data:
+        # What a picture shows by its transparency alone, as white ink on nothing does; light on dark.
+        image = stored.image.convert("RGBA").getchannel("A")
     if channels == 1 and facts["background"] in ("dark", "light"):
         image = like_training(image, facts)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -131,14 +133,6 @@ def read(path: Path, facts: Mapping[str, Any]) -> Pixels:
 def is_flat(image: Image.Image) -> bool:
     low, high = np.asarray(image).min(), np.asarray(image).max()
     return bool(high - low < 16)
-
-
-def transparency(path: Path) -> Image.Image | None:
-    """What a picture shows by its transparency alone, as white ink on nothing does; light on dark."""
-    with Image.open(path) as file:
-        if not file.has_transparency_data:
-            return None
-        return ImageOps.exif_transpose(file).convert("RGBA").getchannel("A")
 
 
 def like_training(image: Image.Image, facts: Mapping[str, Any]) -> Image.Image:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from fairsweep.training import Lane
 
 # The files that decide how a configuration trains.
-CODE = ("build.py", "capture.py", "data.py", "losses.py", "models.py", "sources.py", "training.py")
+CODE = (
+    "build.py", "capture.py", "data.py", "images.py", "losses.py", "models.py", "sources.py", "training.py",
+)  # fmt: skip
 
 # The fingerprint of data that were not read, as the run had failed before.
 UNKNOWN = "unknown"
