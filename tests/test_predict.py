@@ -168,7 +168,7 @@ def test_test_images_that_have_changed_are_refused(
         ("folder/*.jpg", "nothing there"),
         ("empty", "no images in this folder"),
         ("folder/notes.txt", "is not a readable image"),
-        ("folder", "broken.png is is not a readable image"),
+        ("folder", "broken.png is not a readable image"),
         ("", "must be an image file, a folder of images, a glob, test:N"),
         ("test:", "must be test:N or test:N-M"),
         ("test:7-3", "must be test:N or test:N-M"),
