@@ -20,7 +20,7 @@ FLOORS = (
     | {"inputs", "tensorboard"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
-    {"sources", "config", "cli", "signals", "wording", "files"},
+    {"sources", "config", "cli", "signals", "output", "wording", "files"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

@@ -18,7 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from fairsweep import output, signals
 from fairsweep.config import ROOT, ConfigError, nearest, unknown
+from fairsweep.wording import printable
 
 # Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.
 SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
@@ -116,6 +118,7 @@ def entry_point(
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def job(cfg: DictConfig) -> Any:
+            signals.check()
             try:
                 return task(cfg)
             except BrokenPipeError:
@@ -125,7 +128,7 @@ def entry_point(
                     raise  # it is the job that has failed, not the sweep
                 fail(error)
 
-        def main() -> None:
+        def answer() -> None:
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             multirun = {"-m", "--multirun"} & set(sys.argv)
@@ -142,13 +145,24 @@ def entry_point(
                 unread()
             except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
                 fail(error)
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                sys.exit(130)
             except ValueError as error:  # of Hydra's
                 if not (is_wrong_choice(error) or str(error).startswith("Only one of --")):
                     raise
                 fail(error)
+
+        def main() -> None:
+            # Of a run or a sweep, what is printed is only a view; of the others it is what they are for.
+            streams = ("stdout", "stderr") if config_name == "train" else ("stderr",)
+            with output.unfailing(*streams), signals.handled():
+                try:
+                    answer()
+                    signals.check()
+                except BaseException as error:  # a signal may have become any of them
+                    if not (signals.received() or isinstance(error, KeyboardInterrupt)):
+                        raise
+                    if not (isinstance(error, SystemExit) and error.code == 130):  # which has told it
+                        print("interrupted", file=sys.stderr)
+                    sys.exit(130)
 
         return main
 
@@ -157,7 +171,7 @@ def entry_point(
     def fail(error: Exception) -> NoReturn:
         if wants_traceback:
             raise error
-        print(f"error: {explain(error, short)}", file=sys.stderr)
+        print(f"error: {printable(explain(error, short))}", file=sys.stderr)
         sys.exit(2)
 
     return decorate

@@ -112,8 +112,8 @@ def run(
         outcomes = session.outcomes()
         if stop.received and not any(outcome.status["status"] == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
-    if stop.wanted and not stop.received:
-        raise FirstFailure(outcomes)
+        if stop.wanted and not stop.received:
+            raise FirstFailure(outcomes)
     return outcomes
 
 
@@ -261,11 +261,15 @@ class Session:
                     job = Job(wanted, folder, lock, self.progress, stale)
             except KeyboardInterrupt:
                 return
+            if self.stop.received:  # though nothing was raised
+                return
             self.jobs[job.lane] = job
             job.begin()
         except (Exception, SystemExit) as error:
             if wanted.single:
                 raise
+            if job is None and self.stop.received:  # which became this error
+                return
             if job is not None:
                 del self.jobs[job.lane]
             if is_out_of_memory(error) and self.jobs:

@@ -1,83 +1,120 @@
-"""Ctrl-C and SIGTERM, and when they take effect."""
+"""Ctrl-C and SIGTERM: counted once for the whole process, so that none is lost, and when they take effect.
+
+The handler raises KeyboardInterrupt, to leave calls that take long. Where Python calls the handler within a
+callback (of a weak reference, of the garbage collector) it only prints that exception, and some libraries
+turn it into another one. So the count decides: what begins anything new calls `check`, or asks a `Stop`.
+"""
 
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import NoReturn
 
 
-class Stop:
-    """True after Ctrl-C or SIGTERM, or where it is wanted; a second signal raises KeyboardInterrupt."""
+class Process:
+    """The signals that this process got within `handled`, and how many of them raise nothing."""
 
-    def __init__(self) -> None:
-        self.received = self.wanted = self.is_immediate = False
+    is_handled = False
+    received = 0
+    tolerated = 0
 
-    def __call__(self) -> bool:
-        return self.received or self.wanted
 
-    def handle(self, _: int, __: FrameType | None) -> None:
-        again, self.received = self.received, True
-        if again or self.is_immediate:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def immediate(self) -> Iterator[None]:
-        """Inside, the first one raises, too: nothing is lost there, and it may take long."""
-        self.is_immediate = True
-        try:
-            yield
-        finally:
-            self.is_immediate = False
+def handle(_: int, __: FrameType | None) -> None:
+    Process.received += 1
+    if Process.received > Process.tolerated:
+        raise KeyboardInterrupt
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Inside, work is to end in order once this is true."""
-    stop = Stop()
-    with handled(stop.handle):
-        yield stop
+def handled() -> Iterator[bool]:
+    """Inside, both signals count, and raise KeyboardInterrupt. The outermost block forgets them at its end.
+
+    Yields whether this is the main thread. Python calls handlers in no other one.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if Process.is_handled or not is_main:
+        yield is_main
+        return
+    unraisable = sys.unraisablehook
+
+    def report(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):  # which has been counted
+            unraisable(lost)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    Process.is_handled, sys.unraisablehook = True, report
+    try:
+        yield True
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        Process.is_handled, Process.received, sys.unraisablehook = False, 0, unraisable
+
+
+@contextmanager
+def tolerated(number: int) -> Iterator[None]:
+    """Inside, the first signals, up to this number, only count; the next one raises KeyboardInterrupt."""
+    with handled() as is_main:
+        if not is_main:
+            yield
+            return
+        before, Process.tolerated = Process.tolerated, number
+        try:
+            yield
+        finally:
+            Process.tolerated = before
+
+
+def received() -> bool:
+    """Whether the user asked this process to end."""
+    return Process.received > 0
+
+
+def check() -> None:
+    """
+    Raises:
+        KeyboardInterrupt: the user asked this process to end, whether or not that was raised before.
+    """
+    if received():
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Inside is what must not be cut in two: a signal takes effect behind it, a second one at once."""
-    received: list[int] = []
+    """Inside is what must not be cut in two: a signal takes effect at its end, a second one at once."""
+    with handled() as is_main:
+        known = Process.received
+        try:
+            with tolerated(known + 1):
+                yield
+        finally:
+            if is_main and Process.received > max(known, Process.tolerated):
+                raise KeyboardInterrupt
 
-    def handle(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
 
-    try:
-        with handled(handle):
-            yield
-    finally:
-        if received:
-            signal.raise_signal(received[0])
+class Stop:
+    """True after Ctrl-C or SIGTERM, or where it is wanted."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self) -> bool:
+        return self.wanted or received()
+
+    @property
+    def received(self) -> bool:
+        """Whether it was the user who asked for it."""
+        return received()
+
+    def immediate(self) -> AbstractContextManager[None]:
+        """Inside, the first signal raises, too: nothing is lost there, and it may take long."""
+        return tolerated(0)
 
 
 @contextmanager
-def terminating() -> Iterator[None]:
-    """Inside, SIGTERM is what Ctrl-C is."""
-
-    def interrupt(_: int, __: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    with handled(interrupt):
-        yield
-
-
-@contextmanager
-def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, both signals go to this function. Python gives none to threads other than the main one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def stopping() -> Iterator[Stop]:
+    """Inside, work is to end in order once this is true; a second signal raises KeyboardInterrupt."""
+    with tolerated(1):
+        yield Stop()

@@ -21,7 +21,7 @@ from fairsweep.experiment import FirstFailure, Outcome, Session, Wanted
 from fairsweep.jobs import CannotLaunch
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
-from fairsweep.signals import Stop, stopping
+from fairsweep.signals import Stop, check, stopping
 from fairsweep.wording import counted
 
 # The longest that a signal, or a run that another process trains, waits for attention.
@@ -64,10 +64,9 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
             launch.carry_out()
         finally:
             launch.leave()
-    if stop.received:
-        raise KeyboardInterrupt
-    if stop.wanted:
-        raise FirstFailure(launch.session.outcomes())
+        check()
+        if stop.wanted:
+            raise FirstFailure(launch.session.outcomes())
     return launch.session.outcomes()
 
 

@@ -116,6 +116,7 @@ class Sweep:
     def prepare(self, run: Run) -> Entry:
         """A run's place in the sweep, after its configuration was found good."""
         if run not in self.entries:
+            signals.check()
             overrides = self.overrides(run)
             try:
                 cfg, signature = experiment.identify(self.composer.run_config(self.master, overrides))
@@ -183,9 +184,10 @@ class Sweep:
         if len(different) < len(asked):
             text = f"{len(asked)} runs are asked for, {counted(len(different), 'different one')}"
             self.board.note(f"{text}: equal ones train once")
-        with self.only_here(), signals.terminating():
+        with self.only_here():
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
+                signals.check()
                 self.begin()
                 with self.board:
                     outcomes = phases.run(
@@ -205,6 +207,7 @@ class Sweep:
                         f"this sweep had {counted(len(left), 'run')} more by an earlier command, which "
                         "this one does not ask for: no part of it any more, but still there to be taken over"
                     )
+                signals.check()
                 if not self.board.standing.counts()["failed"]:
                     ending = "finished"
             except FirstFailure:
@@ -332,6 +335,7 @@ class Sweep:
         """Launch runs until each has ended."""
         size = self.most_jobs or len(entries)
         while entries:
+            signals.check()
             chunk, rest = entries[:size], entries[size:]
             launched = time.time()
             self.board.launch([entry.row for entry in chunk])
@@ -357,6 +361,7 @@ class Sweep:
                 death = error
             finally:
                 self.board.landed()
+            signals.check()  # which may have become that error
             again = self.collect(chunk, returns, death, launched)
             entries = again + rest
             if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:

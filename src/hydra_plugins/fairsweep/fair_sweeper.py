@@ -92,6 +92,7 @@ class FairSweeper(Sweeper):
         from fairsweep.sweeps import request
         from fairsweep.sweeps.sweep import Sweep
 
+        signals.check()
         asked = request.read(self.config, arguments, self.composer)
         sweep = Sweep(asked, self.config, self.composer, self.launch, self.most_jobs())
         try:

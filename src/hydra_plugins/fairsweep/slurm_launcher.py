@@ -83,6 +83,7 @@ def results(jobs: "Sequence[Job[JobReturn]]") -> list[JobReturn]:
     """
     from rich import get_console
 
+    from fairsweep import signals
     from fairsweep.progress import Progress
 
     returned: dict[str, JobReturn] = {}
@@ -91,6 +92,7 @@ def results(jobs: "Sequence[Job[JobReturn]]") -> list[JobReturn]:
     asked = 0.0
     while len(returned) < len(jobs):
         time.sleep(POLL_SECONDS)
+        signals.check()
         waiting = [job for job in jobs if job.job_id not in returned]
         if time.monotonic() - asked > ASK_SECONDS:
             asked, queue = time.monotonic(), in_queue()
