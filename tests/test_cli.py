@@ -22,7 +22,7 @@ from commands import Answer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import config, experiment, models, record
+from fairsweep import experiment, models, record
 from fairsweep.cli import SWEEP_WORDS
 from fairsweep.config import ROOT
 from fairsweep.experiment import Wanted
@@ -451,7 +451,7 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
 
 def test_ctrl_c_before_training_is_one_word(compose: Compose, tmp_path: Path) -> None:
     cfg = compose()
-    with record.folder_of(cfg.record.dir, config.signature(cfg)).lock():
+    with record.folder_of(cfg.record.dir, experiment.identify(Wanted(cfg)).signature).lock():
         process = subprocess.Popen(
             [sys.executable, "-u", "src/train.py", f"record.dir={tmp_path}"],
             cwd=ROOT,

@@ -197,18 +197,14 @@ def test_rerun_trains_anew_and_keeps_the_old_folder(train: Trainer) -> None:
     assert figures(RunFolder(old)) == figures(second.folder)
 
 
-@pytest.mark.parametrize(("key", "reason"), [("code", "training code"), ("data", "data")])
-def test_a_run_of_other_code_or_data_is_trained_again_unless_any_will_do(
-    train: Trainer, key: str, reason: str
-) -> None:
+def test_a_run_of_other_code_is_trained_again_unless_any_will_do(train: Trainer) -> None:
     first = train()
-    first.folder.set_status(**{key: "another"})
+    first.folder.set_status(code="another")
     assert train("reuse=any").reused
     second = train()
     assert not second.reused
-    assert second.status[key] == first.status[key]
-    assert f"{reason} ha" in train.output.getvalue()
-    assert "training again" in train.output.getvalue()
+    assert second.status["code"] == first.status["code"]
+    assert "the training code has changed since: training again" in train.output.getvalue()
 
 
 def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None:
@@ -223,7 +219,7 @@ def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None
     train(*overrides)
     assert train(*overrides).reused
     Image.new("L", (28, 28), 99).save(path)
-    provenance.known_fingerprint.cache_clear()  # as the next process has it
+    provenance.content_of.cache_clear()  # as the next process has it
     assert not train(*overrides).reused
 
 
@@ -451,7 +447,7 @@ def test_a_run_whose_folder_cannot_be_written_fails_and_its_neighbours_train(
 ) -> None:
     configs = [compose(*QUICK, f"seed={seed}") for seed in range(4)]
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / experiment.identify(configs[1])[1]).touch()
+    (tmp_path / "runs" / experiment.identify(Wanted(configs[1])).signature).touch()
     outcomes = run_many(configs, lanes)
     assert [outcome.status["status"] for outcome in outcomes] == [
         "finished",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from fairsweep.config import RULES, ConfigError, unknown
+from fairsweep.config import CUTS, RULES, ConfigError, unknown
 from fairsweep.data import Data, Source, prepare
 from fairsweep.models import Classifier, Shape
 from fairsweep.sources import fingerprint
@@ -120,10 +120,28 @@ def resident(text: str, device: torch.device) -> Data:
     if device.type != "cpu":
         return resident(text, torch.device("cpu")).to(device)
     values = json.loads(text)
-    mark = fingerprint(values) or ""
-    cuts = {key: values.pop(key) for key in inspect.signature(prepare).parameters if key in values}
-    source = construct(Source, "data", values)
-    return prepare(source=source, fingerprint=mark or fingerprint({**values, **cuts}) or "", **cuts)
+    cuts = {key: values.pop(key) for key in CUTS if key in values}
+    found, content = source(json.dumps(values, sort_keys=True))
+    source.cache_clear()  # it was kept from where the run was identified; once is enough
+    return prepare(source=found, fingerprint=content, **cuts)
+
+
+@lru_cache(maxsize=1)
+def source(text: str) -> tuple[Source, str]:
+    """A data set as it is read, and the hash of its content."""
+    values = json.loads(text)
+    known = fingerprint(values)  # before it is read: what changes meanwhile is noticed then
+    found = construct(Source, "data", values)
+    return found, known or fingerprint(values) or found.hash()
+
+
+def content(text: str) -> str:
+    """The hash of a data set that has to be read for it.
+
+    Args:
+        text: its configuration as JSON, without cuts.
+    """
+    return source(text)[1]
 
 
 def model(cfg: DictConfig, shape: Shape, classes: int) -> nn.Module:

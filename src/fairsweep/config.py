@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,6 +186,9 @@ OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
 # Our own data sets, whose keys are all known; one that a user adds may have others.
 SOURCES = ("fairsweep.data.digits", "fairsweep.data.mnist", "fairsweep.data.image_folder")
 
+# What is done to the images after they were read.
+CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "augment")
+
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
     *(key for key in RULES if key.split(".")[0] not in ("data", *OPEN_GROUPS)),
@@ -199,7 +203,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "record",
     "tracking",
-    "data.root",
+    "data.root",  # what lies there is, below
     "trainer.device",
     "trainer.threads",
     "trainer.cuda_graphs",
@@ -322,10 +326,37 @@ def check(cfg: DictConfig) -> None:
         )
 
 
-def signature(cfg: DictConfig) -> str:
+def literal(values: Mapping[str, Any]) -> DictConfig:
+    """A configuration of exactly these values: `${` in a text stays text."""
+
+    def escaped(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: escaped(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [escaped(value) for value in node]
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
+
+    cfg: DictConfig = OmegaConf.create(escaped(values))
+    return cfg
+
+
+def file_hash(path: str) -> str:
+    """The SHA-256 of a file, which is read again when its size or time has changed."""
+    stat = Path(path).stat()
+    return hash_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def hash_of_version(path: str, _size: int, _time: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def signature(cfg: DictConfig, content: str) -> str:
     """The name of a run: 16 hex digits of the hash of all that can change its result, a letter first.
 
-    Starting weights count by the content of their file, so `trainer.weights` must be a file's path by now.
+    Args:
+        cfg: `trainer.weights` is the path of a file, which counts by its content.
+        content: the hash of the data's content, which counts instead of its path.
     """
     values = resolved(cfg)
     weights = values["trainer"]["weights"]
@@ -336,7 +367,8 @@ def signature(cfg: DictConfig) -> str:
             node = node[parent]
         node.pop(name, None)
     if weights is not None:
-        values["trainer"]["weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        values["trainer"]["weights"] = file_hash(weights)
+    values["data"]["content"] = content
     # 1 and 1.0 are the same learning rate.
     flat = {
         key: int(value) if isinstance(value, float) and value.is_integer() else value

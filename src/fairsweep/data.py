@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import os
 import struct
@@ -76,6 +77,15 @@ class Source(NamedTuple):
     test: Split | None
     classes: tuple[str, ...]
     full_scales: Mapping[str, int] = MappingProxyType({})
+
+    def hash(self) -> str:
+        """32 hex digits that depend on every image, label and class name."""
+        digest = hashlib.blake2b(json.dumps(self.classes).encode(), digest_size=16)
+        for split in (self.train, self.test):
+            for tensor in (split.images, split.labels) if split is not None else ():
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 class Augment(NamedTuple):

@@ -43,12 +43,15 @@ class Wanted(NamedTuple):
     """A run that is asked for; `place` is what it is in its sweep.
 
     A single run gets pictures and an MLflow model, and one that cannot be built is a mistake of the user's,
-    where one of many just fails.
+    where one of many just fails. `signature`, and `content`, the hash of its data, are empty until `identify`
+    has resolved the configuration: once, so that what is trained is what was planned.
     """
 
     cfg: DictConfig
     place: Place | None = None
     single: bool = True
+    signature: str = ""
+    content: str = ""
 
 
 class Claim(NamedTuple):
@@ -117,20 +120,23 @@ def run(
     return outcomes
 
 
-def identify(cfg: DictConfig) -> tuple[DictConfig, str]:
-    """The checked configuration, its starting weights as a file, and the run's signature.
+def identify(wanted: Wanted) -> Wanted:
+    """The run with its configuration checked and resolved, its starting weights a file, and its signature.
 
     Raises:
-        ConfigError: a key or a value is not allowed, or there are no such weights.
+        ConfigError: a key or a value is not allowed; the data or the weights are missing.
     """
-    config.check(cfg)
-    cfg = with_weights_file(cfg)
-    return cfg, config.signature(cfg)
+    if wanted.signature:
+        return wanted
+    config.check(wanted.cfg)
+    cfg = with_weights_file(config.literal(config.resolved(wanted.cfg)))
+    content = provenance.content(cfg)
+    return wanted._replace(cfg=cfg, signature=config.signature(cfg, content), content=content)
 
 
-def is_done(cfg: DictConfig, status: dict[str, Any]) -> bool:
-    """Whether the run of this status is not to be trained: it ended for good, with today's code and data."""
-    return not cfg.rerun and status.get("status") in FINAL and not provenance.stale_reason(cfg, status)
+def is_done(rerun: bool, reuse: str, status: dict[str, Any]) -> bool:
+    """Whether the run of this status need not be trained: it ended for good, with today's code."""
+    return not rerun and status.get("status") in FINAL and not provenance.stale_reason(reuse, status)
 
 
 class Session:
@@ -208,13 +214,14 @@ class Session:
         """
         seen = set[str]()
         for given in takewhile(lambda _: not self.stop(), self.wanted):
-            cfg, signature = identify(given.cfg)
+            wanted = identify(given)
+            cfg, signature = wanted.cfg, wanted.signature
             self.order.append(signature)
             if signature in seen:
                 continue
             seen.add(signature)
             folder = record.folder_of(cfg.record.dir, signature)
-            one = given._replace(cfg=cfg), folder
+            one = wanted, folder
             if cfg.tracking.tensorboard:
                 tensorboard.check_installed()
             try:
@@ -243,13 +250,13 @@ class Session:
     def claim(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> Iterator[Claim]:
         """A run, whose lock is ours, unless its outcome is known without training."""
         cfg, status = wanted.cfg, folder.status()
-        if is_done(cfg, status):
+        if is_done(cfg.rerun, cfg.reuse, status):
             try:
                 self.known[folder.signature] = self.take_over(wanted, folder)
             finally:
                 lock.release()
             return
-        stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
+        stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg.reuse, status)
         yield Claim(wanted, folder, lock, stale)
 
     def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, stale: str) -> "Iterator[Lane]":
@@ -444,6 +451,12 @@ class Job:
         self.stale = stale
         self.state, self.complaints = (None, []) if stale else folder.load_checkpoint()
         self.lane = Lane(cfg, threads=self.state["threads"] if self.state else None)
+        if self.lane.data.fingerprint != wanted.content:
+            where = f"data.root={cfg.data.root}" if "root" in cfg.data else f"data={cfg.data.name}"
+            raise ConfigError(
+                f"{where}: holds other data here and now than when the run was planned; restore them, or "
+                "give the command again"
+            )
         if self.state is None and cfg.trainer.weights is not None:
             self.lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
         self.checkpointed = time.monotonic()

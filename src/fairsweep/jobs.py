@@ -1,45 +1,55 @@
 """Between Hydra's launchers and runs: what a job asks for, and what the launcher gets back."""
 
+import base64
 import json
+import zlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich import get_console
 
 from fairsweep import experiment
-from fairsweep.config import ConfigError
+from fairsweep.config import ConfigError, literal
 from fairsweep.experiment import Outcome, RunFailed, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
-from fairsweep.sweeps.compose import Composer
+
+# What a job of a sweep carries its run in.
+JOB = "job"
 
 
 class CannotLaunch(ConfigError):
     """The launcher cannot work at all: that is no run's failure."""
 
 
-def overrides(values: list[str], place: Place) -> list[str]:
-    """A job: the overrides that make its run, and behind them what that is in its sweep."""
-    # Quotes and dollars mean something to Hydra.
-    text = json.dumps(place._asdict()).replace("'", r"\u0027").replace("$", r"\u0024")
-    return [*values, f"+place='{text}'"]
+def overrides(values: Sequence[str], cfg: dict[str, Any], run: Wanted) -> list[str]:
+    """A job: the overrides that make its run, and behind them the run itself, as it was planned.
+
+    Hydra's launchers compose the overrides again, when what they refer to may have changed.
+
+    Args:
+        cfg: the run's configuration as plain values, which are what it is trained with.
+    """
+    content = run._asdict() | {"cfg": cfg, "place": run.place._asdict() if run.place else None}
+    packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1))  # no quotes, no dollars
+    return [*values, f"+{JOB}='{packed.decode()}'"]
 
 
-def compose(composer: Composer, master: DictConfig, job: Sequence[str]) -> Wanted:
-    """The run that a job of `overrides` asks for, without Hydra's parser having to read the last of them."""
-    *values, place = job
-    text = place.removeprefix("+place='").removesuffix("'")
-    return Wanted(composer.run_config(master, values), Place(**json.loads(text)), single=False)
+def unpacked(job: str) -> Wanted:
+    """The run that the last of a job's `overrides` holds."""
+    packed = job.removeprefix(f"+{JOB}=").strip("'")
+    content = json.loads(zlib.decompress(base64.b64decode(packed)))
+    place = Place(**content["place"]) if content["place"] else None
+    return Wanted(**content | {"cfg": literal(content["cfg"]), "place": place})
 
 
 def wanted(cfg: DictConfig) -> Wanted:
     """The run that a job's configuration asks for, as Hydra has composed it."""
-    place = None
-    if "place" in cfg:  # else another sweeper than ours is at work
-        with open_dict(cfg):
-            place = Place(**json.loads(cfg.pop("place")))
-    return Wanted(cfg, place, single=False)
+    if JOB in cfg:
+        return unpacked(cfg[JOB])
+    return Wanted(cfg, single=False)  # another sweeper than ours is at work
 
 
 def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) -> list[JobReturn]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fairsweep import config
-from fairsweep.config import ROOT
+from fairsweep.config import CUTS, ROOT
 from fairsweep.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -73,24 +73,36 @@ def git_state() -> dict[str, str]:
     return {"commit": commit.stdout.strip(), "dirty": str(bool(changes.stdout.strip())).lower()}
 
 
-def stale_reason(cfg: DictConfig, status: dict[str, Any]) -> str:
-    """Why what is recorded is not this run any more; empty where it still is."""
-    if not status or cfg.reuse == "any":
+def stale_reason(reuse: str, status: dict[str, Any]) -> str:
+    """Why a recorded run cannot be reused; empty where it can. Other data make another run."""
+    if not status or reuse == "any":
         return ""
     if status["code"] != code_hash():
         return "the training code has changed since"
     if status["data"] == UNKNOWN:
-        return "it had failed before it began"
-    data = known_fingerprint(json.dumps(config.resolved(cfg)["data"], sort_keys=True))
-    if data is not None and status["data"] != data:
-        return "the data have changed since"
+        return "it failed before it began"
     return ""
 
 
+def content(cfg: DictConfig) -> str:
+    """The hash of the data that a run trains on; downloads them where they are missing.
+
+    Raises:
+        ConfigError: the data are missing, incomplete or cannot be read.
+    """
+    # Cuts and augmentation do not change what is read.
+    node = {key: value for key, value in config.resolved(cfg)["data"].items() if key not in CUTS}
+    return content_of(json.dumps(node, sort_keys=True), Path(cfg.record.dir).absolute() / "content.json")
+
+
 @cache
-def known_fingerprint(data: str) -> str | None:
-    """The fingerprint of a data configuration, given as JSON; read once for all runs of a process."""
-    return fingerprint(json.loads(data))
+def content_of(data: str, hashes: Path) -> str:
+    """The same for a data configuration as JSON, hashed once for all runs of a process."""
+    if (known := fingerprint(json.loads(data), hashes)) is not None:
+        return known
+    from fairsweep import build
+
+    return build.content(data)
 
 
 @cache

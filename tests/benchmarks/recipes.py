@@ -42,10 +42,11 @@ def overrides(recipe: str, seed: int, folder: Path, data: Path, more: list[str])
 
 def finished(words: list[str]) -> dict[str, Any] | None:
     """The status of the run that this command trains, if it is finished."""
-    from fairsweep import config, record
+    from fairsweep import experiment, record
+    from fairsweep.experiment import Wanted
 
     cfg = compose(*words)
-    status = record.folder_of(cfg.record.dir, config.signature(cfg)).status()
+    status = record.folder_of(cfg.record.dir, experiment.identify(Wanted(cfg)).signature).status()
     return status if status.get("status") == "finished" else None
 
 

@@ -313,7 +313,8 @@ class Launch:
         if folder.status() and (flight.stale or (folder.path / "last.pt").exists()):
             tracking.supersede(folder, flight.wanted.cfg, self.note)
             old = folder.archive()
-            self.note(f"{flight.stale or 'data differ there'}: training again; the old run is in {old}")
+            why = flight.stale or "its checkpoint could not be used"
+            self.note(f"{why}: training again; the old run is in {old}")
         flight.stale = ""
         folder.write_config(flight.wanted.cfg)
 
@@ -375,6 +376,7 @@ def order(flight: Flight) -> Order:
     weights = values["trainer"]["weights"]
     return Order(
         flight.folder.signature,
+        flight.wanted.content,
         values,
         flight.wanted.place,
         {} if flight.stale else parcel.state(flight.folder),

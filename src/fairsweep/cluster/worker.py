@@ -14,13 +14,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 import fairsweep
 from fairsweep import provenance, record
 from fairsweep.cluster import parcel
 from fairsweep.cluster.parcel import Packer, Parcel
+from fairsweep.config import literal
 from fairsweep.experiment import Session, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
@@ -30,10 +31,12 @@ from fairsweep.signals import Stop
 class Order(NamedTuple):
     """A run that a worker is to train: its resolved configuration, and the files that it goes on from.
 
+    content: the hash of its data, which must be the same on the worker's machine.
     weights: the content of `trainer.weights`, where it starts from some.
     """
 
     signature: str
+    content: str
     cfg: dict[str, Any]
     place: Place | None
     files: dict[str, bytes]
@@ -102,7 +105,7 @@ class Worker:
             if order.files:
                 parcel.put(folder, order.files)
             packers[order.signature] = Packer(folder)
-            wanted.append(Wanted(self.config(order), order.place, single=False))
+            wanted.append(Wanted(self.config(order), order.place, False, order.signature, order.content))
         notes = Notes()
         try:
             for changed in Session(wanted, notes, self.stop).train(lanes):
@@ -118,7 +121,7 @@ class Worker:
 
     def config(self, order: Order) -> DictConfig:
         """A run's configuration, here."""
-        cfg = OmegaConf.create(order.cfg)
+        cfg = literal(order.cfg)
         cfg.record.dir = str(self.outputs)
         cfg.tracking.uri = None
         cfg.rerun = False  # what is to be trained anew comes without files

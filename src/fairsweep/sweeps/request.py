@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
@@ -21,6 +21,10 @@ ARMS = "hydra.sweeper.arms"
 FIRST_CONFIRM_SEED = 1000
 
 
+# Paths whose content counts.
+BY_CONTENT = ("data.root", "trainer.weights")
+
+
 class Request(NamedTuple):
     """A sweep as it was asked for.
 
@@ -32,11 +36,20 @@ class Request(NamedTuple):
     settings: Settings
     named_arms: bool
 
-    @property
-    def id(self) -> str:
-        """A hash of the arms, their spaces and the overrides. Budget and seeds are no part of it: with more
-        of them, it is the same sweep grown."""
-        arms = [[arm.name, sorted(arm.fixed), sorted(map(str, arm.space))] for arm in self.arms]
+    def id(self, sources: Mapping[str, Sequence[str]]) -> str:
+        """A hash of the arms, their spaces and the overrides. Budget and seeds are not part of it: with more
+        of them, it is the same sweep grown.
+
+        Args:
+            sources: by arm, hashes of what its runs train on and start from, instead of the paths.
+        """
+
+        def kept(overrides: Iterable[str]) -> list[str]:
+            return sorted(text for text in overrides if text.split("=")[0].lstrip("+") not in BY_CONTENT)
+
+        arms = [
+            [arm.name, kept(arm.fixed), kept(map(str, arm.space)), *sources[arm.name]] for arm in self.arms
+        ]
         common = sorted(text for text in self.common if not changes_nothing(text.split("=")[0]))
         content = json.dumps([common, arms, self.settings.sampler, self.settings.sign])
         return "s" + hashlib.sha256(content.encode()).hexdigest()[:11]

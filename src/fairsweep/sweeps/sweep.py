@@ -4,8 +4,9 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich import get_console
 
-from fairsweep import experiment, jobs, provenance, signals, tracking
+from fairsweep import config, experiment, jobs, provenance, signals, tracking
 from fairsweep.cli import explain
 from fairsweep.compare import after
 from fairsweep.compare.after import Told
@@ -25,11 +26,12 @@ from fairsweep.config import ConfigError, without_credentials
 from fairsweep.experiment import FirstFailure, Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
-from fairsweep.sweeps import phases
+from fairsweep.sweeps import origins, phases
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
 from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.origins import Pinned
 from fairsweep.sweeps.phases import ArmOutcome, Result, Run
 from fairsweep.sweeps.request import ARMS, Request
 from fairsweep.sweeps.search import Study
@@ -43,11 +45,17 @@ UNNEEDED = ("hydra.help", "hydra.hydra_help", "hydra.sweeper", "hydra.runtime.co
 
 
 class Entry(NamedTuple):
-    """A run of the sweep, its row in the plan, and the overrides that make it."""
+    """A run of the sweep, its row in the plan, and what a job needs of it.
+
+    cfg: its configuration, resolved once, as JSON: small, as there may be many.
+    content: the hash of its data.
+    """
 
     run: Run
     row: Row
     overrides: list[str]
+    cfg: str
+    content: str
 
 
 class Sweep:
@@ -73,7 +81,12 @@ class Sweep:
         self.command = uuid.uuid4().hex
         self.arms = {arm.name: arm for arm in asked.arms}
         self.outputs = Path(master.record.dir).absolute()
+        self.weights: dict[str, Pinned] = {}
+        phases.check(asked.arms, self.settings)
+        variants = {arm.name: self.variants(arm) for arm in asked.arms}
+        self.id = asked.id({name: origins.of(cfgs) for name, cfgs in variants.items()})
         self.folder = SweepFolder(self.directory(), self.outputs)
+        self.weights = self.starting_weights(chain(*variants.values()))
         self.board = Board(get_console(), self.folder, str(master.objective), self.command)
         self.progress = Progress(self.board.console, quiet=True)
         self.entries: dict[Run, Entry] = {}
@@ -87,7 +100,7 @@ class Sweep:
         given = [o for o in self.master.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
         if given:
             return Path(self.master.hydra.sweep.dir).absolute()
-        path = Path(self.master.record.dir).absolute() / "sweeps" / self.asked.id
+        path = Path(self.master.record.dir).absolute() / "sweeps" / self.id
         with open_dict(self.master):
             self.master.hydra.sweep.dir = str(path)
             quoted = str(path).replace("'", r"\'")
@@ -102,7 +115,6 @@ class Sweep:
         Raises:
             ConfigError: an arm, its space, a budget, a value that cannot be; or a folder of another sweep.
         """
-        phases.check(self.asked.arms, self.settings)
         runs, more = phases.known(self.asked.arms, self.settings)
         entries = [self.prepare(run) for run in runs]
         for arm in self.asked.arms:
@@ -110,7 +122,7 @@ class Sweep:
                 trial = phases.Trial(arm.name, 0, {dim.key: dim.first() for dim in arm.space})
                 self.prepare(Run(trial, "search", self.settings.seeds[0]))
         self.unplanned = len(runs) + more
-        self.folder.check_owner(self.asked.id)
+        self.folder.check_owner(self.id)
         return entries
 
     def prepare(self, run: Run) -> Entry:
@@ -118,23 +130,54 @@ class Sweep:
         if run not in self.entries:
             signals.check()
             overrides = self.overrides(run)
-            try:
-                cfg, signature = experiment.identify(self.composer.run_config(self.master, overrides))
-                self.check_selection(cfg)
-            except ConfigError as error:
-                raise ConfigError(f"{self.where(run)}{error}") from error
-            except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(f"{self.where(run)}{explain(error)}") from error
+            with self.naming(run.trial.arm):
+                wanted = experiment.identify(Wanted(self.compose(overrides), single=False))
+                self.check_selection(wanted.cfg)
             trial = run.trial
-            row = Row(
-                signature, self.name(run), trial.arm, trial.number, run.phase, run.seed, dict(trial.values)
-            )
-            self.entries[run] = Entry(run, row, overrides)
+            number, values = trial.number, dict(trial.values)
+            row = Row(wanted.signature, self.name(run), trial.arm, number, run.phase, run.seed, values)
+            plain = json.dumps(config.resolved(wanted.cfg))
+            self.entries[run] = Entry(run, row, overrides, plain, wanted.content)
         return self.entries[run]
 
-    def where(self, run: Run) -> str:
-        """What to put before a mistake, where the user may not see whose it is."""
-        return f"{ARMS}.{run.trial.arm}: " if self.asked.named_arms else ""
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """A run's configuration; weights that a word names are those that it meant when the sweep began."""
+        cfg = self.composer.run_config(self.master, overrides)
+        if cfg.record.dir != self.master.record.dir:
+            raise ConfigError(
+                f"record.dir={cfg.record.dir}: must be the same in all runs; set it once for the whole sweep"
+            )
+        if pinned := self.weights.get(cfg.trainer.weights):
+            cfg.trainer.weights = pinned.path
+        return cfg
+
+    def starting_weights(self, variants: Iterable[DictConfig]) -> dict[str, Pinned]:
+        """What `latest` and `best` meant when this sweep was first begun."""
+        known = {}
+        if self.folder.exists() and not self.master.rerun and self.folder.read()["id"] == self.id:
+            known = self.folder.read().get("weights", {})
+        return origins.pin(variants, known)
+
+    def variants(self, arm: Arm) -> list[DictConfig]:
+        """Configurations of an arm that between them have all that its runs may train on or start from."""
+        found = []
+        for values in origins.variants(arm):
+            with self.naming(arm.name):
+                cfg = self.compose([*self.asked.common, *arm.fixed, *values])
+                config.check(cfg)
+                found.append(cfg)
+        return found
+
+    @contextmanager
+    def naming(self, arm: str) -> Iterator[None]:
+        """Inside, a mistake names the arm whose it is, where the user may not see that."""
+        where = f"{ARMS}.{arm}: " if self.asked.named_arms else ""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(f"{where}{error}") from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{where}{explain(error)}") from error
 
     def check_selection(self, cfg: DictConfig) -> None:
         """What selects needs something to select by.
@@ -226,16 +269,16 @@ class Sweep:
 
     def study(self, arm: Arm) -> Study:
         """The search of one arm, in the sweep's folder."""
-        return Study(self.folder.path, self.asked.id, arm, self.settings.sampler, self.settings.sign)
+        return Study(self.folder.path, self.id, arm, self.settings.sampler, self.settings.sign)
 
     @contextmanager
     def only_here(self) -> Iterator[None]:
         """Inside, no other process carries out this very sweep."""
-        lock: FileLock = self.folder.lock(self.asked.id)
+        lock: FileLock = self.folder.lock(self.id)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self.board.note(f"sweep {self.asked.id} is carried out by another process; waiting for it")
+            self.board.note(f"sweep {self.id} is carried out by another process; waiting for it")
             lock.acquire()
         try:
             yield
@@ -246,12 +289,13 @@ class Sweep:
         """Write what is asked for; put right what dead processes left."""
         settings = self.settings
         self.folder.begin(
-            id=self.asked.id,
+            id=self.id,
             name=" vs ".join(name for name in self.arms if name) or "grid",
             command=without_credentials(" ".join(sys.argv)),
             overrides=[without_credentials(text) for text in self.asked.common],
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
+            weights={name: file._asdict() for name, file in self.weights.items()},
             arms={
                 arm.name: {
                     "fixed": arm.fixed,
@@ -302,16 +346,13 @@ class Sweep:
         status = folder.status()
         if not status:
             return False
-        cfg = self.composer.run_config(self.master, self.once(entry))
+        cfg = json.loads(entry.cfg)
+        rerun, reuse = cfg["rerun"] and entry.row.signature not in self.begun, cfg["reuse"]
         if entry.run.stop_epoch is None:
-            return experiment.is_done(cfg, status)
-        if cfg.rerun or provenance.stale_reason(cfg, status) or status["status"] == "running":
+            return experiment.is_done(rerun, reuse, status)
+        if rerun or provenance.stale_reason(reuse, status) or status["status"] == "running":
             return False
         return folder.objective_at(entry.run.stop_epoch) is not None
-
-    def once(self, entry: Entry) -> list[str]:
-        """A run's overrides; what this command has launched once already is not to be trained anew."""
-        return [*entry.overrides, *(["rerun=false"] if entry.row.signature in self.begun else [])]
 
     def join(self, entry: Entry) -> None:
         """Note in a run, and in its MLflow run, what it is in this sweep."""
@@ -325,11 +366,18 @@ class Sweep:
     def place_of(self, entry: Entry) -> Place:
         """What a run is in this sweep."""
         members = [row.member() for row in self.rows[entry.row.signature]]
-        return Place(self.asked.id, str(self.folder.path), members, self.command)
+        return Place(self.id, str(self.folder.path), members, self.command)
 
     def job(self, entry: Entry) -> list[str]:
-        """The overrides of a job, with what its run is in this sweep."""
-        return jobs.overrides(self.once(entry), self.place_of(entry))
+        """A run as a job for the launcher; one that this command has launched before is not trained anew."""
+        cfg = json.loads(entry.cfg)
+        cfg["rerun"] &= entry.row.signature not in self.begun
+        return jobs.overrides(entry.overrides, cfg, self.wanted(entry))
+
+    def wanted(self, entry: Entry) -> Wanted:
+        """A run as it was planned."""
+        cfg = config.literal(json.loads(entry.cfg))
+        return Wanted(cfg, self.place_of(entry), False, entry.row.signature, entry.content)
 
     def train(self, entries: list[Entry]) -> None:
         """Launch runs until each has ended."""
@@ -410,8 +458,7 @@ class Sweep:
     def fail(self, entry: Entry, error: BaseException) -> None:
         """Settle a run that failed before it began, its job lost by the launcher."""
         reason = explain(error) if str(error) else type(error).__name__
-        cfg, signature = experiment.identify(self.composer.run_config(self.master, self.once(entry)))
-        wanted = Wanted(cfg, self.place_of(entry), single=False)
+        signature, wanted = entry.row.signature, self.wanted(entry)
         folder = self.folder.run(signature)
         try:
             with folder.lock():
@@ -473,7 +520,7 @@ class Sweep:
         if self.master.tracking.uri is None:
             return Told("none: it is made from what MLflow has, and tracking is off")
         if not is_tracked:
-            return Told(f"none: MLflow is away; later, python src/compare.py sweep={self.asked.id}")
+            return Told(f"none: MLflow is away; later, python src/compare.py sweep={self.id}")
         if not self.begun and (known := after.known(self.folder)):
             return known
         with self.board.console.status("writing the report"):
@@ -503,7 +550,7 @@ class Sweep:
         known = [status["seconds"] for status in statuses if status.get("status") == "finished"]
         if known:
             return fmean(known)
-        return experiment.estimate(self.composer.run_config(self.master, ours[0].overrides))
+        return experiment.estimate(self.wanted(ours[0]).cfg)
 
 
 # Settings that `sweep.json` has by their own names.

@@ -59,5 +59,5 @@ class FusedLauncher(BasicLauncher):
             build.device(config)
         except ConfigError as error:  # the same for all runs
             raise jobs.CannotLaunch(str(error)) from error
-        runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
+        runs = (jobs.unpacked(overrides[-1]) for overrides in job_overrides)
         return jobs.run(runs, self.lanes, config.hydra.sweeper.fail_fast)

@@ -57,7 +57,7 @@ class RayLauncher(BasicLauncher):
         if not ("record" in config and isinstance(composer, Composer)):
             return super().launch(job_overrides, initial_job_idx)
         self.pool.check(config)
-        runs = (jobs.compose(composer, config, overrides) for overrides in job_overrides)
+        runs = (jobs.unpacked(overrides[-1]) for overrides in job_overrides)
         fail_fast = config.hydra.sweeper.fail_fast
         return jobs.returned(launch.run(self.pool, runs, len(job_overrides), fail_fast))
 

@@ -1,0 +1,76 @@
+"""What a sweep trains on and starts from: found once, and the same each time it is continued."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from fairsweep import experiment, provenance
+from fairsweep.config import ConfigError, file_hash
+from fairsweep.sweeps.arms import Arm
+
+# Groups, and the keys within them, that decide which data a run reads and which weights it starts from.
+GROUPS = ("data", "recipe", "trainer")
+
+# Names of weights that mean another file each time a run ends.
+PASSING = ("latest", "best")
+
+
+class Pinned(NamedTuple):
+    """The file that a name of weights stood for, and its SHA-256."""
+
+    path: str
+    hash: str
+
+
+def variants(arm: Arm) -> Iterator[list[str]]:
+    """Values for an arm's space: all combinations of those that choose data or weights, one of the others."""
+    chooses = [bool(dim.choices) and dim.key.lstrip("+").split(".")[0] in GROUPS for dim in arm.space]
+    columns = [d.choices if many else (d.first(),) for d, many in zip(arm.space, chooses, strict=True)]
+    for texts in product(*columns):
+        yield [f"{dim.key}={text}" for dim, text in zip(arm.space, texts, strict=True)]
+
+
+def of(configurations: Iterable[DictConfig]) -> list[str]:
+    """Hashes of the data and of the starting weights, or the name that stands for those.
+
+    Raises:
+        ConfigError: data or weights are missing.
+    """
+    found = []
+    for cfg in configurations:
+        name = cfg.trainer.weights
+        if name is not None and name not in PASSING:
+            name = file_hash(experiment.with_weights_file(cfg).trainer.weights)
+        found += [provenance.content(cfg), str(name)]
+    return found
+
+
+def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Pinned]:
+    """What `latest` and `best` stand for in these configurations, by name.
+
+    Args:
+        known: what they stood for when the sweep was first begun.
+
+    Raises:
+        ConfigError: there is no such run, or its file is not what it was then.
+    """
+    pinned: dict[str, Pinned] = {}
+    for cfg in configurations:
+        name = cfg.trainer.weights
+        if name not in PASSING or name in pinned:
+            continue
+        if name in known:
+            pinned[name] = Pinned(**known[name])
+        else:
+            path = str(experiment.with_weights_file(cfg).trainer.weights)
+            pinned[name] = Pinned(path, file_hash(path))
+        path, then = pinned[name]
+        if not Path(path).is_file() or file_hash(path) != then:
+            raise ConfigError(
+                f"trainer.weights={name}: this sweep started from {path}, which is missing or has changed; "
+                "name a file, or start the sweep again with rerun=true"
+            )
+    return pinned
