@@ -22,7 +22,7 @@ from commands import Command, server, unhurried
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from fairsweep import experiment, provenance, training
+from fairsweep import experiment, training
 from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.memory import is_out_of_memory
@@ -205,22 +205,6 @@ def test_a_run_of_other_code_is_trained_again_unless_any_will_do(train: Trainer)
     assert not second.reused
     assert second.status["code"] == first.status["code"]
     assert "the training code has changed since: training again" in train.output.getvalue()
-
-
-def test_changed_image_files_are_noticed(train: Trainer, tmp_path: Path) -> None:
-    from PIL import Image
-
-    for label in range(2):
-        for number in range(12):
-            path = tmp_path / "images" / str(label) / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (28, 28), 200 * label + number).save(path)
-    overrides = ("data=image_folder", f"data.root={tmp_path / 'images'}", "trainer.batch_size=4")
-    train(*overrides)
-    assert train(*overrides).reused
-    Image.new("L", (28, 28), 99).save(path)
-    provenance.content_of.cache_clear()  # as the next process has it
-    assert not train(*overrides).reused
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -684,7 +668,7 @@ def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer
 def test_lines_that_a_resume_takes_back_are_not_durable_any_more(train: Trainer) -> None:
     folder = train("trainer.stop_epoch=1").folder
     folder.set_status(journal_bytes=10**6)  # as of a checkpoint that was found damaged since
-    wanted = Wanted(train.compose(*QUICK))
+    wanted = experiment.identify(Wanted(train.compose(*QUICK)))
     job = experiment.Job(wanted, folder, folder.lock(), Progress(Console(file=StringIO())), "")
     job.begin()
     assert job.state is not None
