@@ -152,7 +152,8 @@ def test_a_job_is_the_run_that_was_planned_whatever_its_overrides_mean_later(com
     planned = experiment.identify(Wanted(compose(*QUICK, "seed=3"), single=False))
     place = Place("s0", "/sweeps/it's $one", [{"arm": 'a"b', "values": {"optimizer.lr": "0.1"}}], "command")
     run = planned._replace(place=place)
-    job = jobs.overrides(["seed=3"], config.resolved(run.cfg), run)
+    identity = {"signature": run.signature, "content": run.content}
+    job = jobs.overrides(["seed=3"], config.resolved(run.cfg), place, **identity)
     composed = compose(*QUICK, "seed=4", *job[1:])
     assert jobs.wanted(composed) == run
     assert jobs.unpacked(job[-1]) == run

@@ -1,5 +1,6 @@
 """What a run's configuration may say, checked without torch, and the signature that names the run."""
 
+import copy
 import difflib
 import hashlib
 import json
@@ -278,8 +279,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def check(cfg: DictConfig) -> None:
-    """Check every value of a run's configuration, without torch.
+def check(cfg: DictConfig) -> dict[str, Any]:
+    """Check every value of a run's configuration, without torch; returns them resolved.
 
     Raises:
         ConfigError: the first key that is unknown, or whose value is not allowed.
@@ -324,6 +325,7 @@ def check(cfg: DictConfig) -> None:
             f"trainer.patience={values['trainer.patience']}: early stopping needs validation; "
             "set data.val_size above 0"
         )
+    return nested
 
 
 def literal(values: Mapping[str, Any]) -> DictConfig:
@@ -351,14 +353,14 @@ def hash_of_version(path: str, _size: int, _time: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def signature(cfg: DictConfig, content: str) -> str:
+def signature(values: dict[str, Any], content: str) -> str:
     """The name of a run: 16 hex digits of the hash of all that can change its result, a letter first.
 
     Args:
-        cfg: `trainer.weights` is the path of a file, which counts by its content.
+        values: the resolved configuration; `trainer.weights` is a path, which counts by the file's content.
         content: the hash of the data's content, which counts instead of its path.
     """
-    values = resolved(cfg)
+    values = copy.deepcopy(values)
     weights = values["trainer"]["weights"]
     for key in NOT_IN_SIGNATURE:
         *parents, name = key.split(".")

@@ -128,10 +128,10 @@ def identify(wanted: Wanted) -> Wanted:
     """
     if wanted.signature:
         return wanted
-    config.check(wanted.cfg)
-    cfg = with_weights_file(config.literal(config.resolved(wanted.cfg)))
-    content = provenance.content(cfg)
-    return wanted._replace(cfg=cfg, signature=config.signature(cfg, content), content=content)
+    cfg = with_weights_file(config.literal(config.check(wanted.cfg)))
+    values = config.resolved(cfg)
+    content = provenance.content(values)
+    return wanted._replace(cfg=cfg, signature=config.signature(values, content), content=content)
 
 
 def is_done(rerun: bool, reuse: str, status: dict[str, Any]) -> bool:

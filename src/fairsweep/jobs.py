@@ -24,25 +24,25 @@ class CannotLaunch(ConfigError):
     """The launcher cannot work at all: that is no run's failure."""
 
 
-def overrides(values: Sequence[str], cfg: dict[str, Any], run: Wanted) -> list[str]:
+def overrides(values: Sequence[str], cfg: dict[str, Any], place: Place, **identity: str) -> list[str]:
     """A job: the overrides that make its run, and behind them the run itself, as it was planned.
 
     Hydra's launchers compose the overrides again, when what they refer to may have changed.
 
     Args:
-        cfg: the run's configuration as plain values, which are what it is trained with.
+        cfg: the run's resolved configuration, with which it is trained.
+        identity: its `signature` and `content`.
     """
-    content = run._asdict() | {"cfg": cfg, "place": run.place._asdict() if run.place else None}
-    packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1))  # no quotes, no dollars
+    run = {"cfg": cfg, "place": place._asdict(), **identity}
+    packed = base64.b64encode(zlib.compress(json.dumps(run).encode(), 1))  # no quotes, no dollars
     return [*values, f"+{JOB}='{packed.decode()}'"]
 
 
 def unpacked(job: str) -> Wanted:
     """The run that the last of a job's `overrides` holds."""
     packed = job.removeprefix(f"+{JOB}=").strip("'")
-    content = json.loads(zlib.decompress(base64.b64decode(packed)))
-    place = Place(**content["place"]) if content["place"] else None
-    return Wanted(**content | {"cfg": literal(content["cfg"]), "place": place})
+    run = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return Wanted(literal(run["cfg"]), Place(**run["place"]), False, run["signature"], run["content"])
 
 
 def wanted(cfg: DictConfig) -> Wanted:

@@ -84,15 +84,16 @@ def stale_reason(reuse: str, status: dict[str, Any]) -> str:
     return ""
 
 
-def content(cfg: DictConfig) -> str:
-    """The hash of the data that a run trains on; downloads them where they are missing.
+def content(values: dict[str, Any]) -> str:
+    """The hash of the data that a run of this resolved configuration trains on; downloads what is missing.
 
     Raises:
         ConfigError: the data are missing, incomplete or cannot be read.
     """
     # Cuts and augmentation do not change what is read.
-    node = {key: value for key, value in config.resolved(cfg)["data"].items() if key not in CUTS}
-    return content_of(json.dumps(node, sort_keys=True), Path(cfg.record.dir).absolute() / "content.json")
+    node = {key: value for key, value in values["data"].items() if key not in CUTS}
+    hashes = Path(values["record"]["dir"]).absolute() / "content.json"
+    return content_of(json.dumps(node, sort_keys=True), hashes)
 
 
 @cache

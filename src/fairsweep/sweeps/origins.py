@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from fairsweep import experiment, provenance
-from fairsweep.config import ConfigError, file_hash
+from fairsweep.config import ConfigError, file_hash, resolved
 from fairsweep.sweeps.arms import Arm
 
 # Groups, and the keys within them, that decide which data a run reads and which weights it starts from.
@@ -44,7 +44,7 @@ def of(configurations: Iterable[DictConfig]) -> list[str]:
         name = cfg.trainer.weights
         if name is not None and name not in PASSING:
             name = file_hash(experiment.with_weights_file(cfg).trainer.weights)
-        found += [provenance.content(cfg), str(name)]
+        found += [provenance.content(resolved(cfg)), str(name)]
     return found
 
 

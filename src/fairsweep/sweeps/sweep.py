@@ -372,7 +372,8 @@ class Sweep:
         """A run as a job for the launcher; one that this command has launched before is not trained anew."""
         cfg = json.loads(entry.cfg)
         cfg["rerun"] &= entry.row.signature not in self.begun
-        return jobs.overrides(entry.overrides, cfg, self.wanted(entry))
+        identity = {"signature": entry.row.signature, "content": entry.content}
+        return jobs.overrides(entry.overrides, cfg, self.place_of(entry), **identity)
 
     def wanted(self, entry: Entry) -> Wanted:
         """A run as it was planned."""
