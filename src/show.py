@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from fairsweep import inputs
+from fairsweep import inputs, sources
 from fairsweep.cli import entry_point
+from fairsweep.wording import printable
 
 if TYPE_CHECKING:
     from fairsweep.data import Data
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 
 @entry_point("show")
 def main(cfg: DictConfig) -> None:
-    """Tell class counts and the model's layers, and write a picture of sample images."""
+    """Show class counts and the model's layers, and write a picture of sample images."""
     inputs.check(cfg)
     output = inputs.picture_file(cfg.output)
+    if note := sources.note(cfg.data):
+        print(note)
 
     from torchinfo import summary
 
@@ -44,8 +48,8 @@ def class_counts(data: "Data") -> Table:
         counts = getattr(data, name).labels.bincount(minlength=len(data.classes)).tolist()
         columns.append([f"{count:,}" for count in counts])
         table.add_column(name, f"{sum(counts):,}", justify="right")
-    for row in zip(data.classes, *columns, strict=True):
-        table.add_row(*row)
+    for name, *counts in zip(data.classes, *columns, strict=True):
+        table.add_row(Text(printable(name)), *counts)
     return table
 
 

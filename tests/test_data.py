@@ -16,7 +16,7 @@ from PIL import Image
 from fairsweep import data
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
 from fairsweep.data import Data, Source, Split
-from fairsweep.sources import IDX_FILES, fingerprint
+from fairsweep.sources import IDX_FILES, fingerprint, note
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -234,7 +234,7 @@ def test_a_download_leaves_all_four_files_or_none(tmp_path: Path, monkeypatch: p
     told = r"data.root=.*KMNIST .*cannot be downloaded \(Error .*: no network\); set data.root"
     with pytest.raises(ConfigError, match=told):
         data.mnist(str(root), "KMNIST")
-    assert list(root.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # the root may be a typing error
     complete = True
     assert len(data.mnist(str(root), "KMNIST").train) == 40
     assert [path.name for path in root.iterdir()] == ["KMNIST"]
@@ -243,7 +243,9 @@ def test_a_download_leaves_all_four_files_or_none(tmp_path: Path, monkeypatch: p
 # Image folders
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".JPG", ".tiff", ".webp", ".pgm"])
+@pytest.mark.parametrize(
+    "suffix", [".png", ".bmp", ".gif", ".JPG", ".jfif", ".tiff", ".webp", ".pgm", ".jp2"]
+)
 def test_image_folder_reads_common_formats(tmp_path: Path, suffix: str) -> None:
     write_images(tmp_path, {"b": 3, "a": 2}, suffix)
     train, test, classes, _ = data.image_folder(str(tmp_path))
@@ -279,6 +281,14 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path, names: tuple[str,
     (tmp_path / ".cache").mkdir()
     (tmp_path / names[0] / "3" / ".DS_Store").write_bytes(b"x")
     (tmp_path / names[0] / "3" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "README.md").touch()
+    for name in ("1.heic", "2.HEIC", "\x1b[2J.heic"):
+        (tmp_path / names[1] / "3" / name).touch()
+    cfg = {"_target_": "fairsweep.data.image_folder", "root": str(tmp_path)}
+    assert note(cfg) == (
+        f"data.root={tmp_path}: 5 files of other types not read: 3 .heic, 1 .md, 1 .db "
+        r"(README.md, Thumbs.db, \x1b[2J.heic, ...)"
+    )
     source = data.image_folder(str(tmp_path))
     assert source.classes == tuple(map(str, range(11)))  # 10 after 9
     assert source.train.labels.bincount().tolist() == [4] * 11
@@ -300,6 +310,7 @@ def no_folder(root: Path) -> None:
 
 def class_without_images(root: Path) -> None:
     (root / "empty").mkdir()
+    (root / "empty" / "1\x1b.heic").touch()
     (root / "empty" / ".hidden.png").write_bytes(b"x")
 
 
@@ -336,7 +347,7 @@ def other_test_classes(root: Path) -> None:
     ("damage", "told"),
     [
         (no_folder, r"has 1 class folder\(s\), expected two or more"),
-        (class_without_images, r"class \S+/empty has no images"),
+        (class_without_images, r"class \S+/empty has no images .*, only 1\\x1b.heic; add some"),
         (
             broken_images,
             r"6 files not readable as an image: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(its content",
@@ -444,6 +455,39 @@ def test_mean_and_std_can_be_given() -> None:
 def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         prepare(Source(numbered([20, 20]), None, ("a", "b")), **settings)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (torch.rand(6, 1, 4, 4), torch.arange(6) % 2, "images are torch.float32 of .*must be torch.uint8"),
+        (
+            torch.zeros(6, 4, 4, dtype=torch.uint8),
+            torch.arange(6) % 2,
+            r"images are \S+ of shape \(6, 4, 4\); must be .*N, C, H",
+        ),
+        (
+            numbered([3, 3]).images,
+            torch.arange(5) % 2,
+            r"labels are torch.int64 of shape \(5,\) for 6 images",
+        ),
+        (numbered([3, 3]).images, torch.rand(6), r"labels are torch.float32 .*must be torch.int64"),
+        (numbered([3, 3]).images, torch.arange(6), "labels are from 0 to 5; must be 0 to 1, for 2 classes"),
+        (numbered([3, 3]).images, torch.arange(6) - 5, "labels are from -5 to 0; must be 0 to 1"),
+    ],
+)
+def test_a_source_that_is_not_what_training_expects_is_refused(
+    images: torch.Tensor, labels: torch.Tensor, told: str
+) -> None:
+    good, bad = numbered([3, 3]), Split(images, labels)
+    for source in (Source(bad, None, ("a", "b")), Source(good, bad, ("a", "b"))):
+        with pytest.raises(ConfigError, match=f"data.name=some: {told}"):
+            prepare(source, mean=0.5, std=0.5)
+
+
+def test_a_test_split_of_another_shape_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"shape \(4, 3, 8, 8\); must be .*the same for training and test"):
+        prepare(Source(numbered([2, 2]), numbered([2, 2], channels=3), ("a", "b")))
 
 
 def test_a_shift_beyond_the_image_is_refused() -> None:

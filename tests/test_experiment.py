@@ -96,6 +96,28 @@ def run_many(
     return experiment.run(wanted, Progress(Console(file=output or StringIO(), width=500), quiet=True), lanes)
 
 
+def test_a_run_with_a_time_limit_trains_alone_and_the_status_says_which_seconds_are_shared(
+    compose: Compose,
+) -> None:
+    def shared(*limits: str) -> list[bool]:
+        configs = [
+            compose(
+                *QUICK,
+                f"seed={number}",
+                f"trainer.max_seconds={limit}",
+                f"record.dir={directory}{len(limits)}",
+            )
+            for number, limit in enumerate(limits)
+        ]
+        outcomes = run_many(configs, lanes=2)
+        assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * len(limits)
+        return [outcome.status["shared"] for outcome in outcomes]
+
+    directory = compose().record.dir
+    assert shared("null", "null") == [True, True]
+    assert shared("null", "1000", "null") == [False, False, False]
+
+
 @pytest.fixture
 def train(compose: Compose) -> Trainer:
     return Trainer(compose)

@@ -18,11 +18,12 @@ def show(*words: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedPro
 
 def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    for name, count in (("cats", 12), ("dogs", 6)):
+    for name, count in (("[bold]\x1b[2J", 12), ("dogs", 6)):
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(count):
             noise = random.integers(0, 255, (20, 20, 3), np.uint8)
             Image.fromarray(noise).save(tmp_path / "images" / name / f"{number}.png")
+    (tmp_path / "images" / "dogs" / "1.heic").touch()
     data = [
         "data=image_folder",
         f"data.root={tmp_path}/images",
@@ -34,8 +35,11 @@ def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
     done = show(f"record.dir={tmp_path}/outputs", *data, "model=cnn", "model.widths=[4,8]", "model.hidden=[]")
     assert done.returncode == 0, done.stderr
     rows = [line.replace("│", " ").split() for line in done.stdout.splitlines()]
-    for row in (["cats", "8", "2", "2"], ["dogs", "4", "1", "1"], ["all", "12", "3", "3"]):
+    for row in (["[bold]\\x1b[2J", "8", "2", "2"], ["dogs", "4", "1", "1"], ["all", "12", "3", "3"]):
         assert row in rows
+    assert done.stdout.startswith(
+        f"data.root={tmp_path}/images: 1 file of other types not read: 1 .heic (1.heic)"
+    )
     # Two convolutions and a linear layer on 8 channels of 4 x 4.
     parameters = (3 * 9 + 1) * 4 + (4 * 9 + 1) * 8 + (8 * 4 * 4 + 1) * 2
     assert f"Total params: {parameters}" in done.stdout
@@ -53,6 +57,8 @@ def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
         (["data.val_size=-1"], "data.val_size=-1: must be"),
         (["model.widths=[0]"], "model.widths=[0]: must be"),
         (["model._target_=os.system"], "model._target_="),
+        (["data.name=../../victim"], 'data.name="../../victim": must be a name without slashes'),
+        (["data=image_folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["output=samples"], "output=samples: must be the name of a file that ends in .png"),
     ],
 )

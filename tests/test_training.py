@@ -239,6 +239,27 @@ def test_the_place_of_a_lane_that_has_ended_goes_to_the_next_one(compose: Compos
     assert ended == [0, 1, 2, 3]
 
 
+def test_seconds_are_shared_once_other_lanes_trained_beside_and_stay_so_after_a_resume(
+    compose: Compose,
+) -> None:
+    alone = trained(compose(*QUICK))
+    assert not alone.shared
+    lanes = [Lane(compose(*QUICK, "trainer.stop_epoch=1")), Lane(compose(*QUICK, "seed=1"))]
+    for _ in fit(lanes):
+        pass
+    assert [lane.shared for lane in lanes] == [True, True]
+    state = copy.deepcopy(lanes[0].state_dict())
+    resumed = Lane(compose(*QUICK))
+    resumed.load_state_dict(state)
+    for _ in fit([resumed]):
+        pass
+    assert resumed.shared
+    del state["shared"]  # a checkpoint from before
+    older = Lane(compose(*QUICK))
+    older.load_state_dict(state)
+    assert not older.shared
+
+
 @pytest.mark.parametrize("overrides", DELICATE)
 @pytest.mark.parametrize("steps", [1, 7, 9])
 def test_a_lane_restored_in_the_middle_ends_with_the_same_bits_and_lines(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from fairsweep.config import CUTS, RULES, ConfigError, unknown
+from fairsweep.config import CUTS, RULES, ConfigError, is_number, unknown
 from fairsweep.data import Data, Source, prepare
 from fairsweep.models import Classifier, Shape
 from fairsweep.sources import fingerprint
@@ -45,8 +45,13 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
         make = hydra.utils.get_object(str(target))
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{group}._target_={target}: no such class") from error
-    if not callable(make):
-        raise ConfigError(f"{group}._target_={target}: must be {rule.allowed}")
+    if not inspect.isfunction(make) and not (inspect.isclass(make) and issubclass(make, kind)):
+        # Modules have other names too: what they import.
+        home, own = str(target).rpartition(".")[0], str(getattr(make, "__module__", ""))
+        is_own = callable(make) and f"{own}.".startswith(f"{home}.")
+        raise ConfigError(
+            f"{group}._target_={target}: " + (f"must make a {kind.__name__}" if is_own else "no such class")
+        )
     arguments = {name: value for name, value in node.items() if name != "_target_"}
     parameters = list(inspect.signature(make).parameters.values())[len(args) :]
     names = [parameter.name for parameter in parameters]
@@ -59,7 +64,7 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise ConfigError(f"{group} ({target}): {error}") from error
-    if not isinstance(built, kind):
+    if not isinstance(built, kind):  # a function's
         raise ConfigError(f"{group}._target_={target}: must make a {kind.__name__}")
     return built
 
@@ -163,7 +168,22 @@ def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor
 
 
 def loss(cfg: DictConfig) -> nn.Module:
-    return construct(nn.Module, "loss", plain(cfg.loss))
+    """The loss; lists among its arguments, as the weights of classes, are tensors to it.
+
+    Raises:
+        ConfigError: it has parameters, which nothing would train.
+    """
+    node = plain(cfg.loss)
+    for key, value in node.items():
+        if isinstance(value, list) and all(map(is_number, value)):
+            node[key] = torch.tensor(value, dtype=torch.float32)
+    built = construct(nn.Module, "loss", node)
+    if any(parameter.requires_grad for parameter in built.parameters()):
+        raise ConfigError(
+            f"loss._target_={cfg.loss._target_}: has parameters of its own, which no optimizer trains; "
+            "use a loss without, or make them part of the model"
+        )
+    return built
 
 
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:

@@ -81,6 +81,10 @@ NOT_NEGATIVE = number("a number, 0 or more", lambda value: value >= 0)
 BELOW_ONE = number("a number from 0 up to, but not including, 1", lambda value: 0 <= value < 1)
 BOOLEAN = Rule("true | false", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str) and value != "")
+FILE_NAME = Rule(
+    "a name without slashes and control characters",
+    lambda value: TEXT.holds(value) and not re.search(r"[/\\]", value) and printable(value) == value,
+)
 PIXEL_STATISTIC = number("a number")
 SIZE = Rule(
     "a share of the images below 1 (0.1) or a whole number of them (5000); 0 for none",
@@ -112,7 +116,7 @@ RULES: Mapping[str, Rule] = {
     "record.pictures": one_of("auto", "all", "none"),
     "record.keep": one_of("weights", "all", "none"),
     "data._target_": target("fairsweep.data."),
-    "data.name": TEXT,
+    "data.name": FILE_NAME,
     "data.root": TEXT,
     "data.dataset": one_of("MNIST", "FashionMNIST", "KMNIST"),
     "data.channels": Rule("1 (grey) or 3 (RGB)", lambda value: is_integer(value) and value in (1, 3)),
@@ -137,6 +141,7 @@ RULES: Mapping[str, Rule] = {
     "model.dropout": BELOW_ONE,
     "loss._target_": target("torch.nn.", "fairsweep.losses."),
     "loss.label_smoothing": BELOW_ONE,
+    "loss.reduction": one_of("mean"),
     "optimizer._target_": target("torch.optim."),
     "optimizer.lr": ABOVE_ZERO,
     "optimizer.momentum": BELOW_ONE,

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import struct
 import tempfile
 import zlib
@@ -23,6 +22,7 @@ from torch.nn.functional import grid_sample
 
 from fairsweep.config import ConfigError
 from fairsweep.images import Reader
+from fairsweep.memory import free_memory
 from fairsweep.sources import IDX_FILES, digits_file, idx_files, image_files, open_idx
 
 # Of the unpacked files.
@@ -251,12 +251,13 @@ def download(dataset: str, root: str) -> tuple[Path, ...]:
     """torchvision's checked download into `<root>/<dataset>/raw`: all four files or none."""
     from torchvision import datasets  # type: ignore[import-untyped]  # slow, and rarely needed
 
-    top = Path(root).expanduser()
+    top = Path(root).expanduser().absolute()
+    # A folder made for it would be left behind where the root is mistyped and the download fails.
+    existing = next(folder for folder in (top, *top.parents) if folder.exists())
     try:
-        top.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=top, prefix=".download-") as scratch:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".download-") as scratch:
             getattr(datasets, dataset)(scratch, download=True)
-            (top / dataset).mkdir(exist_ok=True)
+            (top / dataset).mkdir(parents=True, exist_ok=True)
             (Path(scratch) / dataset / "raw").rename(top / dataset / "raw")
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         if files := idx_files(dataset, root):  # another process was faster
@@ -300,7 +301,7 @@ def check_memory(count: int, channels: int, size: int) -> None:
     Raises:
         ConfigError: so many images of this size do not fit the free memory.
     """
-    needed, free = count * channels * size * size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed, free = count * channels * size * size, free_memory()
     if needed > free:
         raise ConfigError(
             f"data.size={size}: {count:,} images of {channels}x{size}x{size} take {needed / 1e9:,.1f} GB; "
@@ -335,6 +336,8 @@ def prepare(
     """
     generator = torch.Generator().manual_seed(val_seed)
     train, test, classes, full_scales = source
+    for split in (train, test) if test is not None else (train,):
+        check_split(name, split, train.images.shape[1:], len(classes))
     if test is None:
         train, test = cut("data.test_size", test_size, train, len(classes), generator)
     train, val = cut("data.val_size", val_size, train, len(classes), generator)
@@ -366,6 +369,29 @@ def prepare(
         fingerprint=fingerprint,
         full_scales=dict(full_scales),
     )
+
+
+def check_split(name: str, split: Split, shape: torch.Size, classes: int) -> None:
+    """
+    Raises:
+        ConfigError: images or labels are not what `Split` says, or not those of the other split.
+    """
+    images, labels = split.images, split.labels
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != shape:
+        raise ConfigError(
+            f"data.name={name}: images are {images.dtype} of shape {tuple(images.shape)}; "
+            "must be torch.uint8, 0 to 255, of shape (N, C, H, W), the same for training and test"
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ConfigError(
+            f"data.name={name}: labels are {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} "
+            "images; must be torch.int64 of shape (N,)"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ConfigError(
+            f"data.name={name}: labels are from {int(labels.min())} to {int(labels.max())}; "
+            f"must be 0 to {classes - 1}, for {classes} classes"
+        )
 
 
 def cut(key: str, size: float, split: Split, classes: int, generator: torch.Generator) -> tuple[Split, Split]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import BaseFileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, provenance, record, signals, tensorboard, tracking
+from fairsweep import config, provenance, record, signals, sources, tensorboard, tracking
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.memory import causes, has_memory, is_out_of_memory
 from fairsweep.progress import Progress
@@ -190,6 +190,11 @@ class Session:
         """A lane for each run that is to be trained; None while there is no room, or none at present."""
         for claim in self.claims():
             if claim is not None:
+                while self.jobs and is_timed(claim.wanted.cfg):
+                    yield None
+                if self.stop():  # while it waited
+                    claim.lock.release()
+                    return
                 yield from self.open(*claim)
             elif self.jobs:
                 yield None
@@ -200,6 +205,8 @@ class Session:
 
     def has_room(self) -> bool:
         """Whether one lane more may train beside those that do."""
+        if any(is_timed(job.cfg) for job in self.jobs.values()):
+            return False
         if not self.jobs or self.most is not None:
             return len(self.jobs) < (self.most or 1)
         crowd = len(self.jobs), sum(lane.is_settled() for lane in self.jobs)
@@ -357,6 +364,11 @@ class Session:
             job.lock.release()
 
 
+def is_timed(cfg: DictConfig) -> bool:
+    """Whether the run's result depends on the seconds that it trains, so that it must train alone."""
+    return cfg.trainer.max_seconds is not None
+
+
 def acquired(folder: RunFolder) -> BaseFileLock | None:
     """The run's lock, now ours; None where another process has it."""
     lock = folder.lock()
@@ -490,8 +502,8 @@ class Job:
             self.create_folder()
         if self.wanted.place is not None:
             folder.join(self.wanted.place)
-        for complaint in self.complaints:
-            self.tell(complaint)
+        for text in filter(None, [*self.complaints, sources.note(self.cfg.data)]):
+            self.tell(text)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
             lane.end("paused", f"trainer.stop_epoch={self.cfg.trainer.stop_epoch} reached")
 
@@ -575,6 +587,7 @@ class Job:
             "step": lane.step,
             "epoch": lane.epoch,
             "seconds": lane.seconds,
+            "shared": lane.shared,
             "best_epoch": lane.best["epoch"] if lane.best else None,
             **{key: figures.get(key) for key in ("objective", "test_loss", "test_accuracy")},
         }

@@ -1,4 +1,4 @@
-"""Losses that torch does not have."""
+"""Losses that torch does not have, and how a loss averages over a batch."""
 
 import torch
 from torch import Tensor, nn
@@ -13,3 +13,28 @@ class MSEOneHot(nn.Module):
         probabilities = logits.float().softmax(1)
         target = F.one_hot(labels, probabilities.shape[1]).to(torch.float32)
         return F.mse_loss(probabilities, target)
+
+
+@torch.no_grad()
+def is_mean_of_images(loss: nn.Module, classes: int, device: torch.device) -> bool:
+    """Whether the loss of a batch is the mean of the losses of its images; with weights of classes it is not.
+
+    Raises:
+        ValueError: it is no mean at all: it grows with the batch, or is not one number.
+    """
+    logits = torch.arange(2 * classes, device=device).sin().view(2, classes)
+    labels = torch.tensor([0, classes - 1], device=device)
+    once, twice = loss(logits, labels), loss(logits.repeat(2, 1), labels.repeat(2))
+    if once.shape != ():
+        raise ValueError(f"must give one number for a batch, gives the shape {tuple(once.shape)}")
+    if not torch.isclose(once, twice, rtol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"must be a mean over the batch, but is {once:.4g} for a batch and {twice:.4g} for one with each "
+            "image twice"
+        )
+    for label in range(classes):
+        labels[1] = label
+        singles = torch.stack([loss(logits[:1], labels[:1]), loss(logits[1:], labels[1:])])
+        if not torch.isclose(loss(logits, labels), singles.mean(), rtol=1e-5):
+            return False
+    return True

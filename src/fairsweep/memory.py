@@ -1,13 +1,58 @@
-"""Memory: whether there is enough for one lane more, how an error says that there is none, and keeping it."""
+"""Memory: how much is free, how an error says that there is none, and keeping it."""
 
 import ctypes
+import math
 import platform
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+# In a control group's folder: its limit, what it uses, and the cached pages in that which it gives up.
+GROUP_FILES = {
+    "sys/fs/cgroup": ("memory.max", "memory.current", "inactive_file"),
+    "sys/fs/cgroup/memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 if TYPE_CHECKING:
     from fairsweep.training import Lane
+
+
+def free_memory(root: Path = Path("/")) -> float:
+    """Bytes of main memory that this process can still take; infinite where the system does not say.
+
+    The least of what the machine has and of what each control group around the process, as a container's,
+    leaves. Cached files count as free.
+    """
+    free = [math.inf]
+    with suppress(OSError):
+        text = (root / "proc/meminfo").read_text()
+        free += [
+            int(amount) * 1024 for amount in re.findall(r"^MemAvailable: +(\d+) kB$", text, re.MULTILINE)
+        ]
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            where = "sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup"
+            group = root / where / name.lstrip("/")
+            while group.is_relative_to(root / where):
+                free.append(left_in(group, *GROUP_FILES[where]))
+                group = group.parent
+    return min(free)
+
+
+def left_in(group: Path, limit: str, usage: str, cached: str) -> float:
+    """Bytes that a control group may still take; infinite where it has no limit."""
+    try:
+        used = int((group / usage).read_text())
+        most = int((group / limit).read_text())
+        stat = (group / "memory.stat").read_text()
+    except (OSError, ValueError):  # not in this container; "max"
+        return math.inf
+    return most - used + sum(map(int, re.findall(rf"^{cached} (\d+)$", stat, re.MULTILINE)))
 
 
 def has_memory(lanes: "list[Lane]") -> bool:

@@ -25,6 +25,7 @@ from fairsweep.data import Data, Split
 from fairsweep.files import write_atomically
 from fairsweep.prediction import Prediction
 from fairsweep.record import RunFolder
+from fairsweep.wording import printable
 
 STYLE: Any = {
     "axes.axisbelow": True,
@@ -241,7 +242,7 @@ def verdict(label: str, probability: float, true: str | None) -> str:
 
 def shortened(text: str, length: int = 20) -> str:
     """The text with its middle left out where it is too long."""
-    half = length // 2
+    text, half = printable(text), length // 2
     return text if len(text) <= length else f"{text[: length - half - 1]}…{text[-half:]}"
 
 

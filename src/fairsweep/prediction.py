@@ -15,6 +15,7 @@ from fairsweep.config import ConfigError
 from fairsweep.data import Split
 from fairsweep.models import Classifier
 from fairsweep.record import RunFolder
+from fairsweep.wording import printable
 
 Pixels = NDArray[np.uint8]
 
@@ -100,11 +101,12 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
 
 def table(results: Sequence[Prediction]) -> str:
     """One aligned line for each image: name, label, probability and, where known, the true label."""
-    name_width = max(len(result.name) for result in results)
-    label_width = max(len(result.label) for result in results)
+    names = [printable(result.name) for result in results]
+    labels = [printable(result.label) for result in results]
+    name_width, label_width = max(map(len, names)), max(map(len, labels))
     lines = []
-    for name, _, label, probability, true in results:
-        verdict = "" if true is None else "  right" if true == label else f"  wrong: is {true}"
+    for name, label, (_, _, predicted, probability, true) in zip(names, labels, results, strict=True):
+        verdict = "  right" if true == predicted else f"  wrong: is {printable(true)}" if true else ""
         lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {probability:7.2%}{verdict}")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
+from fairsweep.wording import counted, printable
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -31,11 +33,15 @@ MOST_CACHED, SETTLED_SECONDS = 100, 2.0
 
 
 class ImageFiles(NamedTuple):
-    """Image files, each with the index of its class; `test` is None where there is no such part."""
+    """Image files, each with the index of its class; `test` is None where there is no such part.
+
+    passed_over: other files beside them, without hidden ones.
+    """
 
     classes: tuple[str, ...]
     train: list[tuple[Path, int]]
     test: list[tuple[Path, int]] | None
+    passed_over: list[Path]
 
 
 def digits_file() -> Path:
@@ -89,7 +95,7 @@ def image_files(root: str) -> ImageFiles:
     """The images in `<root>/<class>/`, or in `<root>/train/<class>/` and `<root>/test/<class>/`.
 
     The two may also be called `training` and `testing`. Classes are sorted by name, or by value
-    where all are numbers; images by name. Hidden and other files than images are ignored.
+    where all are numbers; images by name. Hidden files and folders are ignored.
 
     Raises:
         ConfigError: no such folder, a class without images, or something that fits neither layout.
@@ -99,46 +105,46 @@ def image_files(root: str) -> ImageFiles:
         raise ConfigError(
             f"data.root={root}: no such folder; name one that has a sub-folder of images per class"
         )
-    folders, _ = listing(top)
+    folders, _, others = listing(top)
     train = [folder for folder in folders if folder.name.lower() in ("train", "training")]
     test = [folder for folder in folders if folder.name.lower() in ("test", "testing")]
     if not train or not test:
-        return ImageFiles(*class_images(top), None)
+        classes, files, others = class_images(top)
+        return ImageFiles(classes, files, None, others)
     if len(folders) > 2:
         raise ConfigError(
             f"data.root={root}: holds {', '.join(folder.name for folder in folders)}; beside one "
             "folder for training and one for test (validation is cut from training) nothing is read"
         )
-    classes, train_files = class_images(train[0])
-    test_classes, test_files = class_images(test[0])
+    classes, train_files, train_others = class_images(train[0])
+    test_classes, test_files, test_others = class_images(test[0])
     if classes != test_classes:
         names = ", ".join(sorted({*classes} ^ {*test_classes})[:5])
         raise ConfigError(
             f"data.root={root}: {train[0].name} and {test[0].name} differ in their classes: {names}"
         )
-    return ImageFiles(classes, train_files, test_files)
+    return ImageFiles(classes, train_files, test_files, [*others, *train_others, *test_others])
 
 
-def listing(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The sub-folders of a folder and its images, by name, without what is hidden."""
-    folders, images = [], []
+def listing(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The sub-folders of a folder, its images and its other files, by name, without what is hidden."""
+    folders, images, others = list[Path](), list[Path](), list[Path]()
     try:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    folders.append(Path(entry.path))
-                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    images.append(Path(entry.path))
+                path = Path(entry.path)
+                is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+                (folders if entry.is_dir() else images if is_image else others).append(path)
     except OSError as error:
         raise ConfigError(f"data.root: {folder} cannot be read: {error.strerror}") from error
-    return folders, images
+    return folders, images, others
 
 
-def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """The names of a folder's sub-folders, and all images in them with the index of theirs."""
-    folders, loose = listing(top)
+def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[Path]]:
+    """The names of a folder's sub-folders, all images in them with the index of theirs, and other files."""
+    folders, loose, passed_over = listing(top)
     if loose:
         raise ConfigError(f"data.root: {loose[0]} is in no class; images must be in one sub-folder per class")
     if len(folders) < 2:
@@ -147,19 +153,39 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
         folders.sort(key=lambda folder: (int(folder.name), folder.name))
     files = []
     for index, folder in enumerate(folders):
-        nested, images = listing(folder)
+        nested, images, others = listing(folder)
         if nested:
             raise ConfigError(
                 f"data.root: {nested[0]} is a folder within the class {folder.name}; expected are "
                 "<root>/<class>/<image>, or the same within <root>/train and <root>/test"
             )
         if not images:
+            beside = f", only {', '.join(path.name for path in others[:3])}" if others else ""
             raise ConfigError(
-                f"data.root: the class {folder} has no images ({' '.join(IMAGE_SUFFIXES)}); "
+                f"data.root: the class {folder} has no images ({' '.join(IMAGE_SUFFIXES)}){beside}; "
                 "add some or remove it"
             )
         files += [(image, index) for image in images]
-    return tuple(folder.name for folder in folders), files
+        passed_over += others
+    return tuple(folder.name for folder in folders), files, passed_over
+
+
+def note(cfg: Mapping[str, Any]) -> str:
+    """What the user should know of the files behind a data configuration: those passed over. Often empty.
+
+    Raises:
+        ConfigError: the files are missing, incomplete, or not in order.
+    """
+    source = str(cfg["_target_"]).rpartition(".")[2]
+    if source == "mnist":
+        idx_files(cfg["dataset"], cfg["root"])
+    if source != "image_folder" or not (others := image_files(cfg["root"]).passed_over):
+        return ""
+    suffixes = Counter(path.suffix.lower() or "without a suffix" for path in others)
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
+    names = ", ".join(path.name for path in others[:3]) + (", ..." if len(others) > 3 else "")
+    counts = f"{counted(len(others), 'file')} of other types not read: {kinds} ({names})"
+    return printable(f"data.root={cfg['root']}: {counts}")
 
 
 def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None:
@@ -185,7 +211,7 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
             files = idx_files(cfg["dataset"], cfg["root"])
             return None if files is None else cached(cache, head, files, unpacked)
         if source == "image_folder":
-            classes, train, test = image_files(cfg["root"])
+            classes, train, test, _ = image_files(cfg["root"])
             head += json.dumps([classes, len(train)]).encode()
             labels = dict(train + (test or []))
 

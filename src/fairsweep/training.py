@@ -22,6 +22,7 @@ from fairsweep import build
 from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.data import Split, augment
+from fairsweep.losses import is_mean_of_images
 from fairsweep.memory import causes, is_out_of_memory, keep_freed_memory
 
 Line = dict[str, float]
@@ -86,7 +87,8 @@ class Lane:
         with self.own_state():
             self.model = build.model(cfg, self.data.shape, len(self.data.classes))
         self.model.to(self.device).to(memory_format=torch.channels_last)
-        self.loss = build.loss(cfg)
+        self.loss = build.loss(cfg).to(self.device)
+        self.averages_images = True  # whether the loss of a batch is the mean of its images' losses
         self.optimizer = build.optimizer(cfg, self.model)
         if isinstance(self.optimizer, torch.optim.LBFGS):  # which takes gradients for flat
             self.model.to(memory_format=torch.contiguous_format)
@@ -119,6 +121,7 @@ class Lane:
         self.captured: CapturedSteps | None = None
         self.steps_uncaptured = 0
         self.beside = 1  # lanes that trained at once when this one did last, itself among them
+        self.shared = False  # whether other lanes trained during any of `seconds`, which are shares then
         self.collected = torch.zeros(0)  # losses since the last line, and `correct`, on the host
         self.note = ""  # what the user should know
         self.ending: Ending | None = None
@@ -405,6 +408,7 @@ class Lane:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         size = EVALUATION_BATCH[self.device.type]
+        outputs = list[Tensor]()
         for images, labels in zip(
             torch.split(split.images, size),
             torch.split(split.labels, size),
@@ -413,8 +417,13 @@ class Lane:
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             with self.autocast():
                 logits = self.model(self.normalise(pixels))
-            loss += self.loss(logits.float(), labels) * len(labels)
+            if self.averages_images:
+                loss += self.loss(logits.float(), labels) * len(labels)
+            else:
+                outputs.append(logits.float())
             correct += (logits.argmax(1) == labels).sum()
+        if outputs:
+            loss += self.loss(torch.cat(outputs), split.labels) * len(split.labels)
         self.model.train()
         return float(loss) / len(split.labels), int(correct) / len(split.labels)
 
@@ -444,6 +453,7 @@ class Lane:
             "losses": torch.cat(self.losses).cpu() if self.losses else torch.zeros(0),
             "correct": self.correct.cpu(),
             **{name: getattr(self, name) for name in PLAIN_STATE},
+            "shared": self.shared,
         }
 
     def kept(self, keep: str) -> dict[str, dict[str, Any]]:
@@ -476,6 +486,7 @@ class Lane:
         self.correct.copy_(state["correct"])
         for name in PLAIN_STATE:
             setattr(self, name, state[name])
+        self.shared = state.get("shared", False)  # older checkpoints lack it
 
     def load_weights(self, weights: dict[str, Tensor], source: str) -> None:
         """Start from these weights instead of the random ones.
@@ -501,6 +512,9 @@ class Lane:
                 fits = logits.shape == (size, len(self.data.classes))
                 if fits:
                     self.loss(logits, labels)
+                    self._check_loss(cfg)
+        except ConfigError:
+            raise
         except (RuntimeError, ValueError, TypeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -514,6 +528,13 @@ class Lane:
                 f"model ({cfg.model._target_}): gives {tuple(logits.shape)} for {size} images, "
                 f"must give one logit for each of {len(self.data.classes)} classes"
             )
+
+    def _check_loss(self, cfg: DictConfig) -> None:
+        """Find out how the loss averages over a batch."""
+        try:
+            self.averages_images = is_mean_of_images(self.loss, len(self.data.classes), self.device)
+        except ValueError as error:
+            raise ConfigError(f"loss ({cfg.loss._target_}): {error}") from error
 
 
 PLAIN_STATE = (
@@ -548,6 +569,7 @@ def fit(lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False) 
         steps = min(lane.steps_at_once() for lane in active)
         for lane in active:  # on CUDA this only launches the work
             lane.beside = len(active)
+            lane.shared = lane.shared or len(active) > 1
             with lane.failing(), lane.own_state():
                 if lane.ending is None:
                     started = time.perf_counter()
