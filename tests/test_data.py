@@ -3,20 +3,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from rich.console import Console
 
-from fairsweep import data
+from fairsweep import data, experiment
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
 from fairsweep.data import Data, Source, Split
+from fairsweep.experiment import Wanted
+from fairsweep.progress import Progress
 from fairsweep.sources import IDX_FILES, fingerprint, note
+from fairsweep.sweeps import origins
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -298,6 +304,23 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path, names: tuple[str,
     assert len(ready.train) + len(ready.val) == 44
 
 
+def test_files_that_are_not_read_are_named_once_by_a_run_and_by_a_sweep(
+    tmp_path: Path, compose: Callable[..., DictConfig]
+) -> None:
+    root = tmp_path / "images"
+    write_images(root, {"a": 20, "b": 20})
+    (root / "a" / "1.heic").touch()
+    quick = ("model=mlp", "trainer=smoke", "trainer.batch_size=8", "record.pictures=none")
+    cfg = compose("data=image_folder", f"data.root={root}", *quick)
+    output = StringIO()
+    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(file=output, width=500)))
+    told = f"data.root={root}: 1 file of other types not read: 1 .heic (1.heic)"
+    assert output.getvalue().count(told) == 1
+    assert told in (outcome.folder.path / "run.log").read_text()
+    other = OmegaConf.merge(cfg, {"seed": 1, "data": {"size": 14}})
+    assert origins.notes(json.dumps(OmegaConf.to_container(c)) for c in (cfg, other, compose())) == [told]
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     write_images(tmp_path, {"train": 2, "plane": 2})
     assert data.image_folder(str(tmp_path)).classes == ("plane", "train")
@@ -460,20 +483,25 @@ def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any
 @pytest.mark.parametrize(
     ("images", "labels", "told"),
     [
-        (torch.rand(6, 1, 4, 4), torch.arange(6) % 2, "images are torch.float32 of .*must be torch.uint8"),
         (
-            torch.zeros(6, 4, 4, dtype=torch.uint8),
+            torch.rand(6, 1, 8, 8),
             torch.arange(6) % 2,
-            r"images are \S+ of shape \(6, 4, 4\); must be .*N, C, H",
+            r"images of torch.float32 \(6, 1, 8, 8\); must be torch.uint8",
+        ),
+        (np.zeros((6, 1, 8, 8), np.uint8), torch.arange(6) % 2, "images of uint8 .*; must be torch.uint8"),
+        (
+            torch.zeros(0, 1, 8, 8, dtype=torch.uint8),
+            torch.arange(0),
+            r"images of .*; must be one or more of shape \(1, 8, 8\)",
         ),
         (
             numbered([3, 3]).images,
             torch.arange(5) % 2,
-            r"labels are torch.int64 of shape \(5,\) for 6 images",
+            r"labels of torch.int64 \(5,\); must be torch.int64 \(6,\)",
         ),
-        (numbered([3, 3]).images, torch.rand(6), r"labels are torch.float32 .*must be torch.int64"),
-        (numbered([3, 3]).images, torch.arange(6), "labels are from 0 to 5; must be 0 to 1, for 2 classes"),
-        (numbered([3, 3]).images, torch.arange(6) - 5, "labels are from -5 to 0; must be 0 to 1"),
+        (numbered([3, 3]).images, torch.rand(6), "labels of torch.float32 .*must be torch.int64"),
+        (numbered([3, 3]).images, torch.arange(6), "labels from 0 to 5; must be 0 to 1, one for each class"),
+        (numbered([3, 3]).images, torch.arange(6) - 5, "labels from -5 to 0; must be 0 to 1"),
     ],
 )
 def test_a_source_that_is_not_what_training_expects_is_refused(
@@ -481,13 +509,15 @@ def test_a_source_that_is_not_what_training_expects_is_refused(
 ) -> None:
     good, bad = numbered([3, 3]), Split(images, labels)
     for source in (Source(bad, None, ("a", "b")), Source(good, bad, ("a", "b"))):
-        with pytest.raises(ConfigError, match=f"data.name=some: {told}"):
-            prepare(source, mean=0.5, std=0.5)
+        with pytest.raises(ConfigError, match=f"data: {told}"):
+            source.check()
 
 
-def test_a_test_split_of_another_shape_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"shape \(4, 3, 8, 8\); must be .*the same for training and test"):
-        prepare(Source(numbered([2, 2]), numbered([2, 2], channels=3), ("a", "b")))
+def test_splits_of_different_shapes_and_images_without_channels_are_refused() -> None:
+    flat = Split(torch.zeros(4, 8, 8, dtype=torch.uint8), torch.arange(4) % 2)
+    for train, test in ((numbered([2, 2]), numbered([2, 2], channels=3)), (flat, None)):
+        with pytest.raises(ConfigError, match=r"data: images of torch.uint8 \(4, .*; must be"):
+            Source(train, test, ("a", "b")).check()
 
 
 def test_a_shift_beyond_the_image_is_refused() -> None:
@@ -623,7 +653,7 @@ def test_fingerprints_of_unknown_sources_are_unknown() -> None:
 
 def composed(choice: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        group = compose(f"data/{choice}").data
+        group = hydra_compose(f"data/{choice}").data
     assert isinstance(group, DictConfig)
     return group
 

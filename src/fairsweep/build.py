@@ -137,6 +137,7 @@ def source(text: str) -> tuple[Source, str]:
     values = json.loads(text)
     known = fingerprint(values)  # before it is read: what changes meanwhile is noticed then
     found = construct(Source, "data", values)
+    found.check()
     return found, known or fingerprint(values) or found.hash()
 
 

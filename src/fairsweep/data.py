@@ -78,6 +78,35 @@ class Source(NamedTuple):
     classes: tuple[str, ...]
     full_scales: Mapping[str, int] = MappingProxyType({})
 
+    def check(self) -> None:
+        """
+        Raises:
+            ConfigError: a function of the user's gave something else than splits of one shape.
+        """
+        shape = tuple(self.train.images.shape[1:])
+        for images, labels in ((s.images, s.labels) for s in (self.train, self.test) if s is not None):
+            if not isinstance(images, Tensor) or images.dtype != torch.uint8 or len(shape) != 3:
+                raise ConfigError(
+                    f"data: images of {described(images)}; must be torch.uint8 (N, C, H, W), 0 to 255"
+                )
+            if tuple(images.shape[1:]) != shape or not len(images):
+                raise ConfigError(
+                    f"data: images of {described(images)}; must be one or more of shape {shape}"
+                )
+            if (
+                not isinstance(labels, Tensor)
+                or labels.dtype != torch.int64
+                or labels.shape != images.shape[:1]
+            ):
+                raise ConfigError(
+                    f"data: labels of {described(labels)}; must be torch.int64 ({len(images)},)"
+                )
+            low, high, last = int(labels.min()), int(labels.max()), len(self.classes) - 1
+            if not 0 <= low <= high <= last:
+                raise ConfigError(
+                    f"data: labels from {low} to {high}; must be 0 to {last}, one for each class"
+                )
+
     def hash(self) -> str:
         """32 hex digits that depend on every image, label and class name."""
         digest = hashlib.blake2b(json.dumps(self.classes).encode(), digest_size=16)
@@ -86,6 +115,11 @@ class Source(NamedTuple):
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def described(array: Any) -> str:
+    """The type and the shape of a tensor, or of what is given in its place."""
+    return f"{getattr(array, 'dtype', type(array).__name__)} {tuple(getattr(array, 'shape', ()))}"
 
 
 class Augment(NamedTuple):
@@ -336,8 +370,6 @@ def prepare(
     """
     generator = torch.Generator().manual_seed(val_seed)
     train, test, classes, full_scales = source
-    for split in (train, test) if test is not None else (train,):
-        check_split(name, split, train.images.shape[1:], len(classes))
     if test is None:
         train, test = cut("data.test_size", test_size, train, len(classes), generator)
     train, val = cut("data.val_size", val_size, train, len(classes), generator)
@@ -369,29 +401,6 @@ def prepare(
         fingerprint=fingerprint,
         full_scales=dict(full_scales),
     )
-
-
-def check_split(name: str, split: Split, shape: torch.Size, classes: int) -> None:
-    """
-    Raises:
-        ConfigError: images or labels are not what `Split` says, or not those of the other split.
-    """
-    images, labels = split.images, split.labels
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != shape:
-        raise ConfigError(
-            f"data.name={name}: images are {images.dtype} of shape {tuple(images.shape)}; "
-            "must be torch.uint8, 0 to 255, of shape (N, C, H, W), the same for training and test"
-        )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ConfigError(
-            f"data.name={name}: labels are {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} "
-            "images; must be torch.int64 of shape (N,)"
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ConfigError(
-            f"data.name={name}: labels are from {int(labels.min())} to {int(labels.max())}; "
-            f"must be 0 to {classes - 1}, for {classes} classes"
-        )
 
 
 def cut(key: str, size: float, split: Split, classes: int, generator: torch.Generator) -> tuple[Split, Split]:

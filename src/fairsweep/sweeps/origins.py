@@ -1,5 +1,6 @@
 """What a sweep trains on and starts from: found once, and the same each time it is continued."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from fairsweep import experiment, provenance
+from fairsweep import experiment, provenance, sources
 from fairsweep.config import ConfigError, file_hash, resolved
 from fairsweep.sweeps.arms import Arm
 
@@ -46,6 +47,12 @@ def of(configurations: Iterable[DictConfig]) -> list[str]:
             name = file_hash(experiment.with_weights_file(cfg).trainer.weights)
         found += [provenance.content(resolved(cfg)), str(name)]
     return found
+
+
+def notes(configurations: Iterable[str]) -> list[str]:
+    """What the user should know of the data's files, once for each folder; configurations are JSON."""
+    roots = {data.get("root"): data for data in (json.loads(text)["data"] for text in configurations)}
+    return [note for note in map(sources.note, roots.values()) if note]
 
 
 def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Pinned]:

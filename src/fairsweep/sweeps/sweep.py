@@ -227,6 +227,8 @@ class Sweep:
         if len(different) < len(asked):
             text = f"{len(asked)} runs are asked for, {counted(len(different), 'different one')}"
             self.board.note(f"{text}: equal ones train once")
+        for note in origins.notes(entry.cfg for entry in self.entries.values()):
+            self.board.note(note)
         with self.only_here():
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
