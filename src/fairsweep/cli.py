@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fairsweep import output, signals
-from fairsweep.config import ROOT, ConfigError, nearest, unknown
+from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
 from fairsweep.wording import printable
 
 # Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.
@@ -59,7 +60,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
             return f"{group}={choice}: no such choice{nearest(choice, options)} (allowed: {allowed})"
     if isinstance(error, OverrideParseException):
         reason = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
-        return f"{error.override}: cannot be read ({reason}); must be key=value, special text in quotes"
+        override = redacted(error.override)
+        return f"{override}: cannot be read ({reason}); must be key=value, special text in quotes"
     text = " ".join(str(error).split())
     if is_wrong_choice(error):
         return f"{' '.join(misfits(sys.argv[1:]))}: must be group=choice, a file in conf/<group>/ ({text})"
@@ -93,6 +95,12 @@ def as_text(word: str, texts: Sequence[str]) -> str:
     if key not in texts or value in ("", "null") or value[0] in "'\"":
         return word
     return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
+
+
+def show_traceback(error: BaseException) -> NoReturn:
+    """End as Python does after an error that nobody has caught; but no part of it shows a password."""
+    print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    sys.exit(1)
 
 
 def unread() -> NoReturn:
@@ -158,11 +166,13 @@ def entry_point(
                     answer()
                     signals.check()
                 except BaseException as error:  # a signal may have become any of them
-                    if not (signals.received() or isinstance(error, KeyboardInterrupt)):
+                    if signals.received() or isinstance(error, KeyboardInterrupt):
+                        if not (isinstance(error, SystemExit) and error.code == 130):  # which has told it
+                            print("interrupted", file=sys.stderr)
+                        sys.exit(130)
+                    if isinstance(error, SystemExit):
                         raise
-                    if not (isinstance(error, SystemExit) and error.code == 130):  # which has told it
-                        print("interrupted", file=sys.stderr)
-                    sys.exit(130)
+                    show_traceback(error)
 
         return main
 
@@ -170,8 +180,8 @@ def entry_point(
 
     def fail(error: Exception) -> NoReturn:
         if wants_traceback:
-            raise error
-        print(f"error: {printable(explain(error, short))}", file=sys.stderr)
+            show_traceback(error)
+        print(f"error: {printable(without_credentials(explain(error, short)))}", file=sys.stderr)
         sys.exit(2)
 
     return decorate

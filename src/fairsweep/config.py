@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -219,9 +221,65 @@ NOT_IN_SIGNATURE = (
 )
 
 
-def without_credentials(text: str) -> str:
-    """The text without the user and password of any URL in it."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+SCHEME = r"\w[\w+.-]*://"
+# A parameter of a URL, and a variable of the environment, that by their names hold a secret.
+SECRET_PARAMETER = (
+    r"([?&;][\w.-]*(?:pass|pwd|token|secret|credential|api_?key|access_?key|signature|sig|auth)[\w.-]*=)[^&]*"
+)
+SECRET_VARIABLE = r"\b([A-Z][A-Z0-9_]*(?:PASSWORD|TOKEN|SECRET|KEY)[A-Z0-9_]*=)[^\s'\",]+"
+
+
+def without_credentials(text: str, uri: str = "") -> str:
+    """The text without the user, the password and the secret parameters of any URL in it.
+
+    A URL ends at white space; if the text starts with it, at the end of the text. The standard library cannot
+    parse URLs with an unquoted password, so whatever may belong to one is removed, up to the last `@`.
+
+    Args:
+        uri: what failed with this text, which may quote any part of its password.
+    """
+    rest = ".*" if re.match(rf"['\"]?{SCHEME}", text) else r"\S*"
+    text = re.sub(rf"(?s)({SCHEME})({rest})", lambda url: url[1] + public_part(url[2]), text)
+    text = re.sub(SECRET_VARIABLE, r"\1***", text)
+    for secret in secrets(uri):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text
+
+
+def public_part(url: str) -> str:
+    """A URL, less its scheme, without what only its owner may know."""
+    authority = re.split("[/?#]", url, maxsplit=1)[0]
+    if "@" in url and ("@" in authority or ":" in authority):
+        url = url.rpartition("@")[2]
+    return re.sub(f"(?i){SECRET_PARAMETER}", r"\1***", url)
+
+
+def secrets(uri: str) -> set[str]:
+    """The password of a URI and its secret parameters, as a whole and in the parts that a parser may see."""
+    _, _, url = uri.partition("://")
+    user, at, _ = url.rpartition("@") if public_part(url) != url else ("", "", "")
+    whole = [user.partition(":")[2]] if at else []
+    whole += [found[0].partition("=")[2] for found in re.finditer(f"(?i){SECRET_PARAMETER}", url)]
+    parts = [part for text in whole for part in re.split("[:/?#@]", text)]
+    return {text for known in (*whole, *parts) for text in (known, unquote(known)) if text}
+
+
+def redacted(value: Any) -> Any:
+    """A nested value with each of its texts, which may be overrides, without credentials."""
+    if isinstance(value, Mapping):
+        return {key: redacted(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(child) for child in value]
+    if not isinstance(value, str):
+        return value
+    key, equals, rest = value.partition("=")
+    is_override = equals and re.fullmatch(r"[\w.+~/@-]+", key)
+    return f"{key}={without_credentials(rest)}" if is_override else without_credentials(value)
+
+
+def command() -> str:
+    """The command line, without credentials."""
+    return " ".join(redacted(sys.argv))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
         "precision": lane.precision if lane else str(cfg.trainer.precision),
         "threads": lane.threads if lane else torch.get_num_threads(),
         "hostname": socket.gethostname(),
-        "command": config.without_credentials(" ".join(sys.argv)),
+        "command": config.command(),
         "git": git_state(),
         "versions": versions(),
     }

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.config import OBJECTIVES, ConfigError, without_credentials
+from fairsweep.config import OBJECTIVES, ConfigError, redacted, without_credentials
 from fairsweep.files import write_atomically
 
 FINAL = ("finished", "diverged")
@@ -66,8 +66,7 @@ class RunFolder:
     def write_config(self, cfg: DictConfig) -> None:
         """Make the folder, and write what the run is configured to be."""
         self.path.mkdir(parents=True, exist_ok=True)
-        values = json.loads(without_credentials(json.dumps(OmegaConf.to_container(cfg, resolve=True))))
-        self._config = OmegaConf.create(values)
+        self._config = OmegaConf.create(redacted(OmegaConf.to_container(cfg, resolve=True)))
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
 
     def archive(self) -> Path:
@@ -99,7 +98,7 @@ class RunFolder:
 
     def set_status(self, **changes: Any) -> None:
         """Change these entries of the status, all at once."""
-        content = self.status() | changes
+        content = self.status() | redacted(changes)
         write_atomically(self.path / "status.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
     # Sweeps
@@ -120,8 +119,8 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Append to the run's own log, each entry behind the time."""
-        with (self.path / "run.log").open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        with (self.path / "run.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {without_credentials(text)}\n")
 
     # Journal
 

@@ -123,7 +123,7 @@ def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool
     except Exception as error:  # whatever tracking does, training goes on
         last_failure[uri] = time.monotonic()
         name = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        text = without_credentials(f"{name}{error}")
+        text = without_credentials(f"{name}{error}", uri)
         reason = shorten(text.splitlines()[0], 200, placeholder=" ...")
         log(f"tracking: {text}")
         if told.get(uri) != type(error).__name__:  # once, and not for each run of a sweep

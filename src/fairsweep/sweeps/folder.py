@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from fairsweep.config import ConfigError
+from fairsweep.config import ConfigError, redacted
 from fairsweep.files import write_atomically
 from fairsweep.record import Place, RunFolder, read_json
 
@@ -82,7 +82,7 @@ class SweepFolder:
         write_atomically(plan, content[: content.rfind(b"\n") + 1] + b"{}\n")
         self.write(
             {
-                **definition,
+                **redacted(definition),
                 "directory": str(self.path),
                 "started": before.get("started", time.time()),
                 "resumed": time.time(),

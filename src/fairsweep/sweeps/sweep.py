@@ -22,7 +22,7 @@ from fairsweep import config, experiment, jobs, provenance, signals, tracking
 from fairsweep.cli import explain
 from fairsweep.compare import after
 from fairsweep.compare.after import Told
-from fairsweep.config import ConfigError, without_credentials
+from fairsweep.config import ConfigError
 from fairsweep.experiment import FirstFailure, Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import FINAL, Place, RunFolder
@@ -134,7 +134,7 @@ class Sweep:
                 wanted = experiment.identify(Wanted(self.compose(overrides), single=False))
                 self.check_selection(wanted.cfg)
             trial = run.trial
-            number, values = trial.number, dict(trial.values)
+            number, values = trial.number, config.redacted(trial.values)
             row = Row(wanted.signature, self.name(run), trial.arm, number, run.phase, run.seed, values)
             plain = json.dumps(config.resolved(wanted.cfg))
             self.entries[run] = Entry(run, row, overrides, plain, wanted.content)
@@ -207,7 +207,8 @@ class Sweep:
 
     def name(self, run: Run) -> str:
         """What tells a run from the others: `adam lr=0.01 seed=2`."""
-        return " ".join(f"{run.trial.arm} {described(run.trial.values)} seed={run.seed}".split())
+        values = described(config.redacted(run.trial.values))
+        return " ".join(f"{run.trial.arm} {values} seed={run.seed}".split())
 
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
         """Whether runs can have these values."""
@@ -293,8 +294,8 @@ class Sweep:
         self.folder.begin(
             id=self.id,
             name=" vs ".join(name for name in self.arms if name) or "grid",
-            command=without_credentials(" ".join(sys.argv)),
-            overrides=[without_credentials(text) for text in self.asked.common],
+            command=config.command(),
+            overrides=self.asked.common,
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             weights={name: file._asdict() for name, file in self.weights.items()},
