@@ -17,10 +17,10 @@ FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare", "cluster"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
-    | {"inputs", "tensorboard"},
+    | {"inputs", "tensorboard", "runs"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
-    {"sources", "config", "cli", "signals", "output", "wording", "files"},
+    {"sources", "config", "cli", "signals", "output", "wording", "files", "schema"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

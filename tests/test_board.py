@@ -12,6 +12,20 @@ from fairsweep.sweeps import board
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.folder import Row, SweepFolder
 
+# The status of a run of 1,000 steps in training, with what a finished one says besides.
+BEGUN = {
+    **{"status": "running", "started": 0.0, "resumed": 0.0, "ended": None, "journal_bytes": 0, "steps": 1000},
+    **{
+        "single": False,
+        "trained_by": "c1",
+        "sweep": None,
+        "objective_key": "val_accuracy",
+        "objective": None,
+    },
+    **{"code": "c", "data": "d", "device": "cpu", "precision": "fp32", "threads": 1, "hostname": "h"},
+    **{"command": "", "git": {}, "versions": {}, "reason": "", "step": 0, "seconds": 1.0, "epoch": 1},
+}
+
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,25 +38,25 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
 ) -> None:
     """Eight runs, four at once, of 100 seconds each; they say how far they are when half of it is done."""
     clock = Clock(monkeypatch)
-    rows = [Row(f"run{number}", f"run{number}", "adam", number, "search", 0, {}) for number in range(8)]
+    rows = [Row(f"a{number:015x}", f"run{number}", "adam", number, "search", 0, {}) for number in range(8)]
     seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
 
     def status(row: Row, **content: Any) -> None:
         folder = RunFolder(tmp_path / "runs" / row.signature)
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.set_status(trained_by="c1", steps=1000, objective=None, reason="", **content)
+        folder.set_status(**BEGUN | {"signature": row.signature} | content)
 
     seen.plan(rows, more=0)
     seen.launch(rows)
     seen.look()
     assert seen.seconds_left() is None
     for row in rows[:4]:
-        status(row, status="running")
+        status(row)
     seen.look()
     assert seen.seconds_left() is None
     clock.now += 50
     for row in rows[:4]:
-        status(row, status="running", step=500)
+        status(row, step=500)
     seen.look()
     assert seen.seconds_left() == pytest.approx(150)
     clock.now += 20
@@ -52,12 +66,12 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
     for row in rows[:4]:
         status(row, status="finished", ended=clock.now)
     for row in rows[4:]:
-        status(row, status="running", ended=None)
+        status(row, ended=None)
     seen.look()
     assert seen.seconds_left() == pytest.approx(100)
     clock.now += 50
     for row in rows[4:]:
-        status(row, status="running", step=500)
+        status(row, step=500)
     seen.look()
     assert seen.seconds_left() == pytest.approx(50)
 
@@ -66,11 +80,11 @@ def test_what_was_trained_before_is_no_part_of_the_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    row = Row("run0", "run0", "adam", 0, "search", 0, {})
+    row = Row("a" * 16, "run0", "adam", 0, "search", 0, {})
     seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
     folder = RunFolder(tmp_path / "runs" / row.signature)
     folder.path.mkdir(parents=True)
-    folder.set_status(trained_by="c1", steps=1000, status="running", step=800, ended=None)
+    folder.set_status(**BEGUN | {"signature": row.signature, "step": 800})
     seen.plan([row], more=0)
     seen.launch([row])
     seen.look()

@@ -52,7 +52,12 @@ def begun_here(outputs: Path, **changes: object) -> None:
     """The folder of a sweep that was run with tracking=none."""
     folder = outputs / "sweeps" / "s1"
     folder.mkdir(parents=True)
-    about = {"id": "s1", "name": "grid", "status": "finished", "objective": "val_accuracy", "resumed": 1.79e9}
+    about = {
+        **{"id": "s1", "name": "grid", "status": "finished", "objective": "val_accuracy", "resumed": 1.79e9},
+        **{"command": "", "overrides": [], "named_arms": False, "arms": {}, "directory": str(folder)},
+        **{"started": 1.79e9, "ended": 1.79e9, "counts": {}, "reused": 0, "best_objective": None},
+        **{"seeds": [0], "confirm_seeds": []},
+    }
     (folder / "sweep.json").write_text(json.dumps(about | changes))
     (folder / "plan.jsonl").write_text("{}\n")
 

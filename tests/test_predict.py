@@ -1,5 +1,7 @@
 """Pictures from anywhere, brought to the form of the training images and classified; bad input refused."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +35,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         cfg = compose("train", [f"record.dir={tmp_path_factory.mktemp('outputs')}", *SETTINGS])
     (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
+
+
+def found(which: str, outputs: Path, data: str | None = None) -> RunFolder:
+    with inputs.find_run(which, None, str(outputs), data) as folder:
+        return folder
 
 
 @pytest.fixture(scope="module")
@@ -217,18 +224,84 @@ def test_a_number_beyond_the_test_images_is_refused(trained: RunFolder) -> None:
 )
 def test_an_unknown_run_is_refused(which: str, message: str, trained: RunFolder) -> None:
     with pytest.raises(ConfigError, match=f"run={which}: .*{message}"):
-        inputs.find_run(which, None, str(trained.path.parents[1]))
+        found(which, trained.path.parents[1])
 
 
 def test_no_finished_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run=latest: no finished run in .*; train one first"):
-        inputs.find_run("latest", None, str(tmp_path))
+        found("latest", tmp_path)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_signature(trained: RunFolder) -> None:
-    directory = str(trained.path.parents[1])
     for which in (trained.signature, trained.signature[:3], "best", "latest"):
-        assert inputs.find_run(which, None, directory).path == trained.path
+        assert found(which, trained.path.parents[1]).path == trained.path
+
+
+@pytest.mark.parametrize(("weights", "name"), [("best", "best.pt"), ("last", "last.pt")])
+def test_lost_weights_are_an_error_that_names_the_file(
+    trained: RunFolder, tmp_path: Path, weights: str, name: str
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(trained.path, tmp_path / "runs" / trained.signature)))
+    cfg = OmegaConf.merge(folder.config(), {"record": {"dir": str(tmp_path)}})
+    cfg.trainer.test_weights = weights
+    folder.write_config(cfg)
+    (folder.path / name).unlink()
+    with pytest.raises(ConfigError, match=rf"run=best: .*/{name}: is missing"):
+        found("best", tmp_path)
+    cfg.trainer.weights, cfg.seed = folder.signature, 1
+    with pytest.raises(ConfigError, match=rf"trainer\.weights={folder.signature}: .*/{name}: is missing"):
+        experiment.identify(Wanted(cfg))
+
+
+def rival(of: RunFolder, outputs: Path, data: str, name: str, ended: float, **changes: Any) -> RunFolder:
+    """The record of another finished run, on data of this name and hash."""
+    signature = f"a{ended:015.0f}"
+    folder = RunFolder(Path(shutil.copytree(of.path, outputs / "runs" / signature)))
+    (folder.path / "data.json").write_text(json.dumps({**of.facts(), "name": name, "fingerprint": data}))
+    folder.set_status(signature=signature, data=data, ended=ended, **changes)
+    return folder
+
+
+def test_the_best_run_is_one_of_those_on_the_same_data_by_the_same_objective(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    good = rival(trained, tmp_path, "d1", "digits", 1, objective=0.9)
+    better = rival(trained, tmp_path, "d1", "digits", 2, objective=0.95)
+    rival(trained, tmp_path, "d1", "digits", 3, objective=0.1, objective_key="val_loss")
+    latest = rival(trained, tmp_path, "d1", "digits", 4, objective=0.2)
+    assert found("best", tmp_path).path == better.path
+    easy = rival(trained, tmp_path, "e2", "letters", 5, objective=0.99)
+    same_name = rival(trained, tmp_path, "f3", "letters", 6, objective=0.8)
+    choice = r"run=best: .* digits \(d1\), letters \(e2\), letters \(f3\); choose one .*data=\.\.\."
+    with pytest.raises(ConfigError, match=choice):
+        found("best", tmp_path)
+    assert found("best", tmp_path, "digits").path == better.path
+    assert found("latest", tmp_path, "digits").path == latest.path
+    assert found("best", tmp_path, "e2").path == easy.path
+    assert found("latest", tmp_path).path == same_name.path
+    with pytest.raises(ConfigError, match="choose one"):
+        found("best", tmp_path, "letters")
+    with pytest.raises(ConfigError, match=r"data=mnist: there is no finished run on this data set; there"):
+        found("best", tmp_path, "mnist")
+    shutil.rmtree(better.path)
+    assert found("best", tmp_path, "digits").path == good.path
+
+
+def test_best_weights_to_start_from_are_those_of_a_run_on_the_configured_data(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    ours = rival(trained, tmp_path, trained.status()["data"], "digits", 1, objective=0.5)
+    rival(trained, tmp_path, "e2", "letters", 2, objective=0.99)
+    cfg = OmegaConf.merge(
+        trained.config(), {"record": {"dir": str(tmp_path)}, "trainer": {"weights": "best"}}
+    )
+    assert experiment.identify(Wanted(cfg)).cfg.trainer.weights == str(ours.path / "best.pt")
+
+
+def test_an_unfinished_run_has_no_tested_weights(trained: RunFolder, tmp_path: Path) -> None:
+    paused = rival(trained, tmp_path, "d1", "digits", 1, status="paused")
+    with pytest.raises(ConfigError, match=f"run={paused.signature}: .*has not finished"):
+        found(paused.signature, tmp_path)
 
 
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
@@ -236,8 +309,18 @@ def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
         settings = ["tracking=none", "model=mlp", "trainer=smoke", "record.keep=none", "record.pictures=none"]
         cfg = compose("train", [f"record.dir={tmp_path}", *settings])
     experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
-    with pytest.raises(ConfigError, match=r"run=latest: .* has no weights; .*record\.keep=weights"):
-        inputs.find_run("latest", None, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"run=latest: .*: has no weights .*record\.keep=weights"):
+        found("latest", tmp_path)
+
+
+def test_an_unknown_mlflow_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with (
+        pytest.raises(ConfigError, match=f"run={'f' * 32}: not in {uri}: there is no such database"),
+        inputs.find_run("f" * 32, uri, str(tmp_path)),
+    ):
+        pass
+    assert not [*tmp_path.iterdir()]
 
 
 def test_mlflow_runs_are_looked_up_where_training_puts_them() -> None:
@@ -264,6 +347,8 @@ def test_the_command_tells_labels_and_writes_a_picture(
     done = command([f"record.dir={trained.path.parents[1]}", f"input={tmp_path}/*.png", f"output={output}"])
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()[:3]]
+    accuracy = f"{trained.status()['test_accuracy']:.2%}"
+    assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
     assert [int(line[1]) for line in lines] == known.labels[:3].tolist()
     assert all(50 < float(line[2].rstrip("%")) <= 100 for line in lines)

@@ -31,7 +31,8 @@ from fairsweep import build, experiment, jobs, tracking
 from fairsweep.compare import after
 from fairsweep.config import ConfigError
 from fairsweep.experiment import Wanted
-from fairsweep.record import RunFolder, read_json
+from fairsweep.record import RunFolder
+from fairsweep.schema import read_json
 from fairsweep.sweeps import board
 
 __all__ = ["server"]  # fixtures

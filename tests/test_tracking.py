@@ -27,7 +27,8 @@ from fairsweep import build, experiment, tracking
 from fairsweep.config import ROOT, leaves
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
-from fairsweep.record import RunFolder, read_json
+from fairsweep.record import RunFolder
+from fairsweep.schema import read_json
 
 Compose = Callable[..., DictConfig]
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import BaseFileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, provenance, record, signals, sources, tensorboard, tracking
+from fairsweep import config, provenance, record, runs, signals, sources, tensorboard, tracking
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.memory import causes, has_memory, is_out_of_memory
 from fairsweep.progress import Progress
-from fairsweep.record import FINAL, Place, RunFolder
+from fairsweep.record import Place, RunFolder
+from fairsweep.schema import FINAL
 
 if TYPE_CHECKING:
     from fairsweep.training import Event, Lane
@@ -256,7 +257,10 @@ class Session:
 
     def claim(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock) -> Iterator[Claim]:
         """A run, whose lock is ours, unless its outcome is known without training."""
-        cfg, status = wanted.cfg, folder.status()
+        cfg = wanted.cfg
+        if damage := folder.damage():
+            put_away(folder, cfg, damage, self.progress)
+        status = folder.status()
         if is_done(cfg.rerun, cfg.reuse, status):
             try:
                 self.known[folder.signature] = self.take_over(wanted, folder)
@@ -328,7 +332,7 @@ class Session:
         else:
             job.record(event)
             if event.lane.ending is not None:
-                self.settle(job.folder, job.folder.status())
+                self.settle(job.folder, job.status())
                 self.leave(job)
         for other in [*self.jobs.values()][self.most :] if self.most is not None else ():
             if other.lane.ending is None and not other.lane.is_due():  # else after its line
@@ -377,6 +381,13 @@ def acquired(folder: RunFolder) -> BaseFileLock | None:
     except Timeout:
         return None
     return lock
+
+
+def put_away(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -> None:
+    """Archive what is recorded of a run, which is trained again."""
+    tracking.supersede(folder, cfg, progress.note)
+    old = folder.archive()
+    progress.note(f"{reason}: training again; the old run is in {old}")
 
 
 def trainer(wanted: Wanted) -> str | None:
@@ -472,7 +483,6 @@ class Job:
         if self.state is None and cfg.trainer.weights is not None:
             self.lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
         self.checkpointed = time.monotonic()
-        self.best_epoch = -1  # the epoch that best.pt is of
 
     def begin(self) -> None:
         """Go on from the last checkpoint; or make the run's folder, after what is stale was put away.
@@ -482,9 +492,7 @@ class Job:
         """
         folder, lane, state = self.folder, self.lane, self.state
         if self.stale and folder.path.exists():
-            tracking.supersede(folder, self.cfg, self.progress.note)
-            old = folder.archive()
-            self.progress.note(f"{self.stale}: training again; the old run is in {old}")
+            put_away(folder, self.cfg, self.stale, self.progress)
         if state is not None:
             lane.load_state_dict(state)
             folder.truncate_journal(state["journal_bytes"])
@@ -549,20 +557,19 @@ class Job:
             reason = f"cannot write to {self.folder.path}: {error.strerror}"
             self.lane.end("failed", reason, error)
             try:
+                self.log_error()
                 self.folder.set_status(**self.ending_status())
             except OSError:  # then its last checkpoint and the lock that it leaves tell the next command
                 self.progress.note(reason)
 
     def checkpoint(self) -> None:
-        """Write the lane's state, and its best weights if they are new."""
-        best = self.lane.best
-        improved = best is not None and best["epoch"] != self.best_epoch
-        self.folder.save_checkpoint(self.lane.state_dict(), best if improved else None)
-        self.best_epoch = best["epoch"] if best is not None else -1
+        """Write the lane's state, its best weights among it."""
+        self.folder.save_checkpoint(self.lane.state_dict())
 
     def close(self) -> None:
         """Write how the run ended, keep of it what that calls for, and make its pictures."""
         status = self.ending_status()
+        self.log_error()
         self.folder.log(f"{status['status']} after step {self.lane.step}. {status['reason']}")
         if status["status"] in FINAL:
             self.folder.finish(self.lane.kept(self.cfg.record.keep), status)
@@ -573,12 +580,22 @@ class Job:
         illustrate(self.folder, self.cfg, self.progress, self.wanted.single)
         tracking.sync(self.folder, self.cfg, self.progress.note)
 
+    def log_error(self) -> None:
+        """The error that ended the run goes to its log."""
+        if self.lane.ending is not None and self.lane.ending.error is not None:
+            self.folder.log("".join(traceback.format_exception(self.lane.ending.error)))
+
+    def status(self) -> dict[str, Any]:
+        """The status of the run, which has ended: the lane's, where the folder could not be written."""
+        recorded, ended = self.folder.status(), self.ending_status()
+        if recorded.get("status") == ended["status"]:
+            return recorded
+        return first_status(self.wanted) | {"device": self.lane.device.type} | ended
+
     def ending_status(self) -> dict[str, Any]:
-        """What the status says of a run that has ended; an error goes to the run's log."""
+        """What the status says of a run that has ended."""
         ending, lane = self.lane.ending, self.lane
         assert ending is not None
-        if ending.error is not None:
-            self.folder.log("".join(traceback.format_exception(ending.error)))
         figures = self.folder.journal()[-1] if ending.status == "finished" else {}
         return {
             "status": ending.status,
@@ -648,12 +665,21 @@ def with_weights_file(cfg: DictConfig) -> DictConfig:
     path = Path(which)
     if not path.is_file():
         try:
-            path = record.find(cfg.record.dir, which).tested_weights_file()
+            path = runs.find(cfg.record.dir, which, *comparable(cfg, which)).tested_weights_file()
         except ConfigError as error:
-            raise ConfigError(f"trainer.weights={which}: neither a file nor a run ({error})") from error
+            raise ConfigError(
+                f"trainer.weights={which}: neither a file nor a run with weights ({error})"
+            ) from error
     cfg = cfg.copy()
     cfg.trainer.weights = str(path.absolute())
     return cfg
+
+
+def comparable(cfg: DictConfig, which: str) -> tuple[str | None, str | None]:
+    """The data set and the objective among whose runs `best` is looked for; of others, any."""
+    if which != "best":
+        return None, None
+    return provenance.content(config.resolved(cfg)), str(cfg.objective)
 
 
 def starting_weights(file: str) -> dict[str, Any]:

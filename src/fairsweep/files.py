@@ -1,11 +1,17 @@
 """Files that other processes read, and that a power cut must not damage."""
 
 import os
+import time
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a power cut, sees the old content or the new, never a part."""
+    """Replace a file so that a reader, or a power cut, sees the old content or the new, never a part.
+
+    A folder in its place moves aside.
+    """
+    if path.is_dir():
+        path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:

@@ -3,16 +3,19 @@
 import glob
 import json
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fairsweep import images, record, tracking
-from fairsweep.config import RULES, TEXT, ConfigError, leaves, resolved
+from fairsweep import images, runs, tracking
+from fairsweep.config import RULES, TEXT, ConfigError, leaves, or_null, resolved
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
+OWN = {"output": TEXT, "dataset": or_null(TEXT)}
 INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
 
 
@@ -23,31 +26,45 @@ def check(cfg: DictConfig) -> None:
         ConfigError: the first that is missing or not allowed.
     """
     for key, value in leaves(resolved(cfg)).items():
-        rule = TEXT if key == "output" else RULES.get(key)
+        rule = OWN.get(key) or RULES.get(key)
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
 
 
-def find_run(which: str, uri: str | None, directory: str) -> RunFolder:
+@contextmanager
+def find_run(which: str, uri: str | None, directory: str, data: str | None = None) -> Iterator[RunFolder]:
     """The record of a run, here or in MLflow, that has the weights to classify with.
 
+    Args:
+        data: for `latest` and `best`, only runs on this data set, by its name or the beginning of its hash.
+
     Raises:
-        ConfigError: there is no such run, or it kept no weights.
+        ConfigError: there is no such run, its record is damaged, or its weights are not there.
     """
+    found: AbstractContextManager[RunFolder]
     if re.fullmatch("[0-9a-f]{32}", which):
         if uri is None:
             raise ConfigError(f"run={which}: an MLflow run id needs tracking.uri, which is null")
-        folder = tracking.find_run(which, uri, directory)
+        found = tracking.find_run(which, uri, directory)
     elif re.fullmatch("latest|best|[0-9a-f]{1,16}", which):
-        folder = record.find(directory, which)
+        found = nullcontext(runs.find(directory, which, data))
     else:
         raise ConfigError(f"run={which}: must be {RUNS}")
-    if not folder.tested_weights_file().exists():
-        raise ConfigError(
-            f"run={which}: {folder.path} has no weights; choose another run, "
-            "or train it again with record.keep=weights rerun=true"
-        )
-    return folder
+    with found as folder:
+        try:
+            if damage := folder.damage():
+                raise ConfigError(damage)
+            folder.tested_weights_file()
+        except ConfigError as error:
+            raise ConfigError(f"run={which}: {error}") from error
+        yield folder
+
+
+def described(folder: RunFolder) -> str:
+    """Model, data and test accuracy of a run: `two_conv on mnist, test accuracy 99.02 %`."""
+    text = f"{folder.config().model.name} on {folder.facts()['name']}"
+    accuracy = folder.status()["test_accuracy"]
+    return text if accuracy is None else f"{text}, test accuracy {accuracy:.2%}"
 
 
 def find_input(text: str) -> range | list[Path]:

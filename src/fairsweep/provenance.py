@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from fairsweep import config
 from fairsweep.config import CUTS, ROOT
+from fairsweep.schema import UNKNOWN
 from fairsweep.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 CODE = (
     "build.py", "capture.py", "data.py", "images.py", "losses.py", "models.py", "sources.py", "training.py",
 )  # fmt: skip
-
-# The fingerprint of data that were not read, as the run had failed before.
-UNKNOWN = "unknown"
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 

@@ -7,16 +7,20 @@ import os
 import pickle
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.config import OBJECTIVES, ConfigError, redacted, without_credentials
+from fairsweep import schema
+from fairsweep.config import OBJECTIVES, ConfigError, literal, redacted, without_credentials
 from fairsweep.files import write_atomically
+from fairsweep.schema import FINAL, Damaged, warn
 
-FINAL = ("finished", "diverged")
+CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")
 
 
 class Place(NamedTuple):
@@ -66,8 +70,10 @@ class RunFolder:
     def write_config(self, cfg: DictConfig) -> None:
         """Make the folder, and write what the run is configured to be."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._config = OmegaConf.create(redacted(OmegaConf.to_container(cfg, resolve=True)))
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(self._config).encode())
+        values = redacted(OmegaConf.to_container(cfg, resolve=True))
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text.encode())
+        self._config = None
 
     def archive(self) -> Path:
         """Move the folder out of the way, to `runs/.history/`."""
@@ -79,22 +85,63 @@ class RunFolder:
 
     # What it holds
 
+    def damage(self) -> str:
+        """What makes the record unusable, by the file's name; empty where nothing does, or no run has begun.
+
+        A run with a damaged record counts as one that never began. Of checkpoints `load_checkpoint` decides.
+        """
+        if not self.path.is_dir():
+            return ""
+        try:
+            for name in ("journal.jsonl", "run.log", *CHECKPOINTS):
+                if (self.path / name).is_dir():
+                    return f"{self.path / name}: is a folder"
+            try:
+                status = schema.read_status(self.path / "status.json")
+            except FileNotFoundError:
+                if not self.journal_bytes() and not any((self.path / name).exists() for name in CHECKPOINTS):
+                    return ""  # it was killed before its first step
+                raise
+            if status["signature"] != self.signature:
+                return f"{self.path / 'status.json'}: is another run's"
+            schema.read_config(self.path / "config.yaml")
+            if not self.facts() and status["data"] != schema.UNKNOWN:
+                return f"{self.path / 'data.json'}: is damaged: it is empty"
+            if status["status"] in FINAL and self.journal_bytes() < status["journal_bytes"]:
+                return f"{self.path / 'journal.jsonl'}: is damaged: lines are missing"
+        except FileNotFoundError as error:
+            return f"{error.filename}: is missing"
+        except Damaged as error:
+            return str(error)
+        return ""
+
     def config(self) -> DictConfig:
-        """The configuration that the run was trained with, resolved."""
+        """The configuration that the run was trained with, as plain values.
+
+        Raises:
+            Damaged: it cannot be used.
+        """
         if self._config is None:
-            cfg = OmegaConf.load(self.path / "config.yaml")
-            assert isinstance(cfg, DictConfig)
-            self._config = cfg
+            self._config = literal(schema.read_config(self.path / "config.yaml"))
         return self._config
 
     def facts(self) -> dict[str, Any]:
-        """What is known of the run's data: `Data.facts()`."""
-        return read_json(self.path / "data.json")
+        """What is known of the run's data: `Data.facts()`; nothing, where it failed before they were read.
+
+        Raises:
+            Damaged: it cannot be used.
+        """
+        facts = schema.read_json(self.path / "data.json")
+        if facts:
+            schema.check(self.path / "data.json", facts, schema.FACTS)
+        return facts
 
     def status(self) -> dict[str, Any]:
-        """The last status written; empty where no run has begun."""
-        path = self.path / "status.json"
-        return read_json(path) if path.exists() else {}
+        """The last status written; empty where no run has begun, or it is damaged (see `damage`)."""
+        try:
+            return schema.read_status(self.path / "status.json")
+        except (FileNotFoundError, Damaged):
+            return {}
 
     def set_status(self, **changes: Any) -> None:
         """Change these entries of the status, all at once."""
@@ -104,9 +151,21 @@ class RunFolder:
     # Sweeps
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
-        """The sweeps that the run belongs to, by id: their `directory` and what it is there, `members`."""
+        """The sweeps that the run belongs to, by id: their `directory` and what it is there, `members`.
+
+        Of a damaged file, none: the next command of each sweep notes it again.
+        """
         path = self.path / "sweeps.json"
-        return read_json(path) if path.exists() else {}
+        try:
+            sweeps = schema.read_json(path)
+            for entry in sweeps.values():
+                schema.check(path, entry, schema.MEMBERSHIP)
+        except FileNotFoundError:
+            return {}
+        except Damaged as error:
+            warn(f"{error}; which sweeps the run belongs to is noted again when they are repeated")
+            return {}
+        return sweeps
 
     def join(self, place: Place) -> None:
         """Note what the run is in a sweep, instead of what it was there; without members, it has left."""
@@ -137,6 +196,16 @@ class RunFolder:
             content = content[: self.status().get("journal_bytes", 0)]
         return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
 
+    def journal_bytes(self) -> int:
+        """The size of the journal up to the first line that is cut short or damaged."""
+        path, size = self.path / "journal.jsonl", 0
+        with suppress(Damaged, FileNotFoundError):
+            for line in schema.content_of(path).splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    schema.parsed(path, line, schema.LINE)
+                    size += len(line)
+        return size
+
     def objective_at(self, epoch: int) -> float | None:
         """The objective as it stood after so many epochs, or at the end if that came first; None: not so far.
 
@@ -166,16 +235,14 @@ class RunFolder:
 
     # Checkpoints
 
-    def save_checkpoint(self, state: dict[str, Any], best: dict[str, Any] | None) -> None:
-        """Write `last.pt` and, if given, `best.pt`; the `last.pt` before it stays as `previous.pt`.
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write `last.pt`; the one before it stays as `previous.pt`.
 
         From here on the journal's lines so far are durable: a resume goes on behind them.
         """
         size = self.sync_journal()
         self.keep_previous()
         self.save("last.pt", {**state, "journal_bytes": size})
-        if best is not None:
-            self.save("best.pt", best)
         self.set_status(journal_bytes=size, step=state["step"], seconds=state["seconds"])
 
     def finish(self, kept: dict[str, dict[str, Any]], status: dict[str, Any]) -> None:
@@ -226,16 +293,38 @@ class RunFolder:
                 if state.get("signature") != self.signature:
                     raise ValueError("it is another run's")
                 if "optimizer" in state:
+                    if self.journal_bytes() < state["journal_bytes"]:
+                        raise ValueError("journal.jsonl is damaged: lines before this checkpoint are missing")
                     return state, complaints
             except ValueError as error:
-                complaints.append(f"{path}: {error}; it is passed over")
+                complaints.append(f"{path}: {error}; it is skipped")
             path.unlink()
         return None, complaints
 
     def tested_weights_file(self) -> Path:
-        """The checkpoint that the test figures belong to."""
-        best = self.path / "best.pt"
-        return best if self.tests_best() and best.exists() else self.path / "last.pt"
+        """The checkpoint that the test figures belong to.
+
+        Raises:
+            ConfigError: the run has no test figures yet, kept no weights, or the file is gone.
+        """
+        status = self.status()
+        if status.get("status") not in FINAL:
+            raise ConfigError(
+                f"{self.path}: has no tested weights, as it has not finished; train it to its end first, or "
+                "choose another run"
+            )
+        if self.config().record.keep == "none":
+            raise ConfigError(
+                f"{self.path}: has no weights (record.keep=none); choose another run, "
+                "or train it again with record.keep=weights rerun=true"
+            )
+        is_best = self.tests_best() and status["best_epoch"] is not None
+        path = self.path / ("best.pt" if is_best else "last.pt")
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: is missing; train the run again with rerun=true, or choose another run"
+            )
+        return path
 
     def tests_best(self) -> bool:
         """Whether the best weights, by the objective, are the tested ones; else the last are."""
@@ -286,48 +375,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object."""
-    content = json.loads(path.read_bytes())
-    assert isinstance(content, dict)
-    return content
-
-
 def folder_of(directory: str, signature: str) -> RunFolder:
     """The folder of a run, whether it exists or not."""
     return RunFolder(Path(directory).absolute() / "runs" / signature)
-
-
-def find(directory: str, which: str) -> RunFolder:
-    """The folder of a recorded run: by its signature (or the beginning of it), `latest`, or `best`.
-
-    `latest` is the finished run that ended last; `best` the finished run with the best objective, the later
-    of equals, among those that select by the same figure as the latest.
-
-    Raises:
-        ConfigError: there is none, or there are several.
-    """
-    runs = Path(directory).absolute() / "runs"
-    folders = [RunFolder(path.parent) for path in sorted(runs.glob("*/status.json"))]
-    if which not in ("latest", "best"):
-        matches = [folder for folder in folders if folder.signature.startswith(which)]
-        if len(matches) != 1:
-            raise ConfigError(
-                f"run={which}: {len(matches) or 'no'} runs of that name in {runs}; "
-                "allowed: latest, best, or the name of one folder there"
-            )
-        return matches[0]
-    finished = [(status, folder) for folder in folders if (status := folder.status())["status"] == "finished"]
-    if which == "best":
-        finished = [pair for pair in finished if pair[0]["objective"] is not None]
-    if not finished:
-        raise ConfigError(f"run={which}: no finished run in {runs}; train one first")
-    status, folder = max(finished, key=lambda pair: pair[0]["ended"])
-    if which == "latest":
-        return folder
-    key = status["objective_key"]
-    sign = OBJECTIVES[key]
-    return max(
-        (pair for pair in finished if pair[0]["objective_key"] == key),
-        key=lambda pair: (sign * pair[0]["objective"], pair[0]["ended"]),
-    )[1]

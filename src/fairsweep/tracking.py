@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import signals
-from fairsweep.config import ConfigError, leaves, without_credentials
+from fairsweep import schema, signals
+from fairsweep.config import TEXT, ConfigError, leaves, without_credentials
 from fairsweep.files import write_atomically
-from fairsweep.record import FINAL, RunFolder, read_json
+from fairsweep.record import RunFolder
+from fairsweep.schema import FINAL, Damaged, read_json, read_sweep, warn
 from fairsweep.wording import counted
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
     if uri is None:
         return True
     status = folder.status()
+    if not status:  # its folder was removed
+        return True
     ended = status["ended"] is not None
     state = read_state(folder.path, uri)
     marker = pending(folder.path.parents[1]) / folder.signature
@@ -145,16 +149,16 @@ def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
     if cfg.tracking.uri is None or not pending(outputs).is_dir():
         return
     last_failure.clear()
-    for marker in sorted(pending(outputs).iterdir()):
+    for marker in markers(outputs):
         try:
-            uri, _, place = marker.read_text().partition("\n")
-        except FileNotFoundError:  # another process has brought it
+            uri, _, place = marker.read_text(errors="replace").partition("\n")
+        except OSError:  # another process has brought it
             continue
         if uri != without_credentials(cfg.tracking.uri):
             continue
         folder = RunFolder(outputs / "runs" / marker.name)
-        if not (Path(place) / "sweep.json" if place else folder.path / "status.json").exists():
-            marker.unlink(missing_ok=True)
+        if not (is_sweep(Path(place)) if place else folder.status()) or folder.damage():
+            marker.unlink(missing_ok=True)  # the next command that has to do with it makes it anew
             continue
         try:
             with folder.lock().acquire(timeout=0):
@@ -175,7 +179,7 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
     uri = cfg.tracking.uri
     if uri is None:
         return True
-    sweep = read_json(directory / "sweep.json")
+    sweep = read_sweep(directory)
     marker = pending(outputs) / sweep["id"]
     write_marker(marker, f"{without_credentials(uri)}\n{directory}", note)
 
@@ -220,7 +224,7 @@ def begin_sweep(directory: Path, outputs: str, uri: str, experiment: str) -> tup
     if not read_state(directory, uri):
         with FileLock(Path(outputs) / "locks" / "mlflow.lock"):
             if not read_state(directory, uri):
-                sweep = read_json(directory / "sweep.json")
+                sweep = read_sweep(directory)
                 found = find_runs(client, number, "fairsweep_sweep", sweep["id"])
                 tags = {
                     "fairsweep_sweep": sweep["id"],
@@ -239,7 +243,7 @@ def begin_sweep(directory: Path, outputs: str, uri: str, experiment: str) -> tup
 
 def mark_sweep_dead(directory: Path) -> None:
     """Give a sweep that no process is at any more, as its lock is free, the ending that it missed."""
-    sweep = read_json(directory / "sweep.json")
+    sweep = read_sweep(directory)
     if sweep["status"] == "running":
         sweep |= {"status": "interrupted", "ended": time.time()}
         write_atomically(directory / "sweep.json", json.dumps(sweep, indent=1).encode())
@@ -256,6 +260,22 @@ def pending(outputs: Path) -> Path:
     return outputs / "pending"
 
 
+def markers(outputs: Path) -> list[Path]:
+    """The markers there; what others put into the folder is none."""
+    paths = sorted(pending(outputs).iterdir()) if pending(outputs).is_dir() else []
+    names = (schema.RUN, schema.SWEEP)
+    return [path for path in paths if path.is_file() and any(name.fullmatch(path.name) for name in names)]
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether this is a sweep's folder, its definition whole."""
+    try:
+        read_sweep(directory)
+    except (Damaged, FileNotFoundError):
+        return False
+    return True
+
+
 def write_marker(marker: Path, text: str, note: Note) -> None:
     """Note that MLflow does not have all of something; what is to be noted is whole without it."""
     try:
@@ -267,19 +287,30 @@ def write_marker(marker: Path, text: str, note: Note) -> None:
 
 def read_state(path: Path, uri: str) -> dict[str, Any]:
     """What of a folder is uploaded to this URI: MLflow's run id, the last step, the ending."""
-    file = path / "tracking.json"
-    states = read_json(file) if file.exists() else {}
-    state: dict[str, Any] = states.get(without_credentials(uri), {})
+    state: dict[str, Any] = states(path).get(without_credentials(uri), {})
     return state
+
+
+def states(path: Path) -> dict[str, Any]:
+    """What of a folder is uploaded, by URI; of a damaged file, nothing: MLflow is asked for its runs then."""
+    file = path / "tracking.json"
+    try:
+        content = read_json(file)
+        for state in content.values():
+            schema.check(file, state, {"run_id": TEXT})
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        warn(f"{error}; what was uploaded is looked up in MLflow")
+        return {}
+    return content
 
 
 def write_state(path: Path, uri: str, **changes: Any) -> None:
     """Note what is uploaded to this URI."""
-    file = path / "tracking.json"
-    states = read_json(file) if file.exists() else {}
-    key = without_credentials(uri)
-    states[key] = states.get(key, {}) | changes
-    write_atomically(file, json.dumps(states, indent=1).encode())
+    key, known = without_credentials(uri), states(path)
+    known[key] = known.get(key, {}) | changes
+    write_atomically(path / "tracking.json", json.dumps(known, indent=1).encode())
 
 
 def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) -> tuple["MlflowClient", str]:
@@ -294,7 +325,8 @@ def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) 
         cfg = folder.config()
         experiment = experiment_id(uri, str(folder.path.parents[1]), cfg.tracking.experiment)
         mark = f"{folder.signature}-{status['started']}"
-        orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off else []
+        is_lost = (folder.path / "tracking.json").exists()  # it is damaged, or of another store
+        orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off or is_lost else []
         run_id = orphans[0] if orphans else create(client, experiment, folder, cfg, uri, status, mark)
         describe(client, run_id, folder, cfg)  # an orphan, too: it may have broken off before
         state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None}
@@ -523,8 +555,8 @@ def end(client: "MlflowClient", run_id: str, uri: str, folder: RunFolder, status
     if status["status"] in (*FINAL, "failed"):
         cfg = folder.config()
         names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
-        weights = folder.tested_weights_file()
-        if status["status"] in FINAL:
+        weights = weights_file(folder, status)
+        if weights is not None:
             names.append(weights.name)
         # Each request takes as long as all of these together.
         with tempfile.TemporaryDirectory() as staged:
@@ -535,13 +567,25 @@ def end(client: "MlflowClient", run_id: str, uri: str, folder: RunFolder, status
         if folder.pictures.is_dir():
             client.log_artifacts(run_id, str(folder.pictures), "pictures")
         wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
-        if status["status"] == "finished" and wanted and weights.exists():
+        if status["status"] == "finished" and wanted and weights is not None:
             outputs = client.get_run(run_id).outputs
             if outputs is None or not outputs.model_outputs:  # else from an upload that broke off later
                 log_model(run_id, folder, uri)
     client.set_terminated(
         run_id, MLFLOW_STATUS.get(status["status"], "KILLED"), round(status["ended"] * 1000)
     )
+
+
+def weights_file(folder: RunFolder, status: dict[str, Any]) -> Path | None:
+    """The tested weights of a run that kept some; that they are lost is reported, and stops no upload."""
+    if status["status"] not in FINAL or folder.config().record.keep == "none":
+        return None
+    try:
+        folder.weights()
+        return folder.tested_weights_file()
+    except ConfigError as error:
+        warn(f"{error}; MLflow gets this run without its weights and model")
+        return None
 
 
 def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
@@ -573,41 +617,47 @@ def supersede(folder: RunFolder, cfg: DictConfig, note: Note) -> None:
     """Complete the MLflow run of a folder that is about to be archived, and mark it: another one follows."""
     if cfg.tracking.uri is None or not (state := read_state(folder.path, cfg.tracking.uri)):
         return
-    mark_dead(folder)
-    sync(folder, cfg, note)
+    if not folder.damage():
+        mark_dead(folder)
+        sync(folder, cfg, note)
     try:
         connect(cfg.tracking.uri, cfg.record.dir).set_tag(state["run_id"], "superseded", "true")
     except Exception as error:  # whatever tracking does, training goes on
         note(f"tracking: MLflow run {state['run_id']} could not be marked as superseded: {error}")
 
 
-def find_run(run_id: str, uri: str, directory: str) -> RunFolder:
-    """The folder of an MLflow run: the one here, or one downloaded from its artifacts.
+@contextmanager
+def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
+    """The folder of an MLflow run: the one here; or one downloaded from its artifacts, removed at the end.
 
     Raises:
         ConfigError: the tracking store is away, knows no such run, or has no record of it.
     """
     from mlflow.exceptions import MlflowException
 
-    try:
-        client = connect(uri, directory)
-        signature = client.get_run(run_id).data.tags.get("signature", "")
-        folder = RunFolder(Path(directory).absolute() / "runs" / signature)
-        if signature and read_state(folder.path, uri).get("run_id") == run_id:
-            return folder
-        goal = tempfile.mkdtemp(prefix="fairsweep-")
-        return RunFolder(Path(client.download_artifacts(run_id, "record", goal)))
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"run={run_id}: not in {without_credentials(uri)}: {reason}") from error
+    with tempfile.TemporaryDirectory(prefix="fairsweep-") as downloads:
+        try:
+            file = database_file(uri)
+            if file is not None and not file.exists():
+                raise FileNotFoundError("there is no such database")
+            client = connect(uri, directory)
+            signature = client.get_run(run_id).data.tags.get("signature", "")
+            if not schema.RUN.fullmatch(signature):
+                raise FileNotFoundError("the MLflow run there was not made by fairsweep")
+            folder = RunFolder(Path(directory).absolute() / "runs" / signature)
+            if read_state(folder.path, uri).get("run_id") != run_id:
+                downloaded = Path(client.download_artifacts(run_id, "record", downloads))
+                folder = RunFolder(downloaded.rename(Path(downloads) / signature))
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"run={run_id}: not in {without_credentials(uri)}: {reason}") from error
+        yield folder
 
 
 def summary(cfg: DictConfig) -> list[tuple[str, str]]:
     """What to say of tracking at a command's end: how to see the runs, and how many are not there yet."""
     rows = [("compare", ui_command(cfg.tracking.uri))]
-    folder = pending(Path(cfg.record.dir).absolute())
-    missing = len(list(folder.iterdir())) if folder.is_dir() else 0
-    if missing:
+    if missing := len(markers(Path(cfg.record.dir).absolute())):
         rows.append(("to upload", f"{counted(missing, 'record')}; the next command does it"))
     return rows
 

@@ -372,10 +372,12 @@ class Lane:
         self.objective = figures[self.objective_key]
         sign = OBJECTIVES[self.objective_key]
         if self.best is None or sign * self.objective > sign * self.best["objective"]:
+            weights = self.model.state_dict().items()
             self.best = {
                 "objective": self.objective,
                 "epoch": self.epoch,
-                **copy.deepcopy(self.snapshot()),
+                "step": self.step,
+                "model": {name: value.to("cpu", copy=True) for name, value in weights},
             }
             self.epochs_without_gain = 0
         else:

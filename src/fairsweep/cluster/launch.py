@@ -12,7 +12,7 @@ from typing import Any
 from filelock import BaseFileLock
 from rich import get_console
 
-from fairsweep import config, experiment, provenance, tracking
+from fairsweep import config, experiment, tracking
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
@@ -21,6 +21,7 @@ from fairsweep.experiment import FirstFailure, Outcome, Session, Wanted
 from fairsweep.jobs import CannotLaunch
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
+from fairsweep.schema import UNKNOWN
 from fairsweep.signals import Stop, check, stopping
 from fairsweep.wording import counted
 
@@ -287,7 +288,7 @@ class Launch:
             return
         folder, wanted = flight.folder, flight.wanted
         status = json.loads(parcel_.files["status.json"])
-        if flight.stale and status["status"] == "failed" and status["data"] == provenance.UNKNOWN:
+        if flight.stale and status["status"] == "failed" and status["data"] == UNKNOWN:
             self.fail(flight, status["reason"])  # it could not begin: what was there stays
             return
         try:

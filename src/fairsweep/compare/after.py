@@ -1,14 +1,13 @@
 """The report at the end of a sweep, which costs the sweep nothing whatever goes wrong."""
 
 import gc
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.config import ROOT, ConfigError, without_credentials
-from fairsweep.record import read_json
+from fairsweep.schema import Damaged, read_json
 from fairsweep.sweeps.folder import SweepFolder
 
 
@@ -26,7 +25,7 @@ def known(sweep: SweepFolder) -> Told | None:
     try:
         content = read_json(sweep.report.with_suffix(".json"))
         shown = {(run["signature"], run["phase"]) for run in content["runs"]}
-    except (OSError, json.JSONDecodeError, KeyError):  # none, or one that was cut short
+    except (OSError, Damaged, KeyError, TypeError):  # none, or one that was cut short
         return None
     if shown != {(row.signature, row.phase) for row in sweep.rows()}:
         return None

@@ -4,14 +4,19 @@ import csv
 import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
+from fairsweep import schema
 from fairsweep.config import ConfigError, redacted
 from fairsweep.files import write_atomically
-from fairsweep.record import Place, RunFolder, read_json
+from fairsweep.record import Place, RunFolder
+from fairsweep.schema import Damaged, warn
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -63,23 +68,28 @@ class SweepFolder:
         """
         if not self.path.exists() or not any(self.path.iterdir()):
             return
+        if self.path.name == sweep:  # and so nobody else's, even where its sweep.json is damaged
+            return
         if not self.exists():
-            raise ConfigError(f"hydra.sweep.dir={self.path}: is no sweep's folder; choose another")
+            raise ConfigError(f"hydra.sweep.dir={self.path}: is not a sweep's folder; choose another")
         found = self.read()
         if found["id"] != sweep:
             raise ConfigError(
                 f"hydra.sweep.dir={self.path}: belongs to another command ({found['command']}); "
-                "choose another folder, or leave hydra.sweep.dir away"
+                "choose another folder, or omit hydra.sweep.dir"
             )
 
     def begin(self, **definition: Any) -> None:
-        """Write what the sweep is. Its first start is kept, where it had been begun before."""
+        """Write what the sweep is. Its first start is kept, where it had been begun before.
+
+        What is damaged of the earlier command is written anew.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        before = self.read() if self.exists() else {}
-        # The plan from here on is this command's. A line that a full disk cut short goes.
-        plan = self.path / "plan.jsonl"
-        content = plan.read_bytes() if plan.exists() else b""
-        write_atomically(plan, content[: content.rfind(b"\n") + 1] + b"{}\n")
+        before: dict[str, Any] = usable(self.read, {})
+        lines: list[dict[str, Any]] = usable(self._lines, [])
+        # The plan from here on is this command's.
+        content = "".join(json.dumps(line) + "\n" for line in [*lines, {}])
+        write_atomically(self.path / "plan.jsonl", content.encode())
         self.write(
             {
                 **redacted(definition),
@@ -95,8 +105,12 @@ class SweepFolder:
         )
 
     def read(self) -> dict[str, Any]:
-        """The content of `sweep.json`."""
-        return read_json(self.path / "sweep.json")
+        """The content of `sweep.json`.
+
+        Raises:
+            Damaged: it cannot be used.
+        """
+        return schema.read_sweep(self.path)
 
     def write(self, content: dict[str, Any]) -> None:
         write_atomically(self.path / "sweep.json", json.dumps(content, indent=1).encode())
@@ -136,8 +150,15 @@ class SweepFolder:
         return [folder for folder in left if folder.status()]
 
     def _lines(self) -> list[dict[str, Any]]:
-        content = (self.path / "plan.jsonl").read_bytes()
-        return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        """The plan's lines: runs, and an empty one where a command began. One that was cut short is skipped.
+
+        Raises:
+            Damaged: a line is something else.
+        """
+        path = self.path / "plan.jsonl"
+        content = schema.content_of(path)
+        lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        return [schema.parsed(path, line, {} if line == b"{}\n" else schema.ROW) for line in lines]
 
     def run(self, signature: str) -> RunFolder:
         """The folder of one of the runs, whether it exists or not."""
@@ -164,6 +185,17 @@ class SweepFolder:
         write_atomically(self.path / "table.csv", text.getvalue().encode())
 
 
+def usable(read: Callable[[], T], otherwise: T) -> T:
+    """What is read of an earlier command; something else, where that is not there or damaged."""
+    try:
+        return read()
+    except FileNotFoundError:
+        return otherwise
+    except Damaged as error:
+        warn(f"{error}; it is written anew")
+        return otherwise
+
+
 def find(outputs: Path, which: str) -> SweepFolder:
     """The folder of a sweep, by its id (or the beginning of it) or path; or `latest`, the one last begun.
 
@@ -174,9 +206,15 @@ def find(outputs: Path, which: str) -> SweepFolder:
         return SweepFolder(Path(which).absolute(), outputs)
     folders = [SweepFolder(path.parent, outputs) for path in sorted(outputs.glob("sweeps/*/sweep.json"))]
     if which == "latest":
-        if not folders:
+        begun: dict[float, SweepFolder] = {}
+        for folder in folders:
+            try:
+                begun[folder.read()["resumed"]] = folder
+            except Damaged as error:
+                warn(f"{error}; this sweep is skipped")
+        if not begun:
             raise ConfigError(f"sweep=latest: no sweep in {outputs / 'sweeps'}; start one with train.py -m")
-        return max(folders, key=lambda folder: float(folder.read()["resumed"]))
+        return begun[max(begun)]
     matches = [folder for folder in folders if folder.path.name.startswith(which)]
     if len(matches) != 1:
         raise ConfigError(

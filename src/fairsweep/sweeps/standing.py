@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from fairsweep.config import OBJECTIVES
-from fairsweep.record import FINAL
+from fairsweep.schema import FINAL, warn
 from fairsweep.sweeps.folder import Row, SweepFolder
 
 
@@ -96,7 +96,11 @@ def read(folder: SweepFolder) -> Standing:
     """The standing of a sweep that may be in progress in another process."""
     standing = Standing(folder.read()["objective"])
     standing.rows = folder.rows()
-    standing.statuses = {row.signature: folder.run(row.signature).status() for row in standing.rows}
+    for signature in dict.fromkeys(row.signature for row in standing.rows):
+        run = folder.run(signature)
+        standing.statuses[signature] = run.status()
+        if not standing.statuses[signature] and (damage := run.damage()):
+            warn(f"{damage}; this run counts as not begun")
     return standing
 
 

@@ -25,7 +25,8 @@ from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError
 from fairsweep.experiment import FirstFailure, Outcome, Wanted
 from fairsweep.progress import Progress
-from fairsweep.record import FINAL, Place, RunFolder
+from fairsweep.record import Place, RunFolder
+from fairsweep.schema import FINAL
 from fairsweep.sweeps import origins, phases
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
@@ -347,7 +348,7 @@ class Sweep:
         """Whether what is wanted of this run is there already."""
         folder = self.folder.run(entry.row.signature)
         status = folder.status()
-        if not status:
+        if not status or folder.damage():
             return False
         cfg = json.loads(entry.cfg)
         rerun, reuse = cfg["rerun"] and entry.row.signature not in self.begun, cfg["reuse"]

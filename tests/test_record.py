@@ -1,0 +1,187 @@
+"""What a damaged, incomplete or foreign record costs: a line that names the file, and training it again."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Answer
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+from rich.console import Console
+from test_experiment import QUICK, assert_same_run
+
+from fairsweep import experiment, runs, schema
+from fairsweep.config import ROOT
+from fairsweep.experiment import Outcome, Wanted
+from fairsweep.progress import Progress
+from fairsweep.record import RunFolder, read_checkpoint
+
+Invoke = Callable[..., Answer]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(bytes(range(256))),
+    "cut": cut,
+    "list": lambda path: path.write_bytes(b"[1]\n"),
+    "no entries": lambda path: path.write_bytes(b"{}\n"),
+    "missing": Path.unlink,
+    "folder": into_folder,
+}
+
+
+class Outputs:
+    """An output folder, and runs trained there by commands of one configuration."""
+
+    def __init__(self, path: Path, cfg: DictConfig) -> None:
+        self.path, self.cfg = path, cfg
+
+    def train(self, **changes: Any) -> tuple[Outcome, str]:
+        """Train the run with these values changed; its outcome, and what was reported."""
+        text, cfg = StringIO(), self.cfg.copy()
+        cfg.record.dir = str(self.path)
+        for key, value in changes.items():
+            cfg[key] = value
+        (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(file=text, width=1000)))
+        return outcome, text.getvalue()
+
+    def run(self, seed: int) -> RunFolder:
+        (folder,) = [RunFolder(path.parent) for path in self.path.glob(f"runs/*/seed{seed}")]
+        return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """The finished runs of seeds 0 and 1, and one of seed 2 as it was when its process was killed."""
+    words = (
+        *QUICK,
+        "trainer.log_every=1",
+        "record.pictures=none",
+        "tracking=none",
+        "trainer.device=cpu",
+        "record.dir=x",
+    )
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "CHECKPOINT_SECONDS", 0)
+        made = Outputs(tmp_path_factory.mktemp("outputs"), hydra_compose("train", [*words]))
+        cfg = hydra_compose("train", [*words, "trainer.stop_epoch=1"])
+        folders = [made.train(seed=seed)[0].folder for seed in range(2)]
+        folders.append(Outputs(made.path, cfg).train(seed=2)[0].folder)
+    folders[2].set_status(status="running", ended=None)
+    for seed, folder in enumerate(folders):
+        (folder.path / f"seed{seed}").touch()
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole: Outputs, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run of seed 2 as it ends when nothing stops it."""
+    return Outputs(tmp_path_factory.mktemp("undisturbed"), whole.cfg).train(seed=2)[0].folder
+
+
+@pytest.fixture
+def outputs(whole: Outputs, tmp_path: Path) -> Iterator[Outputs]:
+    """A copy of them, to be damaged."""
+    schema.warn.cache_clear()
+    yield Outputs(Path(shutil.copytree(whole.path, tmp_path / "outputs")), whole.cfg)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["status.json", "data.json", "config.yaml", "journal.jsonl"])
+def test_a_finished_run_with_a_damaged_file_is_trained_again_and_costs_no_other_run_anything(
+    outputs: Outputs, whole: Outputs, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = outputs.run(1), outputs.run(0)
+    DAMAGES[damage](folder.path / name)
+    for which in ("latest", "best"):
+        assert runs.find(str(outputs.path), which).signature == other.signature
+    assert capsys.readouterr().err.count(f"{folder.path / name}: ") == 1
+    again, told = outputs.train(seed=1, rerun=damage == "empty")
+    assert not again.reused
+    assert told.count(f"{folder.path / name}: ") == told.count("training again") == 1
+    assert_same_run(again.folder, whole.run(1))
+    again, told = outputs.train(seed=1)
+    assert again.reused
+    assert "training again" not in told
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "run.log", "sweeps.json"])
+def test_what_a_finished_run_does_not_need_for_its_figures_does_not_stop_it_from_being_reused(
+    outputs: Outputs, name: str, damage: str
+) -> None:
+    folder = outputs.run(1)
+    (folder.path / name).touch()
+    DAMAGES[damage](folder.path / name)
+    again, _ = outputs.train(seed=1)
+    assert again.status["status"] == "finished"
+    assert again.reused == (damage != "folder" or name == "sweeps.json")
+    assert again.folder.sweeps() == {}
+    assert outputs.train(seed=1)[0].reused
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["status.json", "data.json", "config.yaml", "journal.jsonl", "last.pt", "previous.pt", "run.log"]
+)
+def test_an_interrupted_run_with_a_damaged_file_ends_with_the_same_bits(
+    outputs: Outputs, undisturbed: RunFolder, name: str, damage: str
+) -> None:
+    folder = outputs.run(2)
+    DAMAGES[damage](folder.path / name)
+    again, told = outputs.train(seed=2)
+    assert_same_run(again.folder, undisturbed)
+    if damage != "missing" and name not in ("run.log", "previous.pt"):
+        assert name in told
+    again, told = outputs.train(seed=2)
+    assert again.reused
+    assert "damaged" not in told
+
+
+def test_a_journal_shorter_than_the_last_checkpoint_has_the_run_go_on_from_the_one_before(
+    outputs: Outputs, undisturbed: RunFolder
+) -> None:
+    folder = outputs.run(2)
+    journal = folder.path / "journal.jsonl"
+    before = read_checkpoint(folder.path / "previous.pt")
+    journal.write_bytes(journal.read_bytes()[: before["journal_bytes"] + 5])
+    again, told = outputs.train(seed=2)
+    assert (
+        "last.pt: journal.jsonl is damaged: lines before this checkpoint are missing; it is skipped" in told
+    )
+    assert f"going on after step {before['step']} of" in told
+    assert_same_run(again.folder, undisturbed)
+
+
+FINISHED = {**schema.STATUS, **schema.ENDING, **schema.FINAL_FIGURES}
+
+
+@pytest.mark.parametrize("key", FINISHED)
+def test_an_entry_of_a_status_that_is_of_another_type_is_named(outputs: Outputs, key: str) -> None:
+    path = outputs.run(0).path / "status.json"
+    content = schema.read_status(path) | {key: ["x"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(schema.Damaged, match=rf"status\.json: is damaged: {key} must be"):
+        schema.read_status(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"1", b"null", b"[]", b"NaN", b"\xff", b"[" * 100_000, b'{"a": 1'])
+def test_what_is_not_a_json_object_is_damaged(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "file.json").write_bytes(text)
+    with pytest.raises(schema.Damaged, match=r"file\.json: is damaged: not"):
+        schema.read_json(tmp_path / "file.json")
