@@ -39,6 +39,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     # unknown keys, groups and choices, with the nearest name
     "optimizer.lrr=0.1": ("optimizer.lrr: unknown key", "did you mean 'lr'", "allowed: _target_, betas"),
     "trainer.epoch=3": ("trainer.epoch: unknown key", "did you mean 'epochs'", "batch_size"),
+    "seed.x=1": ("seed.x: unknown key; seed has no keys of its own",),
     "sed=3": ("sed: unknown key", "did you mean 'seed'", "objective"),
     "optimzer=sgd": ("optimzer: unknown key", "did you mean 'optimizer'", "scheduler"),
     "optimizer=sgdd": ("optimizer=sgdd", "did you mean 'sgd'", "allowed: adagrad, adam, adamw"),
@@ -82,6 +83,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
     # names
     "trials=3": ("trials=3: says how to sweep", "-m"),
     "hydra/launcher=ray": ("hydra/launcher=ray: says how to sweep", "-m"),
+    "+sweep=adam_vs_sgd": ("+sweep=adam_vs_sgd: says how to sweep", "-m"),
+    "sweep=adam_vs_sgd --config-dir conf": ("sweep=adam_vs_sgd: says how to sweep", "-m"),
+    "++sweep=adam_vs_sgd --run": ("++sweep=adam_vs_sgd: says how to sweep", "-m"),
     "hydra.launcher.lanes=0": ("hydra.launcher.lanes=0: says how to sweep", "-m"),
     "trainer.device=tpu": ('trainer.device="tpu"', "auto | cuda | cuda:N | mps | cpu"),
     "trainer.precision=fp16": ('trainer.precision="fp16"', "fp32 | bf16 | auto"),

@@ -970,13 +970,54 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "trials that are no number": (
         ("optimizer.lr=interval(0.1,1)", "trials=many"),
-        ("hydra.sweeper.trials", "many"),
+        ("hydra.sweeper.trials=many: not allowed: Value 'many'", "could not be converted to Integer"),
+    ),
+    "a batch that is no number": (("batch=true",), ("hydra.sweeper.batch=true: not allowed",)),
+    "halving that is no whole number": (("halving=1.5",), ("hydra.sweeper.halving=1.5: not allowed",)),
+    "seeds that are no number": (("seeds=true",), ("hydra.sweeper.seeds=true: must be a number of seeds",)),
+    "a seed that is no whole number": (("seed=1.5",), ("seed=1.5: must be a whole number, 0 or more",)),
+    "a seed that is a truth value": (("seed=true",), ("seed=true: must be a whole number",)),
+    "a seed that is a text": (("seed=abc",), ('seed="abc": must be a whole number',)),
+    "a seed that is a list": (("seed=[0,1,2]",), ("seed=[0, 1, 2]: must be a whole number",)),
+    "no seed": (("~seed",), ("seed",)),
+    "seeds of an interval": (("seed=interval(0,3)",), ("seed=interval(0,3): must be a list of seeds",)),
+    "seeds of an endless range": (("seed=range(1,3,0)",), ("seed=range(1,3,0): holds no number",)),
+    "another objective": (
+        ("objective=test_accuracy",),
+        ('objective="test_accuracy": must be val_accuracy | val_loss',),
+    ),
+    "no epochs": (("trainer.epochs=null",), ("trainer.epochs=null: must be a whole number",)),
+    "no folder": (("seed=1", "record.dir=null"), ("record.dir=null: must be a text",)),
+    "no settings of the record": (("record=3",), ("record.dir",)),
+    "epochs that lead nowhere": (
+        ("trainer.epochs=${nowhere}",),
+        ("trainer.epochs: Interpolation key 'nowhere'",),
+    ),
+    "too many seeds": (
+        ("seeds=100000",),
+        ("hydra.sweeper.seeds=100000: must be a number of seeds, 1 to 10000",),
+    ),
+    "too many confirm runs": (
+        ("confirm=100000",),
+        ("hydra.sweeper.confirm=100000: must be a whole number, 0 to",),
+    ),
+    "too many trials": (
+        ("optimizer.lr=interval(0.1,1)", "trials=1000000000000"),
+        ("hydra.sweeper.trials=1000000000000: must be at most 10,000",),
+    ),
+    "too many runs": (
+        ("trainer.epochs=range(1,1001)", "seeds=100"),
+        ("hydra.sweeper: 100,000 runs, by 1000 trials and 100 seeds: must be at most 10,000 in one sweep",),
+    ),
+    "too many runs of a sampler": (
+        ("optimizer.lr=interval(0.1,1)", "sampler=random", "trials=9000", "extend=true", "confirm=999"),
+        ("10,001 runs, by 9002 trials, 1 seed and 999 confirm runs in each arm",),
     ),
     "seeds that repeat": (("seed=1,1",), ("seeds=[1, 1]: has 1 twice",)),
     "listed seeds that repeat": (("seeds=[3,3]",), ("seeds=[3, 3]: has 3 twice",)),
     "seeds said twice": (("seeds=2", "seed=1,2"), ("seed=1,2", "give one of the two")),
     "a seed below 0": (("seed=-1,0",), ("seeds", "whole numbers")),
-    "no seeds": (("seeds=0",), ("seeds=0: must be a number of seeds, 1 or more",)),
+    "no seeds": (("seeds=0",), ("seeds=0: must be a number of seeds, 1 to 10000",)),
     "a confirm seed in the search": (
         ("seeds=[0,1000]", "confirm=2"),
         ("has 1000, a seed of the confirm phase",),
@@ -1089,7 +1130,7 @@ def test_dry_run_lists_the_runs_and_writes_nothing(outputs: Outputs) -> None:
 
 
 def test_dry_run_makes_no_folder(tmp_path: Path, outputs: Outputs) -> None:
-    answer = outputs.sweep(f"record.dir={tmp_path}/new", "optimizer=adam,sgd", "dry_run=true")
+    answer = outputs.sweep("optimizer=adam,sgd", f"record.dir={tmp_path}/new", "dry_run=true")
     assert "2 runs, 0 of them exist" in answer.stdout
     assert not (tmp_path / "new").exists()
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     HydraException,
@@ -17,10 +18,16 @@ from hydra.errors import (
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from fairsweep import output, signals
 from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep.overrides import postponed
 from fairsweep.wording import printable
 
 # Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.
@@ -35,6 +42,17 @@ SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
 
 # What else only a sweep has.
 SWEEP_PARTS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+PRESETS = "sweep"
+
+
+def is_for_sweeps(word: str) -> bool:
+    """Whether a word of the command line means nothing to a single run."""
+    key = word.partition("=")[0].lstrip("+~")
+    return (
+        key.partition(".")[0] in SWEEP_WORDS
+        or key.partition("@")[0] == PRESETS
+        or key.startswith(SWEEP_PARTS)
+    )
 
 
 def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -43,6 +61,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
     Args:
         short: other names for keys on the command line, as in `entry_point`.
     """
+    if isinstance(error, ConfigError):
+        return str(error)
     cause = error.__cause__
     if isinstance(error, InstantiationException) and isinstance(cause, ConfigError):
         return str(cause)
@@ -50,6 +70,9 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
         names = {full: name for name, full in short.items()}
         return unknown(str(cause.full_key), (names.get(key, key) for key in map(str, known)))
+    if isinstance(cause, ValidationError) and str(error).startswith("Error merging override "):
+        given = " ".join(str(error).removeprefix("Error merging override ").split())
+        return f"{given.lstrip('+')}: not allowed: {str(cause).splitlines()[0]}"
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if choice == "submitit_slurm":
@@ -139,14 +162,15 @@ def entry_point(
         def answer() -> None:
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            multirun = {"-m", "--multirun"} & set(sys.argv)
-            if config_name == "train" and not any(word.startswith("-") for word in sys.argv[1:]):
-                for word in sys.argv[1:]:
-                    key = word.partition("=")[0]
-                    if key.partition(".")[0] in SWEEP_WORDS or key.startswith(SWEEP_PARTS):
-                        fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
+            args = get_args_parser().parse_args()
+            multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+            only_shows = args.cfg or args.info or args.help or args.hydra_help or args.shell_completion
+            if config_name == "train" and not (multirun or only_shows):
+                for word in filter(is_for_sweeps, args.overrides):
+                    fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
-            sys.argv[1:] = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
+            words = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
+            sys.argv[1:] = [postponed(word) if multirun else word for word in words]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except BrokenPipeError:

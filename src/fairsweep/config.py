@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -277,11 +276,6 @@ def redacted(value: Any) -> Any:
     return f"{key}={without_credentials(rest)}" if is_override else without_credentials(value)
 
 
-def command() -> str:
-    """The command line, without credentials."""
-    return " ".join(redacted(sys.argv))
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint `; did you mean 'x'?`, or nothing where no known name is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -291,6 +285,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def unknown(key: str, known: Iterable[str], what: str = "unknown key") -> str:
     """The line for a key whose last name is none of the known ones."""
     names = sorted(known)
+    if not names:
+        return f"{key}: {what}; {key.rpartition('.')[0]} has no keys of its own"
     return f"{key}: {what}{nearest(key.rsplit('.')[-1], names)} (allowed: {', '.join(names)})"
 
 
@@ -336,8 +332,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key}: {reason}; give it a value") from error
+        raise unresolved(error) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -355,8 +350,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
         group, _, name = key.partition(".")
         rule = RULES.get(key)
         if rule is not None:
-            if not rule.holds(value):
-                raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+            check_value(key, value)
         elif group not in open_groups or not name or name.startswith("_"):
             raise ConfigError(no_rule(key))
         elif (parent := RULES.get(key.rpartition(".")[0])) is not None:
@@ -389,6 +383,37 @@ def check(cfg: DictConfig) -> dict[str, Any]:
             "set data.val_size above 0"
         )
     return nested
+
+
+def check_value(key: str, value: Any) -> None:
+    """Check one value by its rule.
+
+    Raises:
+        ConfigError: it is not allowed.
+    """
+    if not RULES[key].holds(value):
+        raise ConfigError(f"{key}={json.dumps(value)}: must be {RULES[key].allowed}")
+
+
+def check_common(cfg: DictConfig) -> None:
+    """Check what holds for all runs of a sweep, in the configuration that they have in common.
+
+    Raises:
+        ConfigError: the first key whose value is not allowed.
+    """
+    for key in RULES:
+        if key.split(".")[0] not in ("data", *OPEN_GROUPS):
+            try:
+                value = OmegaConf.select(cfg, key, throw_on_missing=True)
+            except OmegaConfBaseException as error:
+                raise unresolved(error) from error
+            is_node = OmegaConf.is_config(value)
+            check_value(key, OmegaConf.to_container(value) if is_node else value)
+
+
+def unresolved(error: OmegaConfBaseException) -> ConfigError:
+    """The line for a value that is missing, or an interpolation of nothing."""
+    return ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}; give it a value")
 
 
 def literal(values: Mapping[str, Any]) -> DictConfig:

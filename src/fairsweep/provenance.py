@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fairsweep import config
+from fairsweep import overrides
 from fairsweep.config import CUTS, ROOT
 from fairsweep.schema import UNKNOWN
 from fairsweep.sources import fingerprint
@@ -39,7 +39,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
         "precision": lane.precision if lane else str(cfg.trainer.precision),
         "threads": lane.threads if lane else torch.get_num_threads(),
         "hostname": socket.gethostname(),
-        "command": config.command(),
+        "command": overrides.command(),
         "git": git_state(),
         "versions": versions(),
     }

@@ -1,12 +1,17 @@
 """Hydra's loader for many runs: what their configurations have in common is composed once."""
 
 import pickle
+from collections.abc import Iterable
+from contextlib import suppress
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+
+from fairsweep.config import ConfigError
 
 
 class Composer(ConfigLoaderImpl):
@@ -57,10 +62,23 @@ class Composer(ConfigLoaderImpl):
         choices = [override for override in overrides if self.is_choice(override)]
         key = tuple(str(override.input_line) for override in choices)
         if key not in self.bases:
-            self.bases[key] = self.pickled(super().load_sweep_config(master_config, list(key)))
+            base = super().load_sweep_config(master_config, list(key))
+            if base.hydra.sweeper != master_config.hydra.sweeper:
+                raise ConfigError(
+                    f"{' '.join(key)}: sets hydra.sweeper, which cannot differ between runs; "
+                    "give a command for each"
+                )
+            self.bases[key] = self.pickled(base)
         cfg: DictConfig = pickle.loads(self.bases[key][part])
         self._apply_overrides_to_config([o for o in overrides if o not in choices], cfg)
         return cfg
+
+    def apply(self, overrides: Iterable[Override], cfg: DictConfig) -> None:
+        """Apply plain values where the configuration has their keys; the others belong to swept choices."""
+        for override in overrides:
+            if not self.is_choice(override):
+                with suppress(ConfigCompositionException):  # each job will apply it, and must have its key
+                    self._apply_overrides_to_config([override], cfg)
 
     def pickled(self, base: DictConfig) -> dict[str, bytes]:
         """A configuration less what is unneeded in `hydra`: whole, and without `hydra`."""

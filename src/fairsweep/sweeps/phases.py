@@ -4,6 +4,7 @@ Nothing here trains or writes: the runs go to `evaluate`, and what comes next de
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from fairsweep.sweeps import search, space
 from fairsweep.sweeps.arms import Arm, check_equal, check_keys
 from fairsweep.sweeps.search import Study
 from fairsweep.sweeps.space import Dimension
+from fairsweep.wording import counted, listed
+
+# The most runs of a sweep: see "How far it goes" in the README.
+MOST_RUNS = 10_000
 
 
 class Trial(NamedTuple):
@@ -124,9 +129,14 @@ def check(arms: Sequence[Arm], settings: Settings) -> None:
         ConfigError: they do not.
     """
     check_settings(settings)
+    counts = {}
     for arm in arms:
         with naming(arm):
             check_keys(arm)
+            counts[arm.name] = trial_count(arm, settings)
+    check_runs(counts, settings)
+    for arm in arms:
+        with naming(arm):
             if settings.sampler == "grid":
                 points(arm, settings)
             else:
@@ -135,7 +145,6 @@ def check(arms: Sequence[Arm], settings: Settings) -> None:
                 raise ConfigError(
                     "hydra.sweeper.extend=true: needs a range or an interval; a list has no order"
                 )
-    counts = {arm.name: trial_count(arm, settings) for arm in arms}
     if settings.equal_budget:
         check_equal(counts)
     if settings.halving is not None and not rungs(min(counts.values()), settings.halving, settings.epochs):
@@ -155,21 +164,23 @@ def check_settings(settings: Settings) -> None:
     if not seeds:
         raise ConfigError("hydra.sweeper.seeds=[]: must be one or more")
     for name, given in (("seeds", seeds), ("confirm", confirm_seeds)):
-        twice = [seed for seed in given if given.count(seed) > 1]
+        twice = [seed for seed, count in Counter(given).items() if count > 1]
         if twice:
             raise ConfigError(
                 f"hydra.sweeper.{name}={list(given)}: has {twice[0]} twice; each seed counts once"
             )
-    both = [seed for seed in confirm_seeds if seed in seeds]
+    both = set(confirm_seeds) & set(seeds)
     if both:
         raise ConfigError(
-            f"hydra.sweeper.seeds={list(seeds)}: has {both[0]}, a seed of the confirm phase, which must be "
+            f"hydra.sweeper.seeds={list(seeds)}: has {min(both)}, a seed of the confirm phase, which must be "
             "fresh; take others"
         )
     numbers = {"trials": settings.trials, "batch": settings.batch, "extend_steps": settings.extend_steps}
     for name, number in numbers.items():
         if number is not None and number < 1 and (name != "extend_steps" or settings.extend):
             raise ConfigError(f"hydra.sweeper.{name}={number}: must be a whole number, 1 or more")
+    if settings.trials is not None and settings.trials > MOST_RUNS:
+        raise ConfigError(f"hydra.sweeper.trials={settings.trials}: must be at most {MOST_RUNS:,}")
     if settings.sampler != "grid" and settings.trials is None:
         raise ConfigError(
             f"hydra.sweeper.trials: is missing: hydra.sweeper.sampler={settings.sampler} needs it"
@@ -183,6 +194,26 @@ def check_settings(settings: Settings) -> None:
                 f"hydra.sweeper.sampler={settings.sampler} learns from results; take "
                 f"{', '.join(search.NOT_LEARNING)}"
             )
+
+
+def check_runs(trials: Mapping[str, int], settings: Settings) -> None:
+    """Check that a sweep with so many trials in each arm is one that can be held.
+
+    Raises:
+        ConfigError: it has too many runs.
+    """
+    seeds, confirm = len(settings.seeds), len(settings.confirm_seeds)
+    more = settings.extend_steps if settings.extend else 0
+    runs = sum((number + more) * seeds + confirm for number in trials.values())
+    if runs > MOST_RUNS:
+        numbers = listed(
+            [counted(sum(trials.values()) + more * len(trials), "trial"), counted(seeds, "seed")]
+            + ([f"{counted(confirm, 'confirm run')} in each arm"] if confirm else [])
+        )
+        raise ConfigError(
+            f"hydra.sweeper: {runs:,} runs, by {numbers}: must be at most {MOST_RUNS:,} in one sweep; "
+            "take fewer values, trials or seeds, or several sweeps"
+        )
 
 
 @contextmanager
@@ -227,7 +258,7 @@ def grid_trials(arm: Arm, settings: Settings) -> int | None:
 def trial_count(arm: Arm, settings: Settings) -> int:
     """How many trials an arm has in the search."""
     if settings.sampler == "grid":
-        return len(points(arm, settings))
+        return space.grid_size(arm.space, grid_trials(arm, settings))
     assert settings.trials is not None
     return settings.trials
 

@@ -5,15 +5,24 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.cli import explain
-from fairsweep.config import NOT_IN_SIGNATURE, OBJECTIVES, ConfigError
+from fairsweep.config import (
+    NOT_IN_SIGNATURE,
+    OBJECTIVES,
+    ConfigError,
+    check_common,
+    either,
+    integer,
+    list_of,
+)
+from fairsweep.sweeps import words
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.compose import Composer
-from fairsweep.sweeps.phases import Settings
+from fairsweep.sweeps.phases import MOST_RUNS, Run, Settings
 from fairsweep.sweeps.space import dimension
+from fairsweep.sweeps.words import Word
 
 ARMS = "hydra.sweeper.arms"
 
@@ -45,14 +54,28 @@ class Request(NamedTuple):
         """
 
         def kept(overrides: Iterable[str]) -> list[str]:
-            return sorted(text for text in overrides if text.split("=")[0].lstrip("+") not in BY_CONTENT)
+            return sorted(
+                (text for text in overrides if key_of(text).lstrip("+") not in BY_CONTENT), key=key_of
+            )
 
         arms = [
             [arm.name, kept(arm.fixed), kept(map(str, arm.space)), *sources[arm.name]] for arm in self.arms
         ]
-        common = sorted(text for text in self.common if not changes_nothing(text.split("=")[0]))
+        # Of those with the same key, the order counts.
+        common = sorted((text for text in self.common if not changes_nothing(key_of(text))), key=key_of)
         content = json.dumps([common, arms, self.settings.sampler, self.settings.sign])
         return "s" + hashlib.sha256(content.encode()).hexdigest()[:11]
+
+    def overrides(self, run: Run) -> list[str]:
+        """All that makes a run out of the base configuration."""
+        (fixed,) = (arm.fixed for arm in self.arms if arm.name == run.trial.arm)
+        values = [f"{key}={value}" for key, value in run.trial.values.items()]
+        pause = [] if run.stop_epoch is None else [f"trainer.stop_epoch={run.stop_epoch}"]
+        return [*self.common, *fixed, *values, f"seed={run.seed}", *pause]
+
+
+def key_of(text: str) -> str:
+    return text.split("=")[0]
 
 
 def changes_nothing(key: str) -> bool:
@@ -65,30 +88,33 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
     """What the command line and `hydra.sweeper` ask for.
 
     Args:
-        master: the configuration as the command line gives it, without what is swept.
+        master: the configuration as the command line gives it, without what is swept. It gets the overrides
+            that Hydra left to the jobs, where it has their keys.
         arguments: the command line's overrides, but for Hydra's own.
 
     Raises:
         ConfigError: an arm, a space or a seed that cannot be.
     """
+    typed = words.read(arguments, composer)
+    words.check_braces(typed)
     wanted = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
     assert isinstance(wanted, dict)
-    params = [override_text(key, value) for key, value in (wanted["params"] or {}).items()]
-    # Later ones win, as in Hydra.
-    user = {o.get_key_element(): o for o in composer.parse([*params, *arguments])}
-    seeds = read_seeds(user.pop("seed", None), wanted["seeds"], int(master.seed))
-    named = wanted["arms"] or {}
+    preset = words.read([override_text(key, value) for key, value in wanted["params"].items()], composer)
+    fixed, swept = words.in_order([*preset, *typed], composer)
+    composer.apply([word.override for word in fixed], master)
+    check_common(master)
+    seeds = read_seeds(swept.pop("seed", None), wanted["seeds"], master.seed)
+    named = wanted["arms"]
     if named:
-        arms = [read_arm(name, content, user, composer) for name, content in named.items()]
-        common = [o for o in user.values() if not o.is_sweep_override()]
+        arms = [read_arm(name, content, fixed, swept, composer) for name, content in named.items()]
     else:
-        arms, common = infer_arms(user)
+        arms = infer_arms(swept)
     confirm = wanted["confirm"]
     if confirm is None:
         confirm = 10 if named else 0
-    if confirm < 0:
-        raise ConfigError(f"hydra.sweeper.confirm={confirm}: must be a whole number, 0 or more")
-    first = int(master.seed) + FIRST_CONFIRM_SEED
+    if not 0 <= confirm <= MOST_RUNS:
+        raise ConfigError(f"hydra.sweeper.confirm={confirm}: must be {integer(0, MOST_RUNS).allowed}")
+    first = master.seed + FIRST_CONFIRM_SEED
     settings = Settings(
         sampler=wanted["sampler"],
         trials=wanted["trials"],
@@ -99,31 +125,35 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
         halving=wanted["halving"],
         batch=wanted["batch"],
         equal_budget=wanted["equal_budget"],
-        epochs=int(master.trainer.epochs),
-        sign=OBJECTIVES[str(master.objective)],
+        epochs=master.trainer.epochs,
+        sign=OBJECTIVES[master.objective],
     )
-    return Request(tuple(map(text_of, common)), tuple(arms), settings, bool(named))
+    common = [word.text for word in fixed if word.name != "seed"]
+    return Request(tuple(common), tuple(arms), settings, bool(named))
 
 
-def read_seeds(override: Override | None, wanted: Any, base: int) -> tuple[int, ...]:
+def read_seeds(word: Word | None, wanted: Any, base: int) -> tuple[int, ...]:
     """The seeds of each trial: `seed=0,1,2` or `seeds=3`, which counts from `seed`; or a list of them."""
-    if override is not None and override.is_sweep_override():
+    if word is not None:
         if wanted != 1:
             raise ConfigError(
-                f"{override.input_line}: hydra.sweeper.seeds={json.dumps(wanted)} says something else; "
+                f"{word.text}: hydra.sweeper.seeds={json.dumps(wanted)} says something else; "
                 "give one of the two"
             )
-        wanted = [int(seed) if seed.isdecimal() else seed for seed in override.sweep_string_iterator()]
-    seeds = list(range(base, base + wanted)) if isinstance(wanted, int) else wanted
-    if not (isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)):
-        raise ConfigError(
-            f"hydra.sweeper.seeds={json.dumps(wanted)}: must be a number of seeds, 1 or more, or a list of "
-            "whole numbers"
-        )
-    return tuple(seeds)
+        points = dimension(word.override).points
+        if not points:
+            raise ConfigError(f"{word.text}: must be a list of seeds, or range(...)")
+        wanted = [int(seed) if seed.isdecimal() else seed for seed in points]
+    rule = either(integer(1, MOST_RUNS), list_of(integer(0)))
+    if not rule.holds(wanted) or wanted == []:
+        given = word.text if word is not None else f"hydra.sweeper.seeds={json.dumps(wanted)}"
+        raise ConfigError(f"{given}: must be a number of seeds, 1 to {MOST_RUNS}, or a list of whole numbers")
+    return tuple(wanted) if isinstance(wanted, list) else tuple(range(base, base + wanted))
 
 
-def read_arm(name: str, content: Any, user: Mapping[str, Override], composer: Composer) -> Arm:
+def read_arm(
+    name: str, content: Any, fixed: Sequence[Word], swept: Mapping[str, Word], composer: Composer
+) -> Arm:
     """An arm: its fixed overrides, its own space, and what the user sweeps in all arms alike.
 
     What the command line says of a key that the arm searches holds for all arms.
@@ -134,31 +164,49 @@ def read_arm(name: str, content: Any, user: Mapping[str, Override], composer: Co
             '"optimizer.lr": "tag(log, interval(1e-3, 1))"}'
         )
     try:
-        overrides = composer.parse([override_text(key, value) for key, value in content.items()])
-        own = {override.get_key_element(): override for override in overrides}
-        for key, override in own.items():
-            if key in user and not override.is_sweep_override():
-                raise ConfigError(
-                    f"{user[key].input_line}: the arms decide this (here {override.input_line}); "
-                    f"leave it away, or change {ARMS}"
-                )
-        space = {key: o for key, o in (own | dict(user)).items() if o.is_sweep_override()}
-        fixed = [text_of(o) for o in own.values() if not o.is_sweep_override()]
-        return Arm(name, tuple(fixed), tuple(dimension(override) for override in space.values()))
+        texts = [override_text(key, value) for key, value in content.items()]
+        own, space = words.in_order(words.read(texts, composer), composer)
+        for word in (*own, *space.values()):
+            check_arms_word(word, (*fixed, *swept.values()))
+        space = {
+            key: swept.get(key, word)
+            for key, word in space.items()
+            if not any(given.name == key for given in fixed)
+        } | dict(swept)
+        dimensions = tuple(dimension(word.override) for word in space.values())
+        return Arm(name, tuple(word.text for word in own), dimensions)
     except ConfigError as error:
         raise ConfigError(f"{ARMS}.{name}: {error}") from error
     except Exception as error:  # Hydra's own, of its grammar
         raise ConfigError(f"{ARMS}.{name}: {explain(error)}") from error
 
 
-def infer_arms(user: Mapping[str, Override]) -> tuple[list[Arm], list[Override]]:
+def check_arms_word(word: Word, given: Iterable[Word]) -> None:
+    """Check that an arm leaves the seeds to the sweep, and that no other word says what the arm says.
+
+    Raises:
+        ConfigError: the arm has a seed; or a word of the command line changes what the arm fixes, or a part
+            of what it searches.
+    """
+    if word.name == "seed":
+        raise ConfigError(
+            f"{word.text}: all arms have the same seeds; give them for the whole sweep, by seeds or seed"
+        )
+    for other in given:
+        if word.overlaps(other) and not (word.is_sweep and other.replaces(word)):
+            raise ConfigError(
+                f"{other.text}: the arms decide this (here {word.text}); omit it, or change {ARMS}"
+            )
+
+
+def infer_arms(swept: Mapping[str, Word]) -> list[Arm]:
     """The arms of a plain grid: the optimizers, where those vary; else all is one arm without a name."""
-    common = [override for override in user.values() if not override.is_sweep_override()]
-    space = {key: dimension(override) for key, override in user.items() if override.is_sweep_override()}
-    optimizer = space.pop("optimizer", None)
+    space = {key: dimension(word.override) for key, word in swept.items()}
+    optimizer = space.pop("/optimizer", None)
     if optimizer is None:
-        return [Arm("", (), tuple(space.values()))], common
-    return [Arm(name, (f"optimizer={name}",), tuple(space.values())) for name in optimizer.choices], common
+        return [Arm("", (), tuple(space.values()))]
+    names = dict.fromkeys(optimizer.choices)
+    return [Arm(name, (f"optimizer={name}",), tuple(space.values())) for name in names]
 
 
 def override_text(key: Any, value: Any) -> str:
@@ -166,8 +214,3 @@ def override_text(key: Any, value: Any) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         value = json.dumps(value).replace(": ", ":")
     return f"{key}={'null' if value is None else value}"
-
-
-def text_of(override: Override) -> str:
-    """An override as it was written."""
-    return str(override.input_line)

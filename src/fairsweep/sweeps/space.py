@@ -188,6 +188,16 @@ def points_per_interval(space: Sequence[Dimension], trials: int | None) -> int:
     return count
 
 
+def grid_size(space: Sequence[Dimension], trials: int | None) -> int:
+    """How many points `grid` makes.
+
+    Raises:
+        ConfigError: as there.
+    """
+    count = points_per_interval(space, trials)
+    return math.prod(count if dim.is_interval else len(dim.points) for dim in space)
+
+
 def grid(space: Sequence[Dimension], trials: int | None) -> list[dict[str, str]]:
     """Every combination of the dimensions' points, the last varying fastest, as texts by key.
 

@@ -24,6 +24,7 @@ from fairsweep.compare import after
 from fairsweep.compare.after import Told
 from fairsweep.config import ConfigError
 from fairsweep.experiment import FirstFailure, Outcome, Wanted
+from fairsweep.overrides import command
 from fairsweep.progress import Progress
 from fairsweep.record import Place, RunFolder
 from fairsweep.schema import FINAL
@@ -130,7 +131,7 @@ class Sweep:
         """A run's place in the sweep, after its configuration was found good."""
         if run not in self.entries:
             signals.check()
-            overrides = self.overrides(run)
+            overrides = self.asked.overrides(run)
             with self.naming(run.trial.arm):
                 wanted = experiment.identify(Wanted(self.compose(overrides), single=False))
                 self.check_selection(wanted.cfg)
@@ -199,12 +200,6 @@ class Sweep:
             raise ConfigError(
                 f"trainer.epochs={cfg.trainer.epochs}: must be {settings.epochs} in all runs, with halving"
             )
-
-    def overrides(self, run: Run) -> list[str]:
-        """All that makes a run out of the base configuration."""
-        values = [f"{key}={value}" for key, value in run.trial.values.items()]
-        pause = [] if run.stop_epoch is None else [f"trainer.stop_epoch={run.stop_epoch}"]
-        return [*self.asked.common, *self.arms[run.trial.arm].fixed, *values, f"seed={run.seed}", *pause]
 
     def name(self, run: Run) -> str:
         """What tells a run from the others: `adam lr=0.01 seed=2`."""
@@ -295,7 +290,7 @@ class Sweep:
         self.folder.begin(
             id=self.id,
             name=" vs ".join(name for name in self.arms if name) or "grid",
-            command=config.command(),
+            command=command(),
             overrides=self.asked.common,
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
