@@ -1,5 +1,7 @@
 """Classify images with a trained run: `python src/predict.py run=best input=digit.png`."""
 
+import sys
+
 from omegaconf import DictConfig
 
 from fairsweep import inputs
@@ -8,10 +10,12 @@ from fairsweep.cli import entry_point
 
 @entry_point("predict", short={"data": "dataset"})  # conf/data/ is a group of train.py's
 def main(cfg: DictConfig) -> None:
-    """Find what is asked for, classify it, tell label and probability, write a picture."""
+    """Classify images, print labels and probabilities, and write a picture."""
     inputs.check(cfg)
     wanted = inputs.find_input(str(cfg.input))
     output = inputs.picture_file(cfg.output)
+    if note := inputs.note(str(cfg.input)):
+        print(note, file=sys.stderr)
     with inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir, cfg.dataset) as folder:
         from fairsweep import pictures, prediction
 

@@ -39,9 +39,20 @@ class Learned(nn.Module):
         return F.cross_entropy(logits * self.scale, labels)
 
 
+class Remembering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros(1))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.batches += 1
+        return F.cross_entropy(logits, labels)
+
+
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
+        (Remembering, "must be the same for each batch, but changes its batches"),
         (Sum, "must be a mean over the batch, but is .* for one with each image twice"),
         (PerImage, r"must give one number for a batch, gives the shape \(2,\)"),
         (Learned, "has parameters of its own, which no optimizer trains"),

@@ -201,6 +201,10 @@ def test_a_folder_a_glob_and_a_file_name_their_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     images = [tmp_path / "a.PNG", tmp_path / "b.png"]
     assert inputs.find_input(str(tmp_path)) == images
+    assert (
+        inputs.note(str(tmp_path)) == f"input={tmp_path}: 1 file of other types not read: 1 .txt (notes.txt)"
+    )
+    assert inputs.note(str(images[0])) == inputs.note("test:3") == ""
     assert inputs.find_input(f"{tmp_path}/*.[pP][nN][gG]") == images
     assert inputs.find_input(str(tmp_path / "b.png")) == images[1:]
 
@@ -211,6 +215,18 @@ def test_a_truncated_image_is_refused_by_name(trained: RunFolder, tmp_path: Path
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ConfigError, match=r"cut\.png is not a readable image"):
         prediction.classify(trained, inputs.find_input(str(path)))
+
+
+def test_names_from_the_disk_give_a_terminal_nothing_to_obey() -> None:
+    image = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    results = [
+        prediction.Prediction("a\x1b[2J.png", image, "red\x9b", 0.5, None),
+        prediction.Prediction("b.png", image, "blue", 0.25, "red\x9b"),
+    ]
+    assert prediction.table(results).splitlines() == [
+        r"a\x1b[2J.png  red\x9b   50.00%",
+        r"b.png         blue      25.00%  wrong: is red\x9b",
+    ]
 
 
 def test_a_number_beyond_the_test_images_is_refused(trained: RunFolder) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from fairsweep import images, runs, tracking
 from fairsweep.config import RULES, TEXT, ConfigError, leaves, or_null, resolved
 from fairsweep.record import RunFolder
-from fairsweep.sources import IMAGE_SUFFIXES
+from fairsweep.sources import IMAGE_SUFFIXES, not_read
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
 OWN = {"output": TEXT, "dataset": or_null(TEXT)}
@@ -71,7 +71,7 @@ def find_input(text: str) -> range | list[Path]:
     """The numbers of the test images that are asked for, or the image files, by name.
 
     Raises:
-        ConfigError: there is nothing of that name, or what is there is no image.
+        ConfigError: there is nothing of that name, or a file is not a readable image.
     """
     if text.startswith("test:"):
         match = re.fullmatch(r"test:(\d+)(?:-(\d+))?", text)
@@ -82,8 +82,7 @@ def find_input(text: str) -> range | list[Path]:
         raise ConfigError(f"input=: must be {INPUTS}")
     path = Path(text).expanduser()
     if path.is_dir():
-        names = [item for item in path.iterdir() if not item.name.startswith(".")]
-        files = sorted(item for item in names if item.suffix.lower() in IMAGE_SUFFIXES)
+        files = [item for item in visible(path) if item.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
             raise ConfigError(f"input={text}: no images in this folder ({' '.join(IMAGE_SUFFIXES)})")
     elif path.is_file():
@@ -102,6 +101,20 @@ def find_input(text: str) -> range | list[Path]:
             reason = images.reason(error)
             raise ConfigError(f"input={text}: {file} is not a readable image: {reason}") from error
     return files
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, by name, without what is hidden."""
+    return sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+
+
+def note(text: str) -> str:
+    """What the user should know of the images asked for: files of a folder that are not read. Often empty."""
+    path = Path(text).expanduser()
+    if text.startswith("test:") or not path.is_dir():
+        return ""
+    others = [item for item in visible(path) if item.is_file() and item.suffix.lower() not in IMAGE_SUFFIXES]
+    return not_read(f"input={text}", others)
 
 
 def picture_file(path: str) -> Path:

@@ -179,13 +179,19 @@ def note(cfg: Mapping[str, Any]) -> str:
     source = str(cfg["_target_"]).rpartition(".")[2]
     if source == "mnist":
         idx_files(cfg["dataset"], cfg["root"])
-    if source != "image_folder" or not (others := image_files(cfg["root"]).passed_over):
+    if source != "image_folder":
         return ""
-    suffixes = Counter(path.suffix.lower() or "without a suffix" for path in others)
+    return not_read(f"data.root={cfg['root']}", image_files(cfg["root"]).passed_over)
+
+
+def not_read(where: str, files: Sequence[Path]) -> str:
+    """How many files are of other types than images, with some names; empty where there are none."""
+    if not files:
+        return ""
+    suffixes = Counter(path.suffix.lower() or "without a suffix" for path in files)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
-    names = ", ".join(path.name for path in others[:3]) + (", ..." if len(others) > 3 else "")
-    counts = f"{counted(len(others), 'file')} of other types not read: {kinds} ({names})"
-    return printable(f"data.root={cfg['root']}: {counts}")
+    names = ", ".join(path.name for path in files[:3]) + (", ..." if len(files) > 3 else "")
+    return printable(f"{where}: {counted(len(files), 'file')} of other types not read: {kinds} ({names})")
 
 
 def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None:

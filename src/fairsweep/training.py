@@ -513,7 +513,7 @@ class Lane:
                 logits = copy.deepcopy(self.model)(self.normalise(images.float()))
                 fits = logits.shape == (size, len(self.data.classes))
                 if fits:
-                    self.loss(logits, labels)
+                    copy.deepcopy(self.loss)(logits, labels)
                     self._check_loss(cfg)
         except ConfigError:
             raise
@@ -532,11 +532,22 @@ class Lane:
             )
 
     def _check_loss(self, cfg: DictConfig) -> None:
-        """Find out how the loss averages over a batch."""
+        """Find out how the loss averages over a batch, by a copy of it.
+
+        Raises:
+            ConfigError: it is no mean, or keeps something from batch to batch, which no checkpoint holds.
+        """
+        loss = copy.deepcopy(self.loss)
         try:
-            self.averages_images = is_mean_of_images(self.loss, len(self.data.classes), self.device)
+            self.averages_images = is_mean_of_images(loss, len(self.data.classes), self.device)
         except ValueError as error:
             raise ConfigError(f"loss ({cfg.loss._target_}): {error}") from error
+        before = self.loss.state_dict()
+        if changed := [name for name, now in loss.state_dict().items() if not now.equal(before[name])]:
+            raise ConfigError(
+                f"loss ({cfg.loss._target_}): must be the same for each batch, but changes its "
+                f"{', '.join(changed)}, which a resumed run would not have"
+            )
 
 
 PLAIN_STATE = (
