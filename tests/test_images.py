@@ -116,7 +116,7 @@ def test_colours_of_16_bits_are_read_where_their_upper_half_holds_them(tmp_path:
     twelve = np.stack([RAMP.astype(int) * 16] * 3, axis=2).astype(">u2")
     (tmp_path / "twelve" / "b" / "0.png").unlink()
     (tmp_path / "twelve" / "b" / "0.ppm").write_bytes(b"P6 16 16 65535\n" + twelve.tobytes())
-    with pytest.raises(ConfigError, match="values from 0 to 4095 in mode RGB;16"):
+    with pytest.raises(ConfigError, match="in mode RGB;16, of which only the upper 8"):
         data.image_folder(str(tmp_path / "twelve"), channels=3, size=16)
 
 
