@@ -20,7 +20,8 @@ FLOORS = (
     | {"inputs", "tensorboard", "runs"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
-    {"sources", "config", "cli", "signals", "output", "wording", "files", "schema", "overrides"},
+    {"sources", "config", "cli", "signals", "output", "container", "wording", "files", "schema"}
+    | {"overrides"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")

@@ -27,6 +27,7 @@ from omegaconf.errors import (
 
 from fairsweep import output, signals
 from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep.container import complete_environment
 from fairsweep.overrides import postponed
 from fairsweep.wording import printable
 
@@ -160,6 +161,7 @@ def entry_point(
                 fail(error)
 
         def answer() -> None:
+            complete_environment()
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             args = get_args_parser().parse_args()

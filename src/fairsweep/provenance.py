@@ -61,13 +61,16 @@ def device_name(device: Any) -> str:
 
 @cache
 def git_state() -> dict[str, str]:
-    """The commit of the project and whether files differ from it; empty outside a git checkout."""
+    """The commit of the project and whether files differ from it; empty where git does not say."""
     if not (ROOT / ".git").exists():
         return {}
-    commit, changes = (
-        subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    )
+    try:
+        commit, changes = (
+            subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):  # not installed; the checkout is another user's
+        return {}
     return {"commit": commit.stdout.strip(), "dirty": str(bool(changes.stdout.strip())).lower()}
 
 

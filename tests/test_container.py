@@ -1,0 +1,62 @@
+"""A container may have no git, no home and no name for its user."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import Command, server
+from test_experiment import the_run
+from test_sweep import empty_store
+
+from fairsweep import provenance, tracking
+
+__all__ = ["empty_store", "server"]  # fixtures
+
+
+def bare() -> None:
+    """No git, no home, no user of this number, no terminal, no standard input."""
+    os.environ.clear()
+    os.environ["PATH"] = "/nowhere"
+    os.close(0)
+    os.getuid = lambda: 54321  # not set, so that the files stay those of the tests
+
+
+def test_a_bare_container_trains_and_uploads(tmp_path: Path, empty_store: Path) -> None:
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    shutil.copy(empty_store, outputs)
+    words = ("model=mlp", "model.widths=[4]", "data.limit=100", "trainer.epochs=1", "trainer.threads=1")
+    answer = Command(outputs, (*words, "tracking.log_model=none", f"record.dir={outputs}"), bare).wait()
+    assert (answer.status, answer.stderr) == (0, "")
+    status = the_run(outputs).status()
+    assert (status["status"], status["git"]) == ("finished", {})
+    assert not list(tracking.pending(outputs).iterdir())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of ours with one commit."""
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "first")):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_commit_is_recorded(checkout: Path) -> None:
+    (checkout / "a.py").touch()
+    state = provenance.git_state.__wrapped__()
+    assert (len(state["commit"]), state["dirty"]) == (40, "false")
+    subprocess.run(["git", "-C", str(checkout), "add", "a.py"], check=True)
+    assert provenance.git_state.__wrapped__()["dirty"] == "true"
+
+
+@pytest.mark.parametrize("name", ["PATH", "GIT_TEST_ASSUME_DIFFERENT_OWNER"])
+def test_where_git_does_not_answer_the_commit_is_unknown(
+    checkout: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not installed; or the checkout is another user's ("dubious ownership")."""
+    monkeypatch.setenv(name, "1")
+    assert provenance.git_state.__wrapped__() == {}
