@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from fairsweep import data, images, inputs, prediction
+from fairsweep import data, images, inputs, prediction, schema
 from fairsweep.config import ConfigError
 
 Values = np.ndarray[Any, np.dtype[Any]]
@@ -131,6 +131,17 @@ def test_a_picture_is_scaled_as_the_training_images_were(tmp_path: Path) -> None
     assert (prediction.read(path, FACTS)[0] == RAMP.astype(int) * 4 // 257).all()  # a record from before
     with pytest.raises(ConfigError, match=r"values from 0 to 1020 in mode I;16; must be 0 to 255"):
         prediction.read(path, FACTS | {"full_scales": {"I;16": 255}})
+
+
+@pytest.mark.parametrize("damaged", [[], {"F": 0}, {"I;16": "4095"}])
+def test_full_scales_that_no_data_set_has_are_damage(damaged: object, tmp_path: Path) -> None:
+    ready = data.prepare(
+        "x", data.digits(), "f", val_size=0, val_seed=0, test_size=0, limit=None, mean=None, std=None
+    )
+    facts = ready.facts()
+    schema.check(tmp_path, facts, schema.FACTS)
+    with pytest.raises(schema.Damaged, match="full_scales must be"):
+        schema.check(tmp_path, facts | {"full_scales": damaged}, schema.FACTS)
 
 
 def test_images_are_turned_upright(tmp_path: Path) -> None:

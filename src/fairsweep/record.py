@@ -243,7 +243,7 @@ class RunFolder:
         size = self.sync_journal()
         self.keep_previous()
         self.save("last.pt", {**state, "journal_bytes": size})
-        self.set_status(journal_bytes=size, step=state["step"], seconds=state["seconds"])
+        self.set_status(journal_bytes=size, **{key: state[key] for key in ("step", "seconds", "shared")})
 
     def finish(self, kept: dict[str, dict[str, Any]], status: dict[str, Any]) -> None:
         """The end of a run: of its checkpoints, only these contents (by file name) stay.

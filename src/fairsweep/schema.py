@@ -38,6 +38,10 @@ RUN, SWEEP = re.compile("[a-z][0-9a-f]{15}"), re.compile("s[0-9a-f]{11}")
 
 NUMBER, COUNT, ANY_TEXT = number("a number"), integer(0), Rule("a text", lambda value: isinstance(value, str))
 MAPPING = Rule("a mapping", lambda value: isinstance(value, dict))
+SCALES = Rule(
+    "a mapping of numbers, 1 or more",
+    lambda value: isinstance(value, dict) and all(map(integer(1).holds, value.values())),
+)
 TEXTS = list_of(ANY_TEXT)
 SIGNATURE = Rule("a run's signature", lambda value: isinstance(value, str) and bool(RUN.fullmatch(value)))
 
@@ -58,6 +62,7 @@ STATUS: Mapping[str, Rule] = {
     "device": TEXT,
     "precision": TEXT,
     "threads": integer(1),
+    "shared": or_null(BOOLEAN),  # records from before lack it
     "hostname": ANY_TEXT,
     "command": ANY_TEXT,
     "git": MAPPING,
@@ -83,6 +88,7 @@ FACTS: Mapping[str, Rule] = {
     "background": TEXT,
     "extent": NUMBER,
     "centre": MAPPING,
+    "full_scales": or_null(SCALES),  # records from before lack it
     "fingerprint": ANY_TEXT,
 }
 
