@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from fairsweep.compare.after import Told
 from fairsweep.record import RunFolder
 from fairsweep.sweeps import board
 from fairsweep.sweeps.board import Board
@@ -93,3 +95,19 @@ def test_what_was_trained_before_is_no_part_of_the_pace(
     folder.set_status(step=900)
     seen.look()
     assert seen.seconds_left() == pytest.approx(10)
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
+    """Arms, values, reasons and paths may hold escape codes: of a file's name, or of another's record."""
+    evil = "\x1b[2Jred\x07"
+    output = StringIO()
+    seen = Board(Console(file=output), SweepFolder(tmp_path / evil, tmp_path), "val_accuracy", "c1")
+    row = Row("a" * 16, f"{evil} lr={evil}", evil, 0, "search", 0, {"optimizer.lr": evil})
+    seen.plan([row], more=0)
+    seen.settle(row, BEGUN | {"status": "failed", "reason": f"{evil}\nmore", "ended": 1.0})
+    seen.note(f"note {evil}")
+    cfg = OmegaConf.create({"tracking": {"uri": None}})
+    seen.summary("failed", cfg, [evil], Told(evil, evil, [evil]))
+    seen.listing([row], set(), 0, 1.0)
+    assert not {"\x1b", "\x07"} & set(output.getvalue())
+    assert output.getvalue().count(r"\x1b[2Jred\x07") > 10

@@ -1,5 +1,6 @@
 """What is seen of a run: a live bar on a terminal, a line per epoch, and a summary."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -9,6 +10,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fairsweep import tracking
+from fairsweep.config import without_credentials
+from fairsweep.wording import printable
 
 if TYPE_CHECKING:
     from fairsweep.experiment import Outcome
@@ -50,7 +53,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that is to be read now."""
-        self.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
+        print_line(self.console, text, "yellow")
 
     def show(self, lane: "Lane", lines: "list[Line]") -> None:
         """Move a lane's bar, and print a line for each epoch that ended."""
@@ -69,7 +72,19 @@ class Progress:
                     figures=f"loss {line['train_loss']:.4f}  accuracy {line['train_accuracy']:.2%}",
                 )
             if "epoch_seconds" in line:
-                self.console.print(epoch_line(line, epochs), highlight=False, soft_wrap=True)
+                print_line(self.console, epoch_line(line, epochs))
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print a line as it is, without passwords and without what a terminal would obey."""
+    text = printable(without_credentials(text))
+    console.print(text, highlight=False, markup=False, style=style, soft_wrap=True)
+
+
+def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
+    """Print texts, each behind its name; a table would break the commands in them, which users copy."""
+    for name, text in rows:
+        print_line(console, f"{name:<10} {text}")
 
 
 def epoch_line(line: "Line", epochs: int) -> str:
@@ -106,5 +121,4 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     if cfg.tracking.uri is not None:
         rows += tracking.summary(cfg)
     console.print()
-    for name, text in rows:  # not as a table, which would break the command that is to be copied
-        console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    print_rows(console, rows)

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsweep import tracking
+from fairsweep.progress import print_line, print_rows
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
-from fairsweep.wording import described, duration
+from fairsweep.wording import described, duration, printable
 
 if TYPE_CHECKING:
     from fairsweep.compare.after import Told
@@ -81,7 +82,7 @@ class Board:
 
     def note(self, text: str) -> None:
         """A line that is to be read now."""
-        self.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
+        print_line(self.console, text, "yellow")
 
     def plan(self, rows: list[Row], more: int) -> None:
         """Further runs; and how many are still to be planned."""
@@ -116,9 +117,7 @@ class Board:
             else:
                 self.trained += 1
             if self.live is None:
-                self.console.print(
-                    self.line(row, status, reused), highlight=False, markup=False, soft_wrap=True
-                )
+                print_line(self.console, self.line(row, status, reused))
 
     def line(self, row: Row, status: dict[str, Any], reused: bool) -> str:
         """One run in a log."""
@@ -130,7 +129,7 @@ class Board:
             parts.append(f"{self.standing.objective_key} {status['objective']:.4f}")
         parts.append("taken over" if reused else f"{status.get('seconds') or 0:.1f} s")
         if status["status"] not in ("finished", "paused") and status["reason"]:
-            parts.append(status["reason"].splitlines()[0])
+            parts.append(status["reason"].partition("\n")[0])
         return "  ".join(parts)
 
     def reread(self) -> None:
@@ -197,7 +196,7 @@ class Board:
             text += f"; about {duration(seconds)} left"
         if names:
             text += f"; now {', '.join(names[:3])}{', ...' if names[3:] else ''}"
-        return Group(*lines, Text(text))
+        return Group(*lines, Text(printable(text)))
 
     def summary(self, ending: str, cfg: DictConfig, remarks: Sequence[str], told: "Told | None") -> None:
         """What came out, what failed and why, what to mind, and where everything is.
@@ -214,7 +213,7 @@ class Board:
             console.print(failures(standing))
         if told and told.verdict:
             console.print()
-            console.print(told.verdict, style="bold", highlight=False, markup=False)
+            console.print(printable(told.verdict), style="bold", highlight=False, markup=False)
             remarks = told.remarks
         elif remarks:
             console.print()
@@ -231,20 +230,18 @@ class Board:
         if cfg.tracking.uri is not None:
             rows += tracking.summary(cfg)
         console.print()
-        for name, text in rows:  # not as a table, which would break the command that is to be copied
-            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+        print_rows(console, rows)
 
     def listing(self, rows: list[Row], missing: set[str], more: int, seconds: float) -> None:
         """The runs that a sweep would have."""
         for row in rows:
             state = "to train" if row.signature in missing else "exists"
-            line = f"{row.signature}  {state:<8}  {row.name}"
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(self.console, f"{row.signature}  {state:<8}  {row.name}")
         text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
         text += f"; about {duration(seconds)} of training"
-        self.console.print(text, highlight=False, soft_wrap=True)
+        print_line(self.console, text)
 
 
 def explained(state: str, counts: Counter[str]) -> str:
@@ -262,8 +259,8 @@ def show(console: Console, folder: SweepFolder) -> None:
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
     counts = read(folder).counts()
     rows = {"sweep": f"{sweep['id']}, {sweep['name']}", "status": explained(state, counts)}
-    for name, text in (rows | {"runs": by_status(counts).plain, "files": str(folder.path)}).items():
-        console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    rows |= {"runs": by_status(counts).plain, "files": str(folder.path)}
+    print_rows(console, rows.items())
     console.print()
 
 
@@ -296,7 +293,8 @@ def arm_table(standing: Standing) -> Table:
         if confirmed:
             cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
-        table.add_row(*map(Text, cells), by_status(arm.statuses))  # not as markup, which would eat [d]
+        # Not as markup, which would eat [d].
+        table.add_row(*(Text(printable(cell)) for cell in cells), by_status(arm.statuses))
     return table
 
 
@@ -322,7 +320,8 @@ def failures(standing: Standing) -> Table:
     for signature, name in names.items():
         status = standing.statuses.get(signature, {})
         if status.get("status") == "failed":
-            table.add_row(Text(name), Text((status["reason"] or "").splitlines()[0]), signature)
+            reason = (status["reason"] or "").partition("\n")[0]
+            table.add_row(Text(printable(name)), Text(printable(reason)), signature)
     table.caption = "with its traceback: runs/<run>/run.log"
     table.caption_justify = "left"
     return table
