@@ -1,7 +1,10 @@
 """What a damaged, incomplete or foreign record costs: a line that names the file, and training it again."""
 
 import json
+import resource
+import runpy
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -20,6 +23,7 @@ from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder, read_checkpoint
+from fairsweep.training import Lane
 
 Invoke = Callable[..., Answer]
 
@@ -185,3 +189,68 @@ def test_what_is_not_a_json_object_is_damaged(tmp_path: Path, text: bytes) -> No
     (tmp_path / "file.json").write_bytes(text)
     with pytest.raises(schema.Damaged, match=r"file\.json: is damaged: not"):
         schema.read_json(tmp_path / "file.json")
+
+
+@pytest.fixture
+def invoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Calls an entry point on the outputs, as a command does, in this process."""
+
+    def invoked(script: str, *words: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", [script, f"record.dir={tmp_path / 'outputs'}", *words])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setenv("COLUMNS", "1000")
+        schema.warn.cache_clear()
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
+        except SystemExit as error:
+            status = error.code or 0
+        return Answer(status, *capsys.readouterr())
+
+    return invoked
+
+
+def fill_disk(_: Path) -> None:
+    """From here on, no file can be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.fixture
+def room() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("room")
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Lane, "train_step"), (RunFolder, "finish"), (experiment, "illustrate")]
+)
+@pytest.mark.parametrize("harm", [shutil.rmtree, fill_disk])
+def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
+    invoke: Callable[..., Answer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+    owner: Any,
+    name: str,
+) -> None:
+    original, done = getattr(owner, name), list[int]()
+
+    def harmed(*args: Any) -> Any:
+        if not done:
+            harm(tmp_path / "outputs")
+        done.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, harmed)
+    answer = invoke("train.py", *QUICK, "tracking=none", "record.pictures=none")
+    if harm is fill_disk and name == "illustrate":  # all was written by then
+        assert answer.status == 0
+        return
+    assert answer.status == 1, answer
+    assert "status     failed: " in answer.stdout
+    assert "Traceback" not in answer.stdout + answer.stderr

@@ -449,7 +449,7 @@ def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -
     if lock is None:  # another process goes on with it
         return
     try:
-        if folder.status()["status"] == "paused":
+        if folder.status().get("status") == "paused":
             folder.log(f"pruned. {reason}")
             folder.set_status(status="pruned", reason=reason, ended=time.time())
             tracking.sync(folder, cfg, progress.note)
@@ -587,10 +587,13 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """The status of the run, which has ended: the lane's, where the folder could not be written."""
-        recorded, ended = self.folder.status(), self.ending_status()
-        if recorded.get("status") == ended["status"]:
+        recorded, ending = self.folder.status(), self.lane.ending
+        assert ending is not None
+        if recorded.get("status") == ending.status:
             return recorded
-        return first_status(self.wanted) | {"device": self.lane.device.type} | ended
+        if ending.status != "failed":
+            self.lane.end("failed", f"{self.folder.path}: its record was removed or damaged while it trained")
+        return first_status(self.wanted) | {"device": self.lane.device.type} | self.ending_status()
 
     def ending_status(self) -> dict[str, Any]:
         """What the status says of a run that has ended."""
@@ -615,7 +618,7 @@ def illustrate(folder: RunFolder, cfg: DictConfig, progress: Progress, single: b
     wanted = cfg.record.pictures == "all" or (cfg.record.pictures == "auto" and single)
     draw = wanted and not (folder.pictures / "curves.png").exists()
     write_events = cfg.tracking.tensorboard and not (folder.path / "tensorboard").exists()
-    if folder.status()["status"] != "finished" or not (draw or write_events):
+    if folder.status().get("status") != "finished" or not (draw or write_events):
         return False
     try:
         if draw:

@@ -70,6 +70,7 @@ STATUS: Mapping[str, Rule] = {
 }
 # What a status says besides, once a run trains, or has ended.
 PROGRESS: Mapping[str, Rule] = {"steps": integer(1), "step": COUNT, "seconds": NUMBER}
+OPTIONAL: Mapping[str, Rule] = {**PROGRESS, "shared": BOOLEAN}
 ENDING: Mapping[str, Rule] = {"ended": NUMBER, "reason": ANY_TEXT}
 FINAL_FIGURES: Mapping[str, Rule] = {
     **PROGRESS,
@@ -216,7 +217,7 @@ def read_status(path: Path) -> dict[str, Any]:
         check(path, status, ENDING)
     if status["status"] in FINAL:
         check(path, status, FINAL_FIGURES)
-    check(path, status, {key: rule for key, rule in PROGRESS.items() if key in status})
+    check(path, status, {key: rule for key, rule in OPTIONAL.items() if key in status})
     return status
 
 

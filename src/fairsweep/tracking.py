@@ -251,7 +251,7 @@ def mark_sweep_dead(directory: Path) -> None:
 
 def mark_dead(folder: RunFolder) -> None:
     """Give a run that nobody trains any more, as its lock is free, the ending that it missed."""
-    if folder.status()["status"] == "running":
+    if folder.status().get("status") == "running":
         folder.set_status(status="interrupted", reason="its process died", ended=time.time())
 
 

@@ -449,7 +449,7 @@ class Sweep:
         if lock is None:  # another process trains it
             return
         try:
-            if folder.status()["status"] == "running":
+            if folder.status().get("status") == "running":
                 experiment.fail(folder, "its process died (killed, or out of memory)")
                 tracking.sync(folder, self.master, self.board.note)
         finally:
