@@ -1,16 +1,19 @@
 """What a damaged, incomplete or foreign record costs: a line that names the file, and training it again."""
 
 import json
+import re
 import resource
 import runpy
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 from commands import Answer
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -191,26 +194,23 @@ def test_what_is_not_a_json_object_is_damaged(tmp_path: Path, text: bytes) -> No
         schema.read_json(tmp_path / "file.json")
 
 
-@pytest.fixture
-def invoke(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
-    """Calls an entry point on the outputs, as a command does, in this process."""
-
-    def invoked(script: str, *words: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", [script, f"record.dir={tmp_path / 'outputs'}", *words])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        monkeypatch.setenv("COLUMNS", "1000")
-        schema.warn.cache_clear()
-        capsys.readouterr()
-        status: Any = 0
+def invoke(script: str, outputs: Path, *words: str) -> Answer:
+    """Calls an entry point, as a command does, in this process."""
+    schema.warn.cache_clear()
+    status: Any = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as stdout,
+        redirect_stderr(StringIO()) as stderr,
+    ):
+        patch.setattr(sys, "argv", [script, *words, f"record.dir={outputs}"])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        patch.setattr(rich, "_console", Console(file=stdout, width=1000))
         try:
             runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
         except SystemExit as error:
             status = error.code or 0
-        return Answer(status, *capsys.readouterr())
-
-    return invoked
+    return Answer(status, stdout.getvalue(), stderr.getvalue())
 
 
 def fill_disk(_: Path) -> None:
@@ -227,16 +227,17 @@ def room() -> Iterator[None]:
 
 @pytest.mark.usefixtures("room")
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Lane, "train_step"), (RunFolder, "finish"), (experiment, "illustrate")]
+    ("harm", "owner", "name"),
+    [
+        (fill_disk, Lane, "train_step"),
+        (fill_disk, RunFolder, "finish"),
+        (shutil.rmtree, Lane, "train_step"),
+        (shutil.rmtree, RunFolder, "finish"),
+        (shutil.rmtree, experiment, "illustrate"),
+    ],
 )
-@pytest.mark.parametrize("harm", [shutil.rmtree, fill_disk])
 def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
-    invoke: Callable[..., Answer],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    harm: Callable[[Path], None],
-    owner: Any,
-    name: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None], owner: Any, name: str
 ) -> None:
     original, done = getattr(owner, name), list[int]()
 
@@ -247,10 +248,62 @@ def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
         return original(*args)
 
     monkeypatch.setattr(owner, name, harmed)
-    answer = invoke("train.py", *QUICK, "tracking=none", "record.pictures=none")
-    if harm is fill_disk and name == "illustrate":  # all was written by then
-        assert answer.status == 0
-        return
+    answer = invoke("train.py", tmp_path / "outputs", *QUICK, "tracking=none", "record.pictures=none")
     assert answer.status == 1, answer
     assert "status     failed: " in answer.stdout
     assert "Traceback" not in answer.stdout + answer.stderr
+
+
+SWEEP = ("-m", *QUICK, "tracking=none", "record.pictures=none", "seed=range(4)")
+OF_RUNS = ("status.json", "data.json", "config.yaml", "journal.jsonl")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of a finished sweep."""
+    outputs = tmp_path_factory.mktemp("swept") / "outputs"
+    answer = invoke("train.py", outputs, *SWEEP)
+    assert answer.status == 0, answer
+    return outputs
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "no entries", "missing", "folder"])
+def test_a_sweep_with_damaged_files_is_completed_by_the_same_command(
+    swept: Path, tmp_path: Path, damage: str
+) -> None:
+    outputs = Path(shutil.copytree(swept, tmp_path / "outputs"))
+    folders = sorted(path for path in (outputs / "runs").iterdir() if not path.name.startswith("."))
+    (sweep,) = (outputs / "sweeps").iterdir()
+    files = [folder / name for folder, name in zip(folders, OF_RUNS, strict=True)]
+    files += [sweep / "sweep.json", sweep / "plan.jsonl", outputs / "content.json"]
+    for path in files:
+        DAMAGES[damage](path)
+    predicted = invoke("predict.py", outputs, "input=test:0")
+    assert predicted.status == 2
+    assert predicted.stderr.splitlines()[-1].startswith("error: run=latest: no finished run")
+    compared = invoke("compare.py", outputs)
+    assert compared.status == 2
+    answer = invoke("train.py", outputs, *SWEEP)
+    assert answer.status == 0, answer
+    assert "4 finished" in answer.stdout
+    said = answer.stdout + answer.stderr
+    for path in files[:5] if damage != "missing" else files[:4]:
+        assert f"{path}: " in said
+    commands = ("train.py", *SWEEP), ("compare.py",), ("predict.py", "run=best", "input=test:0")
+    for script, *words in commands:
+        answer = invoke(script, outputs, *words)
+        assert answer.status == 0, answer
+        assert not [path for path in files if f"{path}: " in answer.stdout + answer.stderr]
+
+
+@pytest.mark.parametrize("damage", ["empty", "list", "missing"])
+def test_a_damaged_plan_is_no_shorter_sweep(swept: Path, tmp_path: Path, damage: str) -> None:
+    outputs = Path(shutil.copytree(swept, tmp_path / "outputs"))
+    (plan,) = outputs.glob("sweeps/*/plan.jsonl")
+    DAMAGES[damage](plan)
+    answer = invoke("compare.py", outputs)
+    assert answer.status == 2
+    assert re.fullmatch(f"error: .*{plan}.*\n", answer.stderr)
+    assert "Traceback" not in answer.stderr
+    assert invoke("train.py", outputs, *SWEEP).status == 0
+    assert "4 finished" in invoke("compare.py", outputs).stdout

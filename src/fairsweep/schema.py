@@ -102,6 +102,8 @@ USED = (
     "optimizer._target_", "optimizer.lr", "trainer.test_weights", "tracking.experiment", "tracking.log_model",
 )  # fmt: skip
 
+PINNED: Mapping[str, Rule] = {"path": TEXT, "hash": TEXT}
+
 DEFINITION: Mapping[str, Rule] = {
     "id": TEXT,
     "name": ANY_TEXT,
@@ -126,7 +128,8 @@ DEFINITION: Mapping[str, Rule] = {
     "resumed": NUMBER,
     "ended": or_null(NUMBER),
     "status": one_of("running", "finished", "failed", "interrupted"),
-    "counts": MAPPING,
+    "counts": Rule("numbers of runs", lambda v: isinstance(v, dict) and all(map(COUNT.holds, v.values()))),
+    "weights": MAPPING,
     "reused": COUNT,
     "best_objective": or_null(NUMBER),
     **dict.fromkeys(("seeds", "confirm_seeds"), list_of(COUNT)),
@@ -230,6 +233,8 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     """
     path = directory / "sweep.json"
     content = read_json(path, DEFINITION)
+    for pinned in content.get("weights", {}).values():
+        check(path, pinned, PINNED)
     known = content["id"] == directory.name and re.fullmatch(r"\w+", directory.name)
     if not (known or SWEEP.fullmatch(content["id"])):  # the id becomes a file's name
         raise Damaged(f"{path}: is damaged: id must be a sweep's id")

@@ -85,7 +85,7 @@ class SweepFolder:
         What is damaged of the earlier command is written anew.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        before: dict[str, Any] = usable(self.read, {})
+        before = self.before()
         lines: list[dict[str, Any]] = usable(self._lines, [])
         # The plan from here on is this command's.
         content = "".join(json.dumps(line) + "\n" for line in [*lines, {}])
@@ -103,6 +103,10 @@ class SweepFolder:
                 "best_objective": None,
             }
         )
+
+    def before(self) -> dict[str, Any]:
+        """The `sweep.json` of an earlier command; nothing where there is none, or it is damaged."""
+        return usable(self.read, {})
 
     def read(self) -> dict[str, Any]:
         """The content of `sweep.json`.
@@ -127,13 +131,22 @@ class SweepFolder:
             file.write("".join(json.dumps(row._asdict()) + "\n" for row in rows))
 
     def rows(self) -> list[Row]:
-        """The runs that the last command has planned so far."""
+        """The runs that the last command has planned so far.
+
+        Raises:
+            Damaged: the plan cannot be used, or has lost some of them.
+        """
         rows: list[Row] = []
         for content in self._lines():
             if content:
                 rows.append(Row(**content))
             else:
                 rows = []
+        sweep = self.read()
+        if sweep["ended"] is not None and len({row.signature for row in rows}) < sum(
+            sweep["counts"].values()
+        ):
+            raise Damaged(f"{self.path / 'plan.jsonl'}: is damaged: lines are missing")
         return rows
 
     def leave(self) -> list[RunFolder]:

@@ -156,8 +156,9 @@ class Sweep:
     def starting_weights(self, variants: Iterable[DictConfig]) -> dict[str, Pinned]:
         """What `latest` and `best` meant when this sweep was first begun."""
         known = {}
-        if self.folder.exists() and not self.master.rerun and self.folder.read()["id"] == self.id:
-            known = self.folder.read().get("weights", {})
+        before = self.folder.before()
+        if not self.master.rerun and before.get("id") == self.id:
+            known = before.get("weights", {})
         return origins.pin(variants, known)
 
     def variants(self, arm: Arm) -> list[DictConfig]:
