@@ -373,7 +373,7 @@ def other_test_classes(root: Path) -> None:
         (class_without_images, r"class \S+/empty has no images .*, only 1\\x1b.heic; add some"),
         (
             broken_images,
-            r"6 files not readable as an image: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(its content",
+            r"6 unreadable images: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(its content",
         ),
         (nested, r"a/inner is a folder within the class a; .*<root>/<class>/<image>"),
         (loose, r"loose.png is in no class"),

@@ -83,7 +83,7 @@ class Source(NamedTuple):
         Raises:
             ConfigError: a function of the user's gave something else than splits of one shape.
         """
-        shape = tuple(self.train.images.shape[1:])
+        shape = tuple(getattr(self.train.images, "shape", ()))[1:]
         for images, labels in ((s.images, s.labels) for s in (self.train, self.test) if s is not None):
             if not isinstance(images, Tensor) or images.dtype != torch.uint8 or len(shape) != 3:
                 raise ConfigError(

@@ -163,31 +163,30 @@ class Reader:
                 if not stored.kind:
                     self.fill(pixels, stored, {})
                     continue
-                self.deep.append((pixels, path))
                 low, high = limits(stored)
+                if stored.kind != "RGB;16":  # else only all images together show their depth
+                    full_scale(stored.kind, low, high)
                 least, largest = self.limits.get(stored.kind, (low, high))
-                # Unlike `min` and `max`, these give NaN where either is.
-                self.limits[stored.kind] = np.minimum(low, least).item(), np.maximum(high, largest).item()
+                self.limits[stored.kind] = min(low, least), max(high, largest)
+                self.deep.append((pixels, path))
         return images
 
     def finish(self) -> dict[str, int]:
         """Fill in the deep images; gives the full scales, by kind.
 
         Raises:
-            ValueError: files are not readable, or no full scale holds a kind's values.
+            ValueError: files are unreadable, or Pillow does not give all bits of what they hold.
         """
         scales = {kind: full_scale(kind, low, high) for kind, (low, high) in self.limits.items()}
         for pixels, path in self.deep:
             with self.attempt(path):
                 self.fill(pixels, load(path), scales)
         if self.unreadable:
-            names = [*map(str, self.unreadable)]
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            why = next(iter(self.unreadable.values()))
-            raise ValueError(
-                f"{counted(len(names), 'file')} not readable as an image: {listed} ({why}); repair or remove "
-                "what is broken"
-            )
+            paths = [*self.unreadable]
+            names = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+            why = self.unreadable[paths[0]]
+            count = counted(len(paths), "unreadable image")
+            raise ValueError(f"{count}: {names} ({why}); repair or remove what is broken")
         return scales
 
     @contextmanager
