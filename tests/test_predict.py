@@ -16,12 +16,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from fairsweep import experiment, inputs, prediction
+from fairsweep import config, experiment, inputs, prediction, provenance
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.data import Split
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
+from fairsweep.sweeps import origins
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -312,6 +313,26 @@ def test_best_weights_to_start_from_are_those_of_a_run_on_the_configured_data(
         trained.config(), {"record": {"dir": str(tmp_path)}, "trainer": {"weights": "best"}}
     )
     assert experiment.identify(Wanted(cfg)).cfg.trainer.weights == str(ours.path / "best.pt")
+
+
+def test_best_weights_in_a_sweep_over_data_sets_are_of_a_run_on_the_same_data(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    for label in range(2):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(3):
+            image = Image.new("L", (28, 28), 100 * label + number)
+            image.save(tmp_path / "images" / str(label) / f"{number}.png")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        words = [f"record.dir={tmp_path}", "tracking=none", "trainer.weights=best"]
+        images = compose("train", [*words, "data=image_folder", f"data.root={tmp_path / 'images'}"])
+        digits = compose("train", words)
+    files = []
+    for number, cfg in enumerate((digits, images)):
+        content = provenance.content(config.resolved(cfg))
+        files.append(str(rival(trained, tmp_path, content, "x", number, objective=0.5).path / "best.pt"))
+    pinned = origins.pin([digits, images], {})
+    assert [pinned[str(origins.word(cfg))].path for cfg in (digits, images)] == files
 
 
 def test_an_unfinished_run_has_no_tested_weights(trained: RunFolder, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def invoke(script: str, outputs: Path, *words: str) -> Answer:
         redirect_stderr(StringIO()) as stderr,
     ):
         patch.setattr(sys, "argv", [script, *words, f"record.dir={outputs}"])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        patch.setenv("HYDRA_FULL_ERROR", "0")  # the command changes it
         patch.setattr(rich, "_console", Console(file=stdout, width=1000))
         try:
             runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
@@ -307,3 +307,38 @@ def test_a_damaged_plan_is_no_shorter_sweep(swept: Path, tmp_path: Path, damage:
     assert "Traceback" not in answer.stderr
     assert invoke("train.py", outputs, *SWEEP).status == 0
     assert "4 finished" in invoke("compare.py", outputs).stdout
+
+
+def test_a_damaged_run_counts_as_not_begun_in_what_compare_shows_of_its_sweep(
+    swept: Path, tmp_path: Path
+) -> None:
+    outputs = Path(shutil.copytree(swept, tmp_path / "outputs"))
+    damaged = sorted(outputs.glob("runs/[a-f]*/status.json"))[0]
+    damaged.write_bytes(b"")
+    answer = invoke("compare.py", outputs)
+    assert answer.status == 0
+    assert "3 finished, 1 waiting" in answer.stdout
+    assert answer.stderr == f"{damaged}: is damaged: not JSON; this run counts as not begun\n"
+
+
+def test_texts_of_a_recorded_configuration_are_not_looked_up(
+    outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    folder = outputs.run(0)
+    for text in ("${oc.env:SECRET}", "${", r"\${model.name}", "${a:${b}}"):
+        path = folder.path / "config.yaml"
+        values = schema.read_config(path)
+        values["model"]["name"] = text
+        path.write_text(json.dumps(values))
+        assert RunFolder(folder.path).config().model.name == text
+        assert not RunFolder(folder.path).damage()
+
+
+@pytest.mark.parametrize("sweep", ["../../victim", "/victim", "", "s", "..", "runs"])
+def test_a_sweep_of_a_foreign_id_is_damaged(swept: Path, tmp_path: Path, sweep: str) -> None:
+    outputs = Path(shutil.copytree(swept, tmp_path / "outputs"))
+    (path,) = outputs.glob("sweeps/*/sweep.json")
+    path.write_text(json.dumps(schema.read_json(path) | {"id": sweep}))
+    with pytest.raises(schema.Damaged, match=r"sweep\.json: is damaged: id must be"):
+        schema.read_sweep(path.parent)

@@ -55,8 +55,16 @@ def notes(configurations: Iterable[str]) -> list[str]:
     return [note for note in map(sources.note, roots.values()) if note]
 
 
+def word(cfg: DictConfig) -> str | None:
+    """The word for weights that means another file each time a run ends; `best` with the data it is of."""
+    name: str | None = cfg.trainer.weights
+    if name == "best":
+        return f"best {provenance.content(resolved(cfg))}"
+    return name if name in PASSING else None
+
+
 def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Pinned]:
-    """What `latest` and `best` stand for in these configurations, by name.
+    """What `latest` and `best` stand for in these configurations, by `word`.
 
     Args:
         known: what they stood for when the sweep was first begun.
@@ -66,8 +74,8 @@ def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, A
     """
     pinned: dict[str, Pinned] = {}
     for cfg in configurations:
-        name = cfg.trainer.weights
-        if name not in PASSING or name in pinned:
+        name = word(cfg)
+        if name is None or name in pinned:
             continue
         if name in known:
             pinned[name] = Pinned(**known[name])
@@ -77,7 +85,7 @@ def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, A
         path, then = pinned[name]
         if not Path(path).is_file() or file_hash(path) != then:
             raise ConfigError(
-                f"trainer.weights={name}: this sweep started from {path}, which is missing or has changed; "
-                "name a file, or start the sweep again with rerun=true"
+                f"trainer.weights={cfg.trainer.weights}: this sweep started from {path}, which is missing or has "
+                "changed; name a file, or start the sweep again with rerun=true"
             )
     return pinned

@@ -149,7 +149,7 @@ class Sweep:
             raise ConfigError(
                 f"record.dir={cfg.record.dir}: must be the same in all runs; set it once for the whole sweep"
             )
-        if pinned := self.weights.get(cfg.trainer.weights):
+        if pinned := self.weights.get(origins.word(cfg) or ""):
             cfg.trainer.weights = pinned.path
         return cfg
 
