@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment, jobs, tracking
+from fairsweep import experiment, jobs, signals, uploader
 from fairsweep.cli import entry_point
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress, summary
@@ -21,12 +21,17 @@ EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrup
 def main(cfg: DictConfig) -> Any:
     """Train and tell; as one job of a sweep, only train. Returns the objective."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        (job,) = jobs.run([jobs.wanted(cfg)])
+        with uploader.running(print) as is_alone:
+            (job,) = jobs.run([jobs.wanted(cfg)])
+            if is_alone:  # else the sweep waits for its uploads
+                uploader.flush(cfg)
         return job.return_value  # raises what the run failed of
     progress = Progress(Console())
-    (outcome,) = experiment.run([Wanted(cfg)], progress)
-    tracking.sync_pending(cfg.record.dir, cfg, progress.note)
-    summary(progress.console, outcome, cfg)
+    with uploader.running(progress.note):
+        (outcome,) = experiment.run([Wanted(cfg)], progress)
+        with signals.postponed():
+            uploader.flush(cfg)
+            summary(progress.console, outcome, cfg)
     if exit_status := EXIT_STATUS[outcome.status["status"]]:
         sys.exit(exit_status)
     return outcome.objective

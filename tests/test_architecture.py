@@ -17,14 +17,14 @@ FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare", "cluster"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
-    | {"inputs", "tensorboard", "runs"},
+    | {"store", "uploader", "inputs", "tensorboard", "runs"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
     {"sources", "config", "cli", "signals", "output", "container", "wording", "files", "schema"}
     | {"overrides"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
-FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "progress")
+FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "uploader", "progress")
 SLOW = ("torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
 
 
@@ -144,7 +144,7 @@ def test_what_answers_first_imports_nothing_slow(module: str) -> None:
 
 def test_only_tracking_writes_to_mlflow_and_only_reports_read_from_it() -> None:
     users = {e.module for e in ALL if e.name.split(".")[0] == "mlflow" and not e.typing}
-    assert users == {"fairsweep.tracking", "fairsweep.compare.mlflow_source"}
+    assert users == {"fairsweep.store", "fairsweep.tracking", "fairsweep.compare.mlflow_source"}
 
 
 def test_nobody_uses_pyplot() -> None:

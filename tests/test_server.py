@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from servers import ADMIN, PASSWORD, Postgres, Server, mlflow_server, postgres, postgresql
 from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, outputs
 
-from fairsweep import tracking
+from fairsweep import store, uploader
 from fairsweep.config import ROOT, ConfigError
 
 __all__ = ["empty_store", "outputs", "server"]  # fixtures
@@ -57,7 +57,7 @@ class As:
 def impatient() -> None:
     """Uploads often, and soon again after a failure."""
     eager()
-    tracking.RETRY_SECONDS = 0.5
+    uploader.RETRY_SECONDS = 0.5
 
 
 class Served(Outputs):
@@ -86,7 +86,9 @@ def test_a_sweep_is_on_the_server_whole_and_the_password_nowhere(served: Served,
     tracked = served.tracked
     for name, run in tracked.items():
         kept = {item.path for item in served.client.list_artifacts(run.info.run_id)}
-        assert kept == ({"record", "pictures"} if name in served.runs else {"sweep.json", "table.csv"})
+        assert kept == (
+            {"record", "pictures"} if name in served.runs else {"sweep.json", "table.csv", "plan.jsonl"}
+        )
         assert PASSWORD not in str(run.to_dictionary())
         assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     held = [
@@ -146,7 +148,7 @@ def test_a_server_of_another_mlflow_is_named(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), OldServer) as old:
         threading.Thread(target=old.serve_forever, daemon=True).start()
         with pytest.raises(ConfigError, match=r"its MLflow is 1\.30\.0, the one here 3\."):
-            tracking.connect(f"http://127.0.0.1:{old.server_port}", str(tmp_path))
+            store.connect(f"http://127.0.0.1:{old.server_port}", str(tmp_path))
         old.shutdown()
 
 

@@ -27,7 +27,7 @@ from test_cli import answers, assert_one_line, shell
 from test_experiment import LONG, figures
 from test_tracking import history, journalled
 
-from fairsweep import build, experiment, jobs, tracking
+from fairsweep import build, experiment, jobs, store, tracking, uploader
 from fairsweep.compare import after
 from fairsweep.config import ConfigError
 from fairsweep.experiment import Wanted
@@ -103,7 +103,7 @@ def killed_as_the_fifth_run_begins() -> None:
 
 
 def stopped_in_an_upload() -> None:
-    """Ctrl-C while MLflow is in the middle of a transaction of its database."""
+    """Ctrl-C while the uploader is in the middle of a transaction of MLflow's database."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     log_batch, calls = SqlAlchemyStore._log_metrics, []
@@ -111,7 +111,7 @@ def stopped_in_an_upload() -> None:
     def stop_and_log(store: Any, *args: Any) -> None:
         calls.append(args)
         if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getppid(), signal.SIGINT)
         log_batch(store, *args)
 
     SqlAlchemyStore._log_metrics = stop_and_log
@@ -123,15 +123,15 @@ def stopped_at_end() -> None:
 
 def stop_before_upload(number: int) -> None:
     """Ctrl-C before the sweep's own MLflow run is brought up to date for the first, second, ... time."""
-    sync, calls = tracking.sync_sweep, []
+    sync, calls = uploader.sync_sweep, []
 
-    def stop_and_sync(*args: Any) -> bool:
+    def stop_and_sync(*args: Any) -> None:
         calls.append(args)
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGINT)
-        return sync(*args)
+        sync(*args)
 
-    tracking.sync_sweep = stop_and_sync
+    uploader.sync_sweep = stop_and_sync
 
 
 def without_report(before: Callable[[], None]) -> None:
@@ -324,7 +324,7 @@ def test_a_grid_is_one_mlflow_run_with_a_child_for_each_combination(outputs: Out
     ]
     assert parent.data.metrics["best_objective"] == pytest.approx(max(means))
     files = {item.path for item in outputs.client.list_artifacts(parent.info.run_id)}
-    assert files == {"sweep.json", "table.csv"}
+    assert files == {"sweep.json", "table.csv", "plan.jsonl"}
     held = outputs.client.download_artifacts(
         parent.info.run_id, "table.csv", str(outputs.path.parent / "stdout").removesuffix("stdout")
     )
@@ -866,8 +866,8 @@ def test_eight_processes_at_once_open_a_database_that_does_not_exist_yet_20_time
 
 def open_store(folder: Path, settings: str = "") -> None:
     uri = f"sqlite:///{folder}/mlflow.db{settings}"
-    client = tracking.connect(uri, str(folder))
-    client.create_run(tracking.experiment_id(uri, str(folder), "fairsweep"))
+    made = store.Store(uri, folder)
+    made.client.create_run(made.experiment("fairsweep", print))
 
 
 def test_a_database_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:

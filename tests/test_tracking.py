@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from servers import free_port, serving
 
-from fairsweep import build, experiment, tracking
+from fairsweep import build, experiment, store, tracking
 from fairsweep.config import ROOT, leaves
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
@@ -55,12 +55,12 @@ class Trainer:
     def __init__(self, compose: Compose, folder: Path) -> None:
         self.compose, self.output = compose, StringIO()
         self.client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        self.progress = Progress(Console(file=self.output, width=500))
 
     def __call__(self, *overrides: str) -> Outcome:
         cfg = self.compose(*QUICK, *overrides)
-        progress = Progress(Console(file=self.output, width=500))
-        (outcome,) = experiment.run([Wanted(cfg)], progress)
-        tracking.sync_pending(cfg.record.dir, cfg, progress.note)
+        (outcome,) = experiment.run([Wanted(cfg)], self.progress)
+        tracking.sync_pending(cfg.record.dir, cfg, self.progress.note)
         return outcome
 
     def run(self, outcome: Outcome) -> Run:
@@ -79,7 +79,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     shutil.copy(empty_store, tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.last_failure.clear()
+    tracking.noted.clear()
+    store.stores.clear()
     return Trainer(compose, tmp_path)
 
 
@@ -119,11 +120,13 @@ def test_mlflow_holds_parameters_metrics_tags_data_and_artifacts_of_a_run(train:
     } == held.keys()  # fmt: skip
     assert [step for step, _, _ in held["train_loss"]] == [3, 4, 6, 8]
     assert run.data.metrics["test_accuracy"] == outcome.status["test_accuracy"]
+    assert run.data.metrics["training_seconds"] == outcome.status["seconds"]
 
     tags = run.data.tags
     assert tags["signature"] == folder.signature
     assert tags["status"] == "finished"
     assert tags["arm"] == "adam"
+    assert tags["shared_seconds"] == "false"
     assert tags["device"] == "cpu"
     assert tags["version.torch"] == torch.__version__.split("+")[0]
     assert {"command", "git_dirty", "mlflow.source.git.commit", "hostname", "precision"} <= tags.keys()
@@ -342,6 +345,7 @@ def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
     monkeypatch.setattr(Path, "write_text", refuse)
     outcome = train()
     assert outcome.status["status"] == "finished"
+    assert tracking.sync(outcome.folder, train.compose(*QUICK), print)
     assert train.run(outcome).info.status == "FINISHED"
     assert "pending" in train.output.getvalue()
 
@@ -355,7 +359,7 @@ def test_an_upload_that_broke_off_early_is_made_whole(
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "describe", refuse)
         outcome = train()
-    assert "Nothing is lost" in train.output.getvalue()
+    assert "is not uploaded to sqlite:" in train.output.getvalue()
     run = train.run(train())
     assert run.data.params["seed"] == "0"
     assert len(run.inputs.dataset_inputs) == 1
@@ -393,8 +397,8 @@ def test_processes_that_open_a_store_that_does_not_exist_yet_all_succeed(
     tmp_path: Path, processes: int
 ) -> None:
     code = (
-        "import sys; sys.path.insert(0, 'src'); from fairsweep import tracking; "
-        "client = tracking.connect(sys.argv[1], sys.argv[2]); print(len(client.search_experiments()))"
+        "import sys; sys.path.insert(0, 'src'); from fairsweep import store; "
+        "client = store.connect(sys.argv[1], sys.argv[2]); print(len(client.search_experiments()))"
     )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
     started = [

@@ -22,7 +22,14 @@ OBJECTIVES = {"val_accuracy": 1, "val_loss": -1}
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
+def sqlite_uri(path: str) -> str:
+    """The URI of a database file, in which these characters mean something else."""
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
+
+
 OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
+OmegaConf.register_new_resolver("sqlite", sqlite_uri, replace=True)
 
 
 class ConfigError(ValueError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import BaseFileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, provenance, record, runs, signals, sources, tensorboard, tracking
+from fairsweep import config, provenance, record, runs, signals, sources, store, tensorboard, uploader
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.memory import causes, has_memory, is_out_of_memory
 from fairsweep.progress import Progress
@@ -129,6 +129,7 @@ def identify(wanted: Wanted) -> Wanted:
     """
     if wanted.signature:
         return wanted
+    store.check(wanted.cfg.tracking.uri)
     cfg = with_weights_file(config.literal(config.check(wanted.cfg)))
     values = config.resolved(cfg)
     content = provenance.content(values)
@@ -268,6 +269,7 @@ class Session:
                 lock.release()
             return
         stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg.reuse, status)
+        uploader.start(cfg, wanted.single)
         yield Claim(wanted, folder, lock, stale)
 
     def open(self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, stale: str) -> "Iterator[Lane]":
@@ -306,7 +308,7 @@ class Session:
         reason = f"{type(error).__name__}: {error}"
         try:
             status = fail_unbegun(wanted, folder, reason, error)
-            tracking.sync(folder, wanted.cfg, self.progress.note)
+            uploader.sync(folder, wanted.cfg, self.progress.note)
         except OSError:  # then its record cannot say so
             status = unrecorded_failure(wanted, reason)
         self.settle(folder, status)
@@ -316,7 +318,7 @@ class Session:
         if wanted.place is not None:
             folder.join(wanted.place)
         made = illustrate(folder, wanted.cfg, self.progress, wanted.single)
-        tracking.sync(folder, wanted.cfg, self.progress.note, again=made)
+        uploader.sync(folder, wanted.cfg, self.progress.note, again=made)
         return Outcome(folder, folder.status(), reused=True)
 
     def record(self, job: "Job", event: "Event") -> None:
@@ -364,7 +366,7 @@ class Session:
                     text = " ".join(str(error).split())
                     reason = f"{type(error).__name__} after step {lane.step}" + (f": {text}" if text else "")
                     job.folder.set_status(status=ending, reason=reason, ended=time.time())
-                    tracking.sync(job.folder, job.cfg, self.progress.note)
+                    uploader.sync(job.folder, job.cfg, self.progress.note)
             job.lock.release()
 
 
@@ -385,8 +387,8 @@ def acquired(folder: RunFolder) -> BaseFileLock | None:
 
 def put_away(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -> None:
     """Archive what is recorded of a run, which is trained again."""
-    tracking.supersede(folder, cfg, progress.note)
     old = folder.archive()
+    uploader.supersede(RunFolder(old), cfg, progress.note)
     progress.note(f"{reason}: training again; the old run is in {old}")
 
 
@@ -452,7 +454,7 @@ def prune(folder: RunFolder, cfg: DictConfig, reason: str, progress: Progress) -
         if folder.status().get("status") == "paused":
             folder.log(f"pruned. {reason}")
             folder.set_status(status="pruned", reason=reason, ended=time.time())
-            tracking.sync(folder, cfg, progress.note)
+            uploader.sync(folder, cfg, progress.note)
     finally:
         lock.release()
 
@@ -551,7 +553,7 @@ class Job:
                 self.close()
             elif time.monotonic() - self.checkpointed >= CHECKPOINT_SECONDS:
                 self.checkpoint()
-                tracking.sync(self.folder, self.cfg, self.progress.note)
+                uploader.sync(self.folder, self.cfg, self.progress.note)
                 self.checkpointed = time.monotonic()
         except OSError as error:
             reason = f"cannot write to {self.folder.path}: {error.strerror}"
@@ -578,7 +580,7 @@ class Job:
                 self.checkpoint()
             self.folder.set_status(**status)
         illustrate(self.folder, self.cfg, self.progress, self.wanted.single)
-        tracking.sync(self.folder, self.cfg, self.progress.note)
+        uploader.sync(self.folder, self.cfg, self.progress.note)
 
     def log_error(self) -> None:
         """The error that ended the run goes to its log."""

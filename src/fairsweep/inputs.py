@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fairsweep import images, runs, tracking
+from fairsweep import images, runs, store, tracking
 from fairsweep.config import RULES, TEXT, ConfigError, leaves, or_null, resolved
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES, not_read
@@ -29,6 +29,7 @@ def check(cfg: DictConfig) -> None:
         rule = OWN.get(key) or RULES.get(key)
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+    store.check(cfg.tracking.uri)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""From run folders to MLflow: what a folder holds is uploaded once, when the server is there to take it."""
+"""From run folders to MLflow: each folder is uploaded once, when the store takes it.
 
-import gc
+Everything here may take minutes. Commands have it done by a process of its own, see `uploader`.
+"""
+
 import getpass
 import json
-import logging
 import math
 import os
 import re
@@ -12,36 +13,27 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import schema, signals
+from fairsweep import schema
 from fairsweep.config import TEXT, ConfigError, leaves, without_credentials
 from fairsweep.files import write_atomically
 from fairsweep.record import RunFolder
 from fairsweep.schema import FINAL, Damaged, read_json, read_sweep, warn
+from fairsweep.store import Note, Outage, Store, address, connect, database_file, name, opened, reason
 from fairsweep.wording import counted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-# MLflow reads these when it is imported. A server that is away is asked again at the next checkpoint, not for
-# minutes within one call.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Two lines for each run of a sweep.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-Note = Callable[[str], None]
 
 # MLflow's word for a run's status; every other one is KILLED there.
 MLFLOW_STATUS = {
@@ -51,8 +43,8 @@ MLFLOW_STATUS = {
     "failed": "FAILED",
 }
 
-# The most that MLflow takes in one request, and of a parameter's text.
-METRICS, PARAMS, PARAM_LENGTH = 1000, 100, 6000
+# The most that MLflow takes in one request, and of the text of a parameter and of a tag.
+METRICS, PARAMS, TAGS, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 100, 6000, 8000
 
 # What MLflow's tags say of a sweep; its `sweep.json` says more.
 SWEEP_TAGS = (
@@ -67,126 +59,184 @@ SWEEP_TAGS = (
     "halving",
 )
 
-# After a failure, the server is left alone for so long.
-RETRY_SECONDS = 60.0
-last_failure: dict[str, float] = {}
-told: dict[str, str] = {}  # what the user knows of it
+SWEEP_FILES = ("sweep.json", "table.csv", "plan.jsonl")
+
+# Notes that the user has read already, by what they are about.
+noted: dict[str, str] = {}
+
+
+# One record, and all that wait
 
 
 def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) -> bool:
     """Bring a run's MLflow run up to date with its folder; True if it is now.
 
     Uploaded are the journal's lines that a checkpoint covers, each once and with its own time, and at the
-    run's end status, artifacts and model. A failure costs the run nothing: `note` tells it, and the next call
-    makes it good.
+    run's end status, artifacts and model. A run that was deleted in MLflow is made anew.
 
     Args:
         cfg: says where to, by `tracking.uri`; what the run is, its folder says.
         again: also upload the artifacts of a run that MLflow has whole: there are new ones.
     """
-    uri = cfg.tracking.uri
-    if uri is None:
+    if cfg.tracking.uri is None:
         return True
-    status = folder.status()
-    if not status:  # its folder was removed
-        return True
-    ended = status["ended"] is not None
-    state = read_state(folder.path, uri)
-    marker = pending(folder.path.parents[1]) / folder.signature
-    has_record = ended and state.get("ended") == status["ended"] and not again
-    if has_record and state["sweeps"] == folder.sweeps():
-        marker.unlink(missing_ok=True)
-        return True
-    broke_off = marker.exists()
-    write_marker(marker, without_credentials(uri), note)
-    # A single run that ends is the last chance of its command; there, asking once more is worth the wait.
-    waits = not (ended and status["single"])
-    if waits and time.monotonic() - last_failure.get(uri, -math.inf) < RETRY_SECONDS:
-        return False
-
-    def bring() -> None:
-        client, run_id = begin(folder, uri, status, broke_off)
-        tag_sweeps(client, run_id, folder, uri)
-        if not has_record:
-            upload(client, run_id, folder, uri, status)
-
-    if not attempt(uri, bring, folder.log, note):
-        return False
-    if ended:
-        marker.unlink(missing_ok=True)
-    return True
-
-
-def attempt(uri: str, action: Callable[[], None], log: Note, note: Note) -> bool:
-    """Do something with the tracking store; False, and the reason told, where that fails."""
-    # MLflow's import makes a million objects; looking for garbage among them takes nearly as long again.
-    gc.disable()
-    try:
-        with signals.postponed():  # broken off, it would leave the database locked in this process
-            action()
-    except Exception as error:  # whatever tracking does, training goes on
-        last_failure[uri] = time.monotonic()
-        name = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        text = without_credentials(f"{name}{error}", uri)
-        reason = shorten(text.splitlines()[0], 200, placeholder=" ...")
-        log(f"tracking: {text}")
-        if told.get(uri) != type(error).__name__:  # once, and not for each run of a sweep
-            told[uri] = type(error).__name__
-            note(
-                f"tracking.uri={without_credentials(uri)}: {reason}. Nothing is lost: what is missing is "
-                "uploaded later, by this command or the next"
-            )
-        return False
-    finally:
-        gc.enable()
-    told.pop(uri, None)
-    return True
-
-
-def sync_pending(directory: str, cfg: DictConfig, note: Note) -> None:
-    """Upload what earlier commands could not bring here. What a dead process left ends as `interrupted`."""
-    outputs = Path(directory).absolute()
-    if cfg.tracking.uri is None or not pending(outputs).is_dir():
-        return
-    last_failure.clear()
-    for marker in markers(outputs):
-        try:
-            uri, _, place = marker.read_text(errors="replace").partition("\n")
-        except OSError:  # another process has brought it
-            continue
-        if uri != without_credentials(cfg.tracking.uri):
-            continue
-        folder = RunFolder(outputs / "runs" / marker.name)
-        if not (is_sweep(Path(place)) if place else folder.status()) or folder.damage():
-            marker.unlink(missing_ok=True)  # the next command that has to do with it makes it anew
-            continue
-        try:
-            with folder.lock().acquire(timeout=0):
-                if place:
-                    mark_sweep_dead(Path(place))
-                    brought = sync_sweep(Path(place), outputs, cfg, note)
-                else:
-                    mark_dead(folder)
-                    brought = sync(folder, cfg, note)
-                if not brought:
-                    return
-        except Timeout:
-            continue  # another process is at it
+    with reported(cfg.tracking.uri, note):
+        return upload_run(folder, cfg, note, again)
+    return False
 
 
 def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> bool:
     """Bring the MLflow run of a sweep, its runs' parent, up to date with its folder; True if it is now."""
-    uri = cfg.tracking.uri
+    if cfg.tracking.uri is None:
+        return True
+    with reported(cfg.tracking.uri, note):
+        return upload_sweep(directory, outputs, cfg, note)
+    return False
+
+
+def sync_pending(directory: str, cfg: DictConfig, note: Note) -> bool:
+    """Upload everything that is missing in the store; True if nothing is now.
+
+    A record that cannot be uploaded does not keep the others from it. What a dead process left ends as
+    `interrupted`.
+    """
+    outputs, uri = Path(directory).absolute(), cfg.tracking.uri
     if uri is None:
         return True
-    sweep = read_sweep(directory)
+    mark_dead(outputs)
+    with reported(uri, note):
+        for marker in waiting(outputs, uri):
+            try:
+                upload_marked(marker, cfg, note)
+            except Outage:
+                raise
+            except Exception as error:  # of this record
+                tell(f"{uri} {marker.name}", f"{marker.name}: is not uploaded: {reason(error, uri)}", note)
+    return not waiting(outputs, uri)
+
+
+def upload_marked(marker: Path, cfg: DictConfig, note: Note) -> None:
+    """Upload what a marker stands for, unless another command is at it.
+
+    Raises:
+        Outage: the store does not answer.
+    """
+    if (folder := run_of(marker)) is not None:
+        if folder.status().get("status") != "running":
+            upload_run(folder, cfg, note)
+    elif (sweep := sweep_of(marker)) is not None:
+        if read_sweep(sweep)["status"] != "running":
+            upload_sweep(sweep, marker.parents[1], cfg, note)
+    else:  # its folder is gone
+        marker.unlink(missing_ok=True)
+
+
+@contextmanager
+def reported(uri: str, note: Note) -> Iterator[None]:
+    """Inside, an outage of the store ends the block, and the user learns of it, once."""
+    try:
+        yield
+        noted.pop(uri, None)
+    except Outage as error:
+        what = (
+            f"tracking.uri={name(uri)}: {error}. Nothing is lost: what is missing is uploaded later, by this "
+            "command or the next"
+        )
+        tell(uri, what, note)
+
+
+def tell(about: str, text: str, note: Note) -> None:
+    """A note that is not repeated until it changes."""
+    if noted.get(about) != text:
+        noted[about] = text
+        note(text)
+
+
+@contextmanager
+def alone(outputs: Path) -> Iterator[None]:
+    """Inside, no other process uploads from this output folder."""
+    locks = outputs / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "uploads.lock"):
+        yield
+
+
+def attempt(
+    what: str, uri: str, outputs: Path, action: Callable[[Store], None], log: Note, note: Note
+) -> bool:
+    """Upload one record; False, with the reason in its log and a note, where the store refuses it.
+
+    Raises:
+        Outage: the store does not answer.
+    """
+    with alone(outputs):
+        store = opened(uri, outputs)
+        try:
+            action(store)
+        except Exception as error:
+            log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), uri)}")
+            if store.is_away(error):
+                raise Outage(reason(error, uri)) from error
+            text = (
+                f"{what}: is not uploaded to {store.name}: {reason(error, uri)}; the next command tries again"
+            )
+            tell(f"{uri} {what}", text, note)
+            return False
+    return True
+
+
+def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) -> bool:
+    """As `sync`.
+
+    Raises:
+        Outage: the store does not answer.
+    """
+    uri, outputs = cfg.tracking.uri, outputs_of(folder)
+    status = folder.status()
+    marker = pending(outputs) / folder.path.name
+    is_superseded = folder.path.parent.name == ".history"
+    if not status and not is_superseded:
+        if damage := folder.damage():
+            note(f"{damage}; the run is not uploaded")
+        marker.unlink(missing_ok=True)  # whoever trains it again writes a new one
+        return False
+    if again or not is_uploaded(folder, uri):
+        write_marker(marker, uri, note)
+
+    def action(store: Store) -> None:
+        state = begin(folder, store, status, note) if status else known(folder.path, store)
+        if status and (again or status["ended"] is None or state["ended"] != status["ended"]):
+            upload(folder, store, state, status, note)
+        if status:
+            tag_sweeps(folder, store)
+        if is_superseded and state:
+            store.client.set_tag(state["run_id"], "superseded", "true")
+
+    try:
+        done = attempt(f"run {folder.path.name}", uri, outputs, action, folder.log, note)
+    except FileNotFoundError:  # of its log: the folder has just moved to the history, and has a marker there
+        return False
+    if done and status.get("status") != "running":
+        marker.unlink(missing_ok=True)
+        if status and not is_uploaded(folder, uri):  # it has changed meanwhile
+            write_marker(marker, uri, note)
+    return done
+
+
+def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> bool:
+    """As `sync_sweep`.
+
+    Raises:
+        Outage: the store does not answer.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    uri, sweep = cfg.tracking.uri, read_sweep(directory)
     marker = pending(outputs) / sweep["id"]
-    write_marker(marker, f"{without_credentials(uri)}\n{directory}", note)
+    write_marker(marker, uri, note, directory)
 
-    def bring() -> None:
-        from mlflow.entities import Metric, RunTag
-
-        client, run_id = begin_sweep(directory, str(outputs), uri, cfg.tracking.experiment)
+    def action(store: Store) -> None:
+        client, run_id = store.client, begin_sweep(directory, store, cfg.tracking.experiment, note)
         before = {key: 0 for key in client.get_run(run_id).data.metrics if key.startswith("runs_")}
         counts = before | {f"runs_{status}": count for status, count in sweep["counts"].items()}
         figures = {**counts, "runs_reused": sweep["reused"], "best_objective": sweep["best_objective"]}
@@ -201,98 +251,133 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
         if sweep["ended"] is None:
             client.update_run(run_id, status="RUNNING")
             return
-        for name in ("sweep.json", "table.csv"):
-            if (directory / name).exists():
-                client.log_artifact(run_id, str(directory / name))
-        if (directory / "report").is_dir():
-            client.log_artifacts(run_id, str(directory / "report"), "report")
-        client.set_terminated(
-            run_id, MLFLOW_STATUS.get(sweep["status"], "KILLED"), round(sweep["ended"] * 1000)
-        )
+        try:
+            if has_artifacts(store, run_id, note):
+                for file in SWEEP_FILES:
+                    if (directory / file).exists():
+                        client.log_artifact(run_id, str(directory / file))
+                if (directory / "report").is_dir():
+                    client.log_artifacts(run_id, str(directory / "report"), "report")
+        finally:
+            terminate(client, run_id, sweep)
 
-    if not attempt(uri, bring, lambda _: None, note):
-        return False
-    if sweep["ended"] is not None:
+    done = attempt(f"sweep {sweep['id']}", uri, outputs, action, lambda _: None, note)
+    if done and sweep["ended"] is not None:
         marker.unlink(missing_ok=True)
-    return True
+    return done
 
 
-def begin_sweep(directory: Path, outputs: str, uri: str, experiment: str) -> tuple["MlflowClient", str]:
-    """A client, and the id of the MLflow run that is the parent of a sweep's runs, made if there is none."""
-    client = connect(uri, outputs)
-    number = experiment_id(uri, outputs, experiment)
-    if not read_state(directory, uri):
-        with FileLock(Path(outputs) / "locks" / "mlflow.lock"):
-            if not read_state(directory, uri):
-                sweep = read_sweep(directory)
-                found = find_runs(client, number, "fairsweep_sweep", sweep["id"])
-                tags = {
-                    "fairsweep_sweep": sweep["id"],
-                    "command": sweep["command"],
-                    "mlflow.source.name": "src/train.py",
-                    "mlflow.source.type": "LOCAL",
-                    "mlflow.user": getpass.getuser(),
-                }
-                name = f"sweep {sweep['name']}"
-                run_id = found or [
-                    client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
-                ]
-                write_state(directory, uri, run_id=str(run_id[0]))
-    return client, str(read_state(directory, uri)["run_id"])
+def terminate(client: "MlflowClient", run_id: str, status: dict[str, Any]) -> None:
+    """End the MLflow run of a run, or of a sweep, that has ended."""
+    mlflow_status = MLFLOW_STATUS.get(status["status"], "KILLED")
+    client.set_terminated(run_id, mlflow_status, round(status["ended"] * 1000))
 
 
-def mark_sweep_dead(directory: Path) -> None:
-    """Give a sweep that no process is at any more, as its lock is free, the ending that it missed."""
-    sweep = read_sweep(directory)
-    if sweep["status"] == "running":
-        sweep |= {"status": "interrupted", "ended": time.time()}
-        write_atomically(directory / "sweep.json", json.dumps(sweep, indent=1).encode())
+def prepare(outputs: Path, cfg: DictConfig, note: Note, has_model: bool) -> bool:
+    """Load what uploads need, and open the store; whether it answers."""
+    with reported(cfg.tracking.uri, note), alone(outputs):
+        opened(cfg.tracking.uri, outputs)
+        if has_model:
+            import mlflow.pytorch  # noqa: F401
+        return True
+    return False
 
 
-def mark_dead(folder: RunFolder) -> None:
-    """Give a run that nobody trains any more, as its lock is free, the ending that it missed."""
-    if folder.status().get("status") == "running":
-        folder.set_status(status="interrupted", reason="its process died", ended=time.time())
+# What waits to be uploaded
 
 
 def pending(outputs: Path) -> Path:
-    """The folder with a marker for each run that MLflow does not have whole yet."""
+    """The folder with a marker for each run and sweep that a store does not have whole yet."""
     return outputs / "pending"
 
 
-def markers(outputs: Path) -> list[Path]:
-    """The markers there; what others put into the folder is none."""
-    paths = sorted(pending(outputs).iterdir()) if pending(outputs).is_dir() else []
-    names = (schema.RUN, schema.SWEEP)
-    return [path for path in paths if path.is_file() and any(name.fullmatch(path.name) for name in names)]
+def write_marker(marker: Path, uri: str, note: Note, directory: Path | None = None) -> None:
+    """Note that a store does not have all of something, which is recorded without it, too.
 
-
-def is_sweep(directory: Path) -> bool:
-    """Whether this is a sweep's folder, its definition whole."""
-    try:
-        read_sweep(directory)
-    except (Damaged, FileNotFoundError):
-        return False
-    return True
-
-
-def write_marker(marker: Path, text: str, note: Note) -> None:
-    """Note that MLflow does not have all of something; what is to be noted is whole without it."""
+    Args:
+        directory: of a sweep.
+    """
     try:
         marker.parent.mkdir(exist_ok=True)
-        marker.write_text(text)
+        lines = [store_name(uri, marker.parents[1]), *([str(directory)] if directory is not None else [])]
+        marker.write_text("\n".join(lines))
     except OSError as error:
         note(f"{marker}: cannot be written: {error.strerror}")
 
 
+def store_name(uri: str, outputs: Path) -> str:
+    """The store's name; of a database in the output folder by its place there, as both may be moved."""
+    prefix = f"sqlite:///{outputs.resolve()}/"
+    return name(uri).replace(prefix, "sqlite:///", 1)
+
+
+def waiting(outputs: Path, uri: str) -> list[Path]:
+    """The markers of what this store does not have yet."""
+    names = {store_name(uri, outputs), name(uri), without_credentials(uri)}
+    return [marker for marker, text in markers(outputs).items() if text.partition("\n")[0] in names]
+
+
+def markers(outputs: Path) -> dict[Path, str]:
+    """All markers, with their texts; whatever else is in their folder is passed over."""
+    found = {}
+    for path in sorted(pending(outputs).iterdir()) if pending(outputs).is_dir() else []:
+        if re.fullmatch(r"[a-z][0-9a-f]+(-[0-9]+)?", path.name):
+            with suppress(OSError, UnicodeDecodeError):  # another process has just uploaded it
+                found[path] = path.read_text()
+    return found
+
+
+def run_of(marker: Path) -> RunFolder | None:
+    """The folder of a marker's run, also in the history; None of a sweep, or where it is gone."""
+    runs = marker.parents[1] / "runs"
+    paths = (runs / marker.name, runs / ".history" / marker.name)
+    return next((RunFolder(path) for path in paths if path.is_dir()), None)
+
+
+def sweep_of(marker: Path) -> Path | None:
+    """The folder of a marker's sweep; None where it is a run's, or the folder is gone."""
+    place = marker.read_text().partition("\n")[2]
+    return sweep_folder(place, marker.parents[1], marker.name) if place else None
+
+
+def sweep_folder(directory: str, outputs: Path, sweep: str) -> Path | None:
+    """The folder of a sweep, also after the output folder was moved; None where it is gone."""
+    for path in (Path(directory), outputs / "sweeps" / sweep):
+        with suppress(Damaged, FileNotFoundError):
+            if read_sweep(path)["id"] == sweep:
+                return path
+    return None
+
+
+def mark_dead(outputs: Path) -> None:
+    """Give the runs and sweeps of dead processes, whose locks are free, the ending that they missed."""
+    for marker in markers(outputs):
+        ending = {"status": "interrupted", "ended": time.time()}
+        with suppress(Timeout, OSError), FileLock(outputs / "locks" / f"{marker.name}.lock", timeout=0):
+            if (folder := run_of(marker)) is not None:
+                if folder.status().get("status") == "running":
+                    folder.set_status(reason="its process died", **ending)
+            elif (sweep := sweep_of(marker)) is not None:
+                content = read_sweep(sweep)
+                if content["status"] == "running":
+                    write_atomically(sweep / "sweep.json", json.dumps(content | ending, indent=1).encode())
+
+
+def outputs_of(folder: RunFolder) -> Path:
+    """The output folder of a run, which may have been trained again since."""
+    return folder.path.parents[2 if folder.path.parent.name == ".history" else 1]
+
+
+# What a folder knows of its upload
+
+
 def read_state(path: Path, uri: str) -> dict[str, Any]:
-    """What of a folder is uploaded to this URI: MLflow's run id, the last step, the ending."""
-    state: dict[str, Any] = states(path).get(without_credentials(uri), {})
-    return state
+    """What of a folder is uploaded to this store: MLflow's ids of experiment and run, last step, ending."""
+    return states(path).get(name(uri), {})
 
 
-def states(path: Path) -> dict[str, Any]:
-    """What of a folder is uploaded, by URI; of a damaged file, nothing: MLflow is asked for its runs then."""
+def states(path: Path) -> dict[str, dict[str, Any]]:
+    """What of a folder is uploaded, by the store's name; of a damaged file, nothing: MLflow is asked then."""
     file = path / "tracking.json"
     try:
         content = read_json(file)
@@ -303,196 +388,87 @@ def states(path: Path) -> dict[str, Any]:
     except Damaged as error:
         warn(f"{error}; what was uploaded is looked up in MLflow")
         return {}
-    return content
+    return {name(uri): state for uri, state in content.items()}
 
 
 def write_state(path: Path, uri: str, **changes: Any) -> None:
-    """Note what is uploaded to this URI."""
-    key, known = without_credentials(uri), states(path)
-    known[key] = known.get(key, {}) | changes
-    write_atomically(path / "tracking.json", json.dumps(known, indent=1).encode())
+    """Note what is uploaded to this store."""
+    content = states(path)
+    state = content.get(name(uri), {}) | changes
+    # The same store by another name, as before the project was moved.
+    others = {key: other for key, other in content.items() if other["run_id"] != state["run_id"]}
+    write_atomically(path / "tracking.json", json.dumps({**others, name(uri): state}, indent=1).encode())
 
 
-def begin(folder: RunFolder, uri: str, status: dict[str, Any], broke_off: bool) -> tuple["MlflowClient", str]:
-    """A client, and the id of the run's MLflow run, which is made if there is none.
-
-    Args:
-        broke_off: an upload did; MLflow may have a run of which the folder knows nothing.
-    """
-    client = connect(uri, str(folder.path.parents[1]))
-    state = read_state(folder.path, uri)
-    if "run_id" not in state:
-        cfg = folder.config()
-        experiment = experiment_id(uri, str(folder.path.parents[1]), cfg.tracking.experiment)
-        mark = f"{folder.signature}-{status['started']}"
-        is_lost = (folder.path / "tracking.json").exists()  # it is damaged, or of another store
-        orphans = find_runs(client, experiment, "fairsweep_run", mark) if broke_off or is_lost else []
-        run_id = orphans[0] if orphans else create(client, experiment, folder, cfg, uri, status, mark)
-        describe(client, run_id, folder, cfg)  # an orphan, too: it may have broken off before
-        state = {"run_id": run_id, "step": -1, "mlflow_status": "RUNNING", "ended": None}
-        state["sweeps"] = {} if orphans else folder.sweeps()
-        write_state(folder.path, uri, **state)
-    return client, str(state["run_id"])
+def known(path: Path, store: Store) -> dict[str, Any]:
+    """The folder's state, if the store really has that run; it may know the store by another name."""
+    content = states(path)
+    for state in [content.pop(store.name, {}), *content.values()]:
+        if state and store.has(state["run_id"]):
+            if state != read_state(path, store.uri):
+                write_state(path, store.uri, **state)
+            return state
+    return {}
 
 
-def find_runs(client: "MlflowClient", experiment: str, tag: str, value: str) -> list[str]:
-    """The ids of the MLflow runs with this tag."""
-    found = client.search_runs([experiment], f"tags.{tag} = '{value}'", max_results=1)
-    return [str(run.info.run_id) for run in found]
-
-
-def upload(client: "MlflowClient", run_id: str, folder: RunFolder, uri: str, status: dict[str, Any]) -> None:
-    """The record that MLflow does not have yet. Repeated after a crash in the middle, it doubles nothing."""
-    from mlflow.entities import Metric, RunTag
-
-    state = read_state(folder.path, uri)
-    if status["ended"] is None and state["mlflow_status"] != "RUNNING":
-        client.update_run(run_id, status="RUNNING")
-    lines = [line for line in folder.journal(durable=True) if line["step"] > state["step"]]
-    metrics = [
-        Metric(key, value, round(line["time"] * 1000), int(line["step"]))
-        for line in lines
-        for key, value in line.items()
-        if key not in ("step", "epoch", "time") and value is not None and math.isfinite(value)
-    ]
-    for first in range(METRICS, len(metrics), METRICS):
-        client.log_batch(run_id, metrics[first : first + METRICS])
-    tags = [RunTag("status", status["status"])]
-    if status["ended"] is not None:
-        tags.append(RunTag("reason", status["reason"] or "all epochs done"))
-    client.log_batch(run_id, metrics[:METRICS], tags=tags)
-    if status["ended"] is not None:
-        end(client, run_id, uri, folder, status)
-    write_state(
-        folder.path,
-        uri,
-        step=lines[-1]["step"] if lines else state["step"],
-        mlflow_status=MLFLOW_STATUS.get(status["status"], "KILLED"),
-        ended=status["ended"],
+def is_uploaded(folder: RunFolder, uri: str) -> bool:
+    """Whether this store has all of a run, as far as the folder knows."""
+    status, state = folder.status(), read_state(folder.path, uri)
+    return (
+        status.get("ended") is not None
+        and state.get("ended") == status["ended"]
+        and state.get("started", status["started"]) == status["started"]
+        and state.get("sweeps") == folder.sweeps()
     )
 
 
-def tag_sweeps(client: "MlflowClient", run_id: str, folder: RunFolder, uri: str) -> None:
-    """A tag for each sweep that the run belongs to, which says what it is there."""
-    from mlflow.entities import RunTag
-
-    known, sweeps = read_state(folder.path, uri)["sweeps"], folder.sweeps()
-    new = {sweep: entry for sweep, entry in sweeps.items() if known.get(sweep) != entry}
-    if new:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in sweep_tags(new).items()])
-    for sweep in known.keys() - sweeps.keys():
-        client.delete_tag(run_id, f"sweep.{sweep}")
-    if known != sweeps:
-        write_state(folder.path, uri, sweeps=sweeps)
+def check_experiment(path: Path, cfg: DictConfig, note: Note) -> None:
+    """Tell the user where to find what was uploaded before to another experiment."""
+    before = read_state(path, cfg.tracking.uri).get("experiment_name", cfg.tracking.experiment)
+    if before != cfg.tracking.experiment:
+        text = (
+            f"tracking.experiment={cfg.tracking.experiment}: what is reused stays in experiment {before}, "
+            "where it was uploaded before"
+        )
+        tell(f"{cfg.tracking.uri} {before}", text, note)
 
 
-def sweep_tags(sweeps: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """What MLflow's tags say of these of a run's sweeps."""
-    return {f"sweep.{sweep}": json.dumps(entry["members"]) for sweep, entry in sweeps.items()}
+# A run
 
 
-@cache
-def connect(uri: str, outputs: str) -> "MlflowClient":
-    """A client of a tracking store that answers; a database is made if there is none yet.
-
-    Raises:
-        ConfigError: a server is of an incompatible MLflow, or does not let us in.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    for name in ("mlflow", "alembic", "urllib3"):  # behind the import, which sets the first of them
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Several processes that create one database at once destroy it, and so does a kill.
-    locks = Path(outputs) / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / "mlflow.lock"):
-        file = database_file(uri)
-        if file is not None and not file.exists():
-            create_database(file, outputs)
-        client = MlflowClient(uri)
-        if uri.startswith(("http:", "https:")):
-            check_version(uri)
-        try:
-            client.search_experiments(max_results=1)
-        except MlflowException as error:
-            if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-                raise ConfigError(
-                    "the server refuses the credentials; MLFLOW_TRACKING_USERNAME and "
-                    "MLFLOW_TRACKING_PASSWORD must be those of one of its users"
-                ) from error
-            raise
-    return client
+def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -> dict[str, Any]:
+    """The state of a run that the store has; the run is made if it is not there."""
+    cfg = folder.config()
+    experiment = store.experiment(cfg.tracking.experiment, note)  # first: restored, it has its runs again
+    state = known(folder.path, store)
+    if state and state.get("started", status["started"]) == status["started"]:
+        return state
+    mark = f"{status.get('signature', folder.signature)}-{status['started']}"
+    run_id = find_run_id(store, experiment, "fairsweep_run", mark)  # from an upload that was cut short
+    is_new = run_id is None
+    if run_id is None:
+        run_id = create(folder, store, cfg, status, mark, note)
+    describe(store.client, run_id, folder, cfg)
+    state = {"run_id": run_id, "experiment": experiment, "experiment_name": cfg.tracking.experiment}
+    state |= {"started": status["started"], "step": -1, "mlflow_status": "RUNNING", "ended": None}
+    state["sweeps"] = folder.sweeps() if is_new else {}
+    write_state(folder.path, store.uri, **state)
+    return state
 
 
-def database_file(uri: str) -> Path | None:
-    """The file of an SQLite database; None for other stores."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-
-
-def check_version(uri: str) -> None:
-    """
-    Raises:
-        ConfigError: the server is of an incompatible MLflow.
-    """
-    from mlflow.utils import credentials, rest_utils
-
-    credentials_of: Any = credentials.get_default_host_creds  # MLflow has no types for them
-    ask: Any = rest_utils.http_request
-    answer = ask(credentials_of(uri), "/version", "GET", raise_on_status=False)
-    theirs, ours = answer.text.strip(), version("mlflow")
-    if answer.ok and re.fullmatch(r"\d+(\.\w+)+", theirs) and theirs.split(".")[0] != ours.split(".")[0]:
-        raise ConfigError(f"its MLflow is {theirs}, the one here {ours}; both must be {ours.split('.')[0]}.x")
-
-
-def create_database(file: Path, outputs: str) -> None:
-    """Make an empty tracking database, which is there as a whole or not at all."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    make: Any = SqlAlchemyStore  # MLflow has no types for it
-    make(f"sqlite:///{part}", (Path(outputs) / "artifacts").as_uri()).engine.dispose()
-    part.replace(file)
-
-
-@cache
-def experiment_id(uri: str, outputs: str, name: str) -> str:
-    """The id of the experiment of this name, made if there is none."""
-    from mlflow.exceptions import MlflowException
-
-    client = connect(uri, outputs)
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        is_server = uri.startswith(("http:", "https:", "databricks"))
-        artifacts = None if is_server else (Path(outputs) / "artifacts").as_uri()
-        try:
-            # Without this tag the UI shows the experiment as one of conversations.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(name, artifacts, tags))
-        except MlflowException:  # another process was first
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
+def find_run_id(store: Store, experiment: str, tag: str, value: str) -> str | None:
+    """The id of the MLflow run with this tag, if there is one."""
+    found = store.client.search_runs([experiment], f"tags.{tag} = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 def create(
-    client: "MlflowClient",
-    experiment: str,
-    folder: RunFolder,
-    cfg: DictConfig,
-    uri: str,
-    status: dict[str, Any],
-    mark: str,
+    folder: RunFolder, store: Store, cfg: DictConfig, status: dict[str, Any], mark: str, note: Note
 ) -> str:
     """Make the MLflow run; its id."""
     tags = {
         "fairsweep_run": mark,
-        "signature": folder.signature,
+        "signature": status.get("signature", folder.signature),
         "arm": arm(cfg),
         "seed": str(cfg.seed),
         "device": status["device"],
@@ -505,7 +481,7 @@ def create(
         "mlflow.source.git.commit": status["git"].get("commit", "unknown"),
         "mlflow.source.name": "src/train.py",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user(),
         **{f"version.{name}": number for name, number in status["versions"].items()},
     }
     name = f"{cfg.model.name} {arm(cfg)} lr={cfg.optimizer.lr} seed={cfg.seed}"
@@ -517,11 +493,25 @@ def create(
         name = member["name"]
         tags |= {"sweep": status["sweep"], "arm": member["arm"], "trial": str(member["trial"])}
         tags |= {"phase": member["phase"]}
-        outputs = str(folder.path.parents[1])
-        _, parent = begin_sweep(Path(trained_by["directory"]), outputs, uri, cfg.tracking.experiment)
-        tags |= {"mlflow.parentRunId": parent}
-    run = client.create_run(experiment, round(status["started"] * 1000), tags, name)
+        directory = sweep_folder(trained_by["directory"], store.outputs, status["sweep"])
+        if directory is not None:
+            tags["mlflow.parentRunId"] = begin_sweep(directory, store, cfg.tracking.experiment, note)
+    experiment = store.experiment(cfg.tracking.experiment, note)
+    run = store.client.create_run(experiment, round(status["started"] * 1000), tags, name)
     return str(run.info.run_id)
+
+
+def user() -> str:
+    """The name of who runs this; in a container there may be only a number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
+
+
+def arm(cfg: DictConfig) -> str:
+    """What a run of no sweep is compared as: its optimizer."""
+    return str(cfg.optimizer._target_).rsplit(".", 1)[-1].lower()
 
 
 def describe(client: "MlflowClient", run_id: str, folder: RunFolder, cfg: DictConfig) -> None:
@@ -545,38 +535,92 @@ def describe(client: "MlflowClient", run_id: str, folder: RunFolder, cfg: DictCo
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 
-def arm(cfg: DictConfig) -> str:
-    """What a run of no sweep is compared as: its optimizer."""
-    return str(cfg.optimizer._target_).rsplit(".", 1)[-1].lower()
-
-
-def end(client: "MlflowClient", run_id: str, uri: str, folder: RunFolder, status: dict[str, Any]) -> None:
-    """The artifacts and the status of a run that has ended, for good or for now."""
-    if status["status"] in (*FINAL, "failed"):
-        cfg = folder.config()
-        names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
-        weights = weights_file(folder, status)
-        if weights is not None:
-            names.append(weights.name)
-        # Each request takes as long as all of these together.
-        with tempfile.TemporaryDirectory() as staged:
-            for name in names:
-                if (folder.path / name).exists():
-                    (Path(staged) / name).symlink_to(folder.path / name)
-            client.log_artifacts(run_id, staged, "record")
-        if folder.pictures.is_dir():
-            client.log_artifacts(run_id, str(folder.pictures), "pictures")
-        wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
-        if status["status"] == "finished" and wanted and weights is not None:
-            outputs = client.get_run(run_id).outputs
-            if outputs is None or not outputs.model_outputs:  # else from an upload that broke off later
-                log_model(run_id, folder, uri)
-    client.set_terminated(
-        run_id, MLFLOW_STATUS.get(status["status"], "KILLED"), round(status["ended"] * 1000)
+def upload(
+    folder: RunFolder, store: Store, state: dict[str, Any], status: dict[str, Any], note: Note
+) -> None:
+    """What MLflow does not have of a record yet. Repeated after a crash in the middle, it doubles nothing."""
+    client, run_id = store.client, state["run_id"]
+    has_ended = status["ended"] is not None
+    try:
+        if not has_ended and state["mlflow_status"] != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        step = log_figures(client, run_id, folder, state["step"], status)
+        if has_ended:
+            log_files(folder, store, run_id, status, note)
+    finally:
+        if has_ended:
+            terminate(client, run_id, status)
+    if folder.status().get("started") != status["started"]:
+        raise FileNotFoundError(f"{folder.path}: the run is being trained again")
+    write_state(
+        folder.path,
+        store.uri,
+        step=step,
+        mlflow_status=MLFLOW_STATUS.get(status["status"], "KILLED"),
+        ended=status["ended"],
     )
 
 
-def weights_file(folder: RunFolder, status: dict[str, Any]) -> Path | None:
+def log_figures(
+    client: "MlflowClient", run_id: str, folder: RunFolder, known_step: int, status: dict[str, Any]
+) -> int:
+    """The journal behind a step, and how the run stands; the last step."""
+    from mlflow.entities import Metric, RunTag
+
+    lines = [line for line in folder.journal(durable=True) if line["step"] > known_step]
+    step = int(lines[-1]["step"]) if lines else known_step
+    metrics = [
+        Metric(key, value, round(line["time"] * 1000), int(line["step"]))
+        for line in lines
+        for key, value in line.items()
+        if key not in ("step", "epoch", "time") and value is not None and math.isfinite(value)
+    ]
+    tags = [RunTag("status", status["status"])]
+    if status["ended"] is not None:
+        tags.append(RunTag("reason", status["reason"] or "all epochs done"))
+        tags.append(RunTag("shared_seconds", str(status.get("shared", False)).lower()))
+        if status.get("seconds") is not None:
+            now = round(status["ended"] * 1000)
+            metrics.append(Metric("training_seconds", status["seconds"], now, max(step, 0)))
+    for first in range(METRICS, len(metrics), METRICS):
+        client.log_batch(run_id, metrics[first : first + METRICS])
+    client.log_batch(run_id, metrics[:METRICS], tags=tags)
+    return step
+
+
+def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, Any], note: Note) -> None:
+    """The artifacts of a run that has ended, and its model, which some runs cannot have."""
+    if status["status"] not in (*FINAL, "failed") or not has_artifacts(store, run_id, note):
+        return
+    cfg = folder.config()
+    names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
+    weights = weights_file(folder, status, note)
+    if weights is not None:
+        names.append(weights.name)
+    # Each request takes as long as all of these together.
+    with tempfile.TemporaryDirectory() as staged:
+        for name in names:
+            if (folder.path / name).exists():
+                (Path(staged) / name).symlink_to(folder.path / name)
+        store.client.log_artifacts(run_id, staged, "record")
+    if folder.pictures.is_dir():
+        store.client.log_artifacts(run_id, str(folder.pictures), "pictures")
+    wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
+    if status["status"] != "finished" or not wanted or weights is None:
+        return
+    outputs = store.client.get_run(run_id).outputs
+    if outputs is not None and outputs.model_outputs:  # from an upload that was cut short later
+        return
+    try:
+        log_model(run_id, folder, store.uri)
+    except Exception as error:  # torch.export cannot take every model
+        if store.is_away(error):
+            raise
+        folder.log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), store.uri)}")
+        note(f"run {folder.signature}: MLflow gets no model of it: {reason(error, store.uri)}")
+
+
+def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
     """The tested weights of a run that kept some; that they are lost is reported, and stops no upload."""
     if status["status"] not in FINAL or folder.config().record.keep == "none":
         return None
@@ -584,8 +628,24 @@ def weights_file(folder: RunFolder, status: dict[str, Any]) -> Path | None:
         folder.weights()
         return folder.tested_weights_file()
     except ConfigError as error:
-        warn(f"{error}; MLflow gets this run without its weights and model")
+        note(f"{error}; MLflow gets this run without its weights and model")
         return None
+
+
+def has_artifacts(store: Store, run_id: str, note: Note) -> bool:
+    """Whether the folder of a run's artifacts is to be written: not where it was before the project moved."""
+    place = store.client.get_run(run_id).info.artifact_uri or ""
+    if not place.startswith(("file:", "/")):
+        return True
+    folder = Path(url2pathname(place.removeprefix("file://"))).parents[1]
+    if folder.is_dir() or folder.resolve() == (store.outputs / "artifacts").resolve():
+        return True
+    text = (
+        f"tracking.uri={store.name}: keeps artifacts in {folder}, which does not exist (was the project "
+        "moved?): figures are uploaded, files are not; make a link there to the folder that has them now"
+    )
+    tell(f"{store.uri} artifacts", text, note)
+    return False
 
 
 def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
@@ -602,8 +662,8 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
     example = np.zeros((2, *folder.facts()["shape"]), np.float32)
     with torch.inference_mode():
         probabilities = model(torch.from_numpy(example)).numpy()
-    mlflow.set_tracking_uri(uri)
-    with mlflow.start_run(run_id=run_id):
+    mlflow.set_tracking_uri(address(uri))
+    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         mlflow.pytorch.log_model(
             model,
             name="model",
@@ -613,17 +673,89 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
         )
 
 
-def supersede(folder: RunFolder, cfg: DictConfig, note: Note) -> None:
-    """Complete the MLflow run of a folder that is about to be archived, and mark it: another one follows."""
-    if cfg.tracking.uri is None or not (state := read_state(folder.path, cfg.tracking.uri)):
+# A run's sweeps
+
+
+def tag_sweeps(folder: RunFolder, store: Store) -> None:
+    """A tag for each sweep that the run belongs to, which says what it is there."""
+    state, sweeps = read_state(folder.path, store.uri), folder.sweeps()
+    known = state.get("sweeps", {})
+    if known == sweeps:
         return
-    if not folder.damage():
-        mark_dead(folder)
-        sync(folder, cfg, note)
-    try:
-        connect(cfg.tracking.uri, cfg.record.dir).set_tag(state["run_id"], "superseded", "true")
-    except Exception as error:  # whatever tracking does, training goes on
-        note(f"tracking: MLflow run {state['run_id']} could not be marked as superseded: {error}")
+    before, now = sweep_tags(known), sweep_tags(sweeps)
+    new = {key: value for key, value in now.items() if before.get(key) != value}
+    log_tags(store.client, state["run_id"], new)
+    for key in before.keys() - now.keys():
+        store.client.delete_tag(state["run_id"], key)
+    write_state(folder.path, store.uri, sweeps=sweeps)
+
+
+def log_tags(client: "MlflowClient", run_id: str, values: dict[str, str]) -> None:
+    """Set these tags."""
+    from mlflow.entities import RunTag
+
+    tags = [RunTag(key, value) for key, value in values.items()]
+    for first in range(0, len(tags), TAGS):
+        client.log_batch(run_id, tags=tags[first : first + TAGS])
+
+
+def sweep_tags(sweeps: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What MLflow's tags say of a run's sweeps: `sweep.<id>`; a long one goes on in `sweep.<id>.1`, ..."""
+    tags = {}
+    for sweep, entry in sweeps.items():
+        text = json.dumps(entry["members"])
+        for number, first in enumerate(range(0, len(text), TAG_LENGTH)):
+            tags[f"sweep.{sweep}.{number}" if number else f"sweep.{sweep}"] = text[first : first + TAG_LENGTH]
+    return tags
+
+
+def members_of(tags: dict[str, str], sweep: str) -> list[dict[str, Any]]:
+    """What a run is in a sweep, by its MLflow tags; see `sweep_tags`.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    text, number = tags[f"sweep.{sweep}"], 1
+    while (more := tags.get(f"sweep.{sweep}.{number}")) is not None:
+        text, number = text + more, number + 1
+    members: list[dict[str, Any]] = json.loads(text)
+    return members
+
+
+def begin_sweep(directory: Path, store: Store, experiment: str, note: Note) -> str:
+    """The id of the MLflow run that is the parent of a sweep's runs, made if it is not there."""
+    number = store.experiment(experiment, note)
+    if state := known(directory, store):
+        return str(state["run_id"])
+    sweep = read_sweep(directory)
+    run_id = find_run_id(store, number, "fairsweep_sweep", sweep["id"])
+    if run_id is None:
+        tags = {
+            "fairsweep_sweep": sweep["id"],
+            "command": sweep["command"],
+            "mlflow.source.name": "src/train.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": user(),
+        }
+        name = f"sweep {sweep['name']}"
+        run_id = store.client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
+        adopt(store, number, sweep["id"], run_id)
+    write_state(directory, store.uri, run_id=run_id, experiment=number, experiment_name=experiment)
+    return run_id
+
+
+def adopt(store: Store, experiment: str, sweep: str, parent: str) -> None:
+    """Give the runs of a sweep a new parent, as the old one was deleted."""
+    token = None
+    while True:
+        page = store.client.search_runs([experiment], f"tags.sweep = '{sweep}'", page_token=token)
+        for run in page:
+            store.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+        if not (token := page.token):
+            return
+
+
+# What users see, and how they find it
 
 
 @contextmanager
@@ -631,7 +763,7 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
     """The folder of an MLflow run: the one here; or one downloaded from its artifacts, removed at the end.
 
     Raises:
-        ConfigError: the tracking store is away, knows no such run, or has no record of it.
+        ConfigError: the tracking store does not answer, has no such run, or has no record of it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -649,15 +781,15 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
                 downloaded = Path(client.download_artifacts(run_id, "record", downloads))
                 folder = RunFolder(downloaded.rename(Path(downloads) / signature))
         except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"run={run_id}: not in {without_credentials(uri)}: {reason}") from error
+            text = str(error).splitlines()[0]
+            raise ConfigError(f"run={run_id}: not in {name(uri)}: {text}") from error
         yield folder
 
 
 def summary(cfg: DictConfig) -> list[tuple[str, str]]:
     """What to say of tracking at a command's end: how to see the runs, and how many are not there yet."""
     rows = [("compare", ui_command(cfg.tracking.uri))]
-    if missing := len(markers(Path(cfg.record.dir).absolute())):
+    if missing := len(waiting(Path(cfg.record.dir).absolute(), cfg.tracking.uri)):
         rows.append(("to upload", f"{counted(missing, 'record')}; the next command does it"))
     return rows
 
@@ -667,4 +799,4 @@ def ui_command(uri: str) -> str:
     if uri.startswith(("http:", "https:")):
         return f"open {without_credentials(uri)}"
     mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
-    return f"{mlflow} ui --backend-store-uri {shlex.quote(without_credentials(uri))}"
+    return f"{mlflow} ui --backend-store-uri {shlex.quote(without_credentials(address(uri)))}"

@@ -36,11 +36,11 @@ def train(outputs: str, uri: str, seed: int) -> None:
     """One run, in a process of its own."""
     from rich.console import Console
 
-    from fairsweep import experiment, tracking
+    from fairsweep import experiment, uploader
     from fairsweep.experiment import Wanted
     from fairsweep.progress import Progress
 
-    experiment.CHECKPOINT_SECONDS, tracking.RETRY_SECONDS = 0.5, 1.0
+    experiment.CHECKPOINT_SECONDS, uploader.RETRY_SECONDS = 0.5, 1.0
     cfg = common.compose(*WORDS, f"record.dir={outputs}", f"tracking.uri={uri}", f"seed={seed}")
     experiment.run([Wanted(cfg, single=False)], Progress(Console(quiet=True), quiet=True))
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import BaseFileLock
 from rich import get_console
 
-from fairsweep import config, experiment, tracking
+from fairsweep import config, experiment, uploader
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
 from fairsweep.cluster.pool import Hand, Pool
@@ -93,7 +93,6 @@ class Launch:
                 self.assign()
             elif not self.told_to_end:
                 self.end_all()
-            # Only now, so that no worker waits for a tracking server.
             self.track()
             if not self.flying and (self.stop() or (self.is_out and not self.waiting)):
                 return
@@ -312,8 +311,8 @@ class Launch:
         if folder.status().get("started") == started:
             return
         if folder.status() and (flight.stale or (folder.path / "last.pt").exists()):
-            tracking.supersede(folder, flight.wanted.cfg, self.note)
             old = folder.archive()
+            uploader.supersede(RunFolder(old), flight.wanted.cfg, self.note)
             why = flight.stale or "its checkpoint could not be used"
             self.note(f"{why}: training again; the old run is in {old}")
         flight.stale = ""
@@ -355,7 +354,7 @@ class Launch:
         """Bring to MLflow what has come back."""
         while self.changed:
             signature, flight = self.changed.popitem()
-            tracking.sync(flight.folder, flight.wanted.cfg, self.note)
+            uploader.sync(flight.folder, flight.wanted.cfg, self.note)
             if signature not in self.flying:
                 flight.lock.release()
 

@@ -1,6 +1,5 @@
 """The tables that a report is made of, from the runs that a tracking store has of a sweep."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fairsweep import tracking
 from fairsweep.compare.mlflow_source import Source
 from fairsweep.config import NOT_IN_SIGNATURE, OBJECTIVES, ConfigError
 
@@ -157,7 +157,7 @@ def memberships(run: "Run", sweep: str) -> list[dict[str, Any]]:
         row_of(run)
         | {key: member[key] for key in ("arm", "trial", "phase", "seed", "values")}
         | {"sweep": sweep, "reused": reused}
-        for member in json.loads(run.data.tags[f"sweep.{sweep}"])
+        for member in tracking.members_of(run.data.tags, sweep)
     ]
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairsweep import tracking
+from fairsweep import store
 from fairsweep.config import ConfigError, without_credentials
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class Source:
         self.errors = (MlflowException, SQLAlchemyError, OSError)
         self.name = without_credentials(uri)
         self.is_server = uri.startswith(("http:", "https:"))
-        file = tracking.database_file(uri)
+        file = store.database_file(uri)
         if file is not None and not file.exists():
             raise ConfigError(f"tracking.uri={self.name}: no such database; train something first")
         try:
-            self.client = tracking.connect(uri, directory)
+            self.client = store.connect(uri, directory)
             self.experiments = {e.experiment_id: e.name for e in self.client.search_experiments()}
         except self.errors as error:
             raise self.away(error) from error

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fairsweep import tracking
+from fairsweep import tracking, uploader
 from fairsweep.compare import analysis, interactive, static, tables
 from fairsweep.compare.figures import GREY, Figure, figures, styles
 from fairsweep.compare.findings import Findings, Settings
@@ -45,7 +45,8 @@ def make(cfg: DictConfig, sweeps: Sequence[str], console: Console) -> None:
     def note(text: str) -> None:
         console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
 
-    tracking.sync_pending(cfg.record.dir, cfg, note)
+    with uploader.running(note):
+        uploader.flush(cfg)
     given = load(cfg.tracking.uri, cfg.record.dir, sweeps, cfg.experiment, cfg.filter)
     folder = Path(cfg.output).expanduser().absolute()
     found = write(given, Settings(cfg.relevant, cfg.target, cfg.ui), folder)

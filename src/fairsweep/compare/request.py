@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fairsweep import tracking
+from fairsweep import store, tracking
 from fairsweep.config import (
     RULES,
     TEXT,
@@ -47,6 +47,7 @@ def check(cfg: DictConfig) -> None:
         if not rule.holds(value) or value == []:
             name = "sweep" if key == "which" else key
             raise ConfigError(f"{name}={json.dumps(value)}: must be {rule.allowed}")
+    store.check(cfg.tracking.uri)
     if cfg.which != "latest" and (cfg.experiment or cfg.filter):
         raise ConfigError("sweep: excludes experiment and filter; give one or the other")
 
@@ -88,7 +89,7 @@ def no_store(cfg: DictConfig) -> str | None:
     uri = cfg.tracking.uri
     if uri is None:
         return "tracking.uri=null: no report; it is made from what MLflow has, leave tracking=none away"
-    file = tracking.database_file(uri)
+    file = store.database_file(uri)
     if file is not None and not file.exists():
         return f"tracking.uri={without_credentials(uri)}: no report; there is no such database"
     return None

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich import get_console
 
-from fairsweep import config, experiment, jobs, provenance, signals, tracking
+from fairsweep import config, experiment, jobs, provenance, signals, uploader
 from fairsweep.cli import explain
 from fairsweep.compare import after
 from fairsweep.compare.after import Told
@@ -227,7 +227,7 @@ class Sweep:
             self.board.note(f"{text}: equal ones train once")
         for note in origins.notes(entry.cfg for entry in self.entries.values()):
             self.board.note(note)
-        with self.only_here():
+        with self.only_here(), uploader.running(self.board.note):
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
                 signals.check()
@@ -244,7 +244,7 @@ class Sweep:
                     )
                 left = self.folder.leave()
                 for folder in left:
-                    tracking.sync(folder, self.master, self.board.note)
+                    uploader.sync(folder, self.master, self.board.note)
                 if left:
                     self.board.note(
                         f"this sweep had {counted(len(left), 'run')} more by an earlier command, which "
@@ -306,8 +306,8 @@ class Sweep:
             },
             **{key: getattr(settings, key) for key in RECORDED},
         )
-        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        uploader.sync_pending(self.master)
 
     def default(self, arm: Arm) -> dict[str, str]:
         """What the arm's keys are where nobody searches them."""
@@ -361,7 +361,7 @@ class Sweep:
             return
         with folder.lock():
             folder.join(self.place_of(entry))
-            tracking.sync(folder, self.master, self.board.note)
+            uploader.sync(folder, self.master, self.board.note)
 
     def place_of(self, entry: Entry) -> Place:
         """What a run is in this sweep."""
@@ -452,7 +452,7 @@ class Sweep:
         try:
             if folder.status().get("status") == "running":
                 experiment.fail(folder, "its process died (killed, or out of memory)")
-                tracking.sync(folder, self.master, self.board.note)
+                uploader.sync(folder, self.master, self.board.note)
         finally:
             lock.release()
 
@@ -464,7 +464,7 @@ class Sweep:
         try:
             with folder.lock():
                 status = experiment.fail_unbegun(wanted, folder, reason, error)
-                tracking.sync(folder, self.master, self.board.note)
+                uploader.sync(folder, self.master, self.board.note)
         except OSError:  # the disk is full
             status = experiment.unrecorded_failure(wanted, reason)
         self.unrecorded[signature] = status
@@ -509,8 +509,8 @@ class Sweep:
             reused=len(standing.reused),
             best_objective=standing.best_objective(),
         )
-        is_tracked = tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        tracking.sync_pending(self.master.record.dir, self.master, self.board.note)
+        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        is_tracked = uploader.flush(self.master)
         if not is_launched:
             return
         told = self.report(is_tracked) if ending != "interrupted" else None
@@ -526,7 +526,8 @@ class Sweep:
             return known
         with self.board.console.status("writing the report"):
             told = after.write(self.folder, self.master)
-        tracking.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        uploader.flush(self.master)
         return told
 
     # Instead of it
