@@ -305,8 +305,9 @@ def test_a_record_that_mlflow_refuses_does_not_block_the_others(train: Trainer, 
         assert said.count(f"run {folder.signature}: is not uploaded to sqlite:") == 1
         assert "tracking: Traceback" in (folder.path / "run.log").read_text()
     assert "Nothing is lost" not in said
-    (run,) = [run for run in train.client.search_runs(["1"]) if run.info.status == "FINISHED"]
-    assert run.data.tags["signature"] == third.signature
+    runs = {run.data.tags["signature"]: run for run in train.client.search_runs(["1"])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert history(train.client, runs[third.signature].info.run_id, third) == journalled(third)
     waiting = tracking.waiting(tmp_path, train.compose(*QUICK).tracking.uri)
     assert {marker.name for marker in waiting} == {first.signature, second.signature}
 

@@ -448,7 +448,6 @@ def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -
     is_new = run_id is None
     if run_id is None:
         run_id = create(folder, store, cfg, status, mark, note)
-    describe(store.client, run_id, folder, cfg)
     state = {"run_id": run_id, "experiment": experiment, "experiment_name": cfg.tracking.experiment}
     state |= {"started": status["started"], "step": -1, "mlflow_status": "RUNNING", "ended": None}
     state["sweeps"] = folder.sweeps() if is_new else {}
@@ -514,11 +513,11 @@ def arm(cfg: DictConfig) -> str:
     return str(cfg.optimizer._target_).rsplit(".", 1)[-1].lower()
 
 
-def describe(client: "MlflowClient", run_id: str, folder: RunFolder, cfg: DictConfig) -> None:
+def describe(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     """Log the configuration and the data set; repeated, that changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    values = leaves(OmegaConf.to_container(cfg))
+    values = leaves(OmegaConf.to_container(folder.config()))
     params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
     for first in range(0, len(params), PARAMS):
         client.log_batch(run_id, params=params[first : first + PARAMS])
@@ -544,6 +543,8 @@ def upload(
     try:
         if not has_ended and state["mlflow_status"] != "RUNNING":
             client.update_run(run_id, status="RUNNING")
+        if state["step"] < 0:  # or it was cut short
+            describe(client, run_id, folder)
         step = log_figures(client, run_id, folder, state["step"], status)
         if has_ended:
             log_files(folder, store, run_id, status, note)
