@@ -78,7 +78,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     shutil.copy(empty_store, tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets when a model is logged
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     tracking.noted.clear()
     store.stores.clear()
     return Trainer(compose, tmp_path)
