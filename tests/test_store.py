@@ -130,7 +130,7 @@ class Swept:
         self.sweep.mkdir(parents=True)
         definition = dict.fromkeys(tracking.SWEEP_TAGS, "") | {
             "id": "s1234", "name": "grid", "command": "train.py -m", "directory": str(self.sweep),
-            "objective": "val_accuracy", "overrides": [], "named_arms": False, "arms": {}, "seeds": [0],
+            "objective": "val_accuracy", "overrides": [], "named_arms": False, "arms": {}, "seeds": [0], "weights": {},
             "confirm_seeds": [], "started": 1.0, "resumed": 1.0, "ended": 2.0, "status": "finished",
             "counts": {"finished": 1}, "reused": 0, "best_objective": 0.5,
         }  # fmt: skip
