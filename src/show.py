@@ -39,9 +39,8 @@ def main(cfg: DictConfig) -> None:
 
 def class_counts(data: "Data") -> Table:
     """How many images of each class each split has."""
-    table = Table(
-        "class", title=f"{data.name}, images of {' x '.join(map(str, data.shape))}", show_footer=True
-    )
+    title = Text(f"{data.name}, images of {' x '.join(map(str, data.shape))}")  # not as rich's markup
+    table = Table("class", title=title, show_footer=True)
     table.columns[0].footer = "all"
     columns = []
     for name in ("train", "val", "test"):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -642,6 +643,16 @@ def test_a_folders_fingerprint_follows_names_content_and_settings(tmp_path: Path
     assert of("one") != of("two")
     with pytest.raises(ConfigError, match="no such folder"):
         of("none")
+
+
+def test_names_of_classes_and_images_need_not_be_text(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / "b").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    cfg = {"_target_": "fairsweep.data.image_folder", "root": str(tmp_path), "channels": 1, "size": 28}
+    assert fingerprint(cfg) is not None
+    facts = prepare(data.image_folder(str(tmp_path)), val_size=0, test_size=0).facts()
+    assert json.loads(json.dumps(facts))["classes"] == ["a", "caf\udce9"]
 
 
 def test_fingerprints_of_unknown_sources_are_unknown() -> None:

@@ -31,6 +31,7 @@ def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
         "data.size=16",
         "data.test_size=3",
         "data.val_size=3",
+        "data.name='[bold]pets'",
     ]
     done = show(f"record.dir={tmp_path}/outputs", *data, "model=cnn", "model.widths=[4,8]", "model.hidden=[]")
     assert done.returncode == 0, done.stderr
@@ -40,11 +41,12 @@ def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
     assert done.stdout.startswith(
         f"data.root={tmp_path}/images: 1 file of other types not read: 1 .heic (1.heic)"
     )
+    assert "[bold]pets, images of" in done.stdout
     # Two convolutions and a linear layer on 8 channels of 4 x 4.
     parameters = (3 * 9 + 1) * 4 + (4 * 9 + 1) * 8 + (8 * 4 * 4 + 1) * 2
     assert f"Total params: {parameters}" in done.stdout
     assert "[1, 8, 4, 4]" in done.stdout
-    picture = tmp_path / "outputs" / "samples_image_folder.png"
+    picture = tmp_path / "outputs" / "samples_[bold]pets.png"
     assert str(picture) in done.stdout
     assert np.asarray(Image.open(picture).convert("L")).std() > 20
 

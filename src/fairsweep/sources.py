@@ -223,7 +223,8 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
 
             def labelled(path: Path) -> bytes:
                 content = path.read_bytes()
-                return f"{labels[path]}/{path.name}/{len(content)}\n".encode() + content
+                # Names of files need not be UTF-8.
+                return b"%d/%s/%d\n" % (labels[path], os.fsencode(path.name), len(content)) + content
 
             return cached(cache, head, list(labels), labelled)
     except (OSError, EOFError, zlib.error) as error:
