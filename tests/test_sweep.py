@@ -413,6 +413,11 @@ def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> N
     space = (*QUICK, "optimizer=sgd", "optimizer.lr=interval(0.01, 0.1)")
     outputs.sweep(*space, "trials=3")
     sweep = outputs.definition["id"]
+    (middle,) = (row["signature"] for row in outputs.table if row["optimizer.lr"] == "0.055")
+    with outputs.runs[middle].lock():  # as if another process trained it: nobody else writes there
+        answer = outputs.sweep(*space, "trials=4")
+    assert "by an earlier command" not in answer.stdout
+    assert outputs.runs[middle].sweeps().keys() == {sweep}
     answer = outputs.sweep(*space, "trials=4")
     assert "had 1 run more by an earlier command, which this one does not ask for" in answer.stdout
     assert outputs.definition["id"] == sweep
@@ -568,6 +573,48 @@ class ForkingLauncher(BasicLauncher):
 node = {"_target_": "hydra_plugins.forking.ForkingLauncher"}
 ConfigStore.instance().store(group="hydra/launcher", name="forking", node=node, provider="test")
 """
+
+
+def test_sampled_values_that_do_not_go_together_are_a_failed_trial(outputs: Outputs) -> None:
+    """Too many combinations to check beforehand; every sixth has a warm-up longer than its run."""
+    words = (
+        *QUICK[:3], "trainer.threads=1", "sampler=random", "trials=8", "confirm=1",
+        "arms={a: {optimizer: adam, trainer.epochs: '4,2', scheduler.warmup: '0,2,3', "
+        "optimizer.lr: '0.01,0.02', model.dropout: '0,0.1', loss.label_smoothing: '0,0.1'}}",
+    )  # fmt: skip
+    answer = outputs.sweep(*words, status=1)
+    table = outputs.table
+    assert [row["phase"] for row in table] == 8 * ["search"] + ["confirm"]
+    for row in table:
+        epochs, warmup = row["trainer.epochs"], row["scheduler.warmup"]
+        fits = int(warmup) < int(epochs)
+        assert row["status"] == ("finished" if fits else "failed")
+        reason = f"hydra.sweeper.arms.a: scheduler.warmup={warmup}: must be below trainer.epochs={epochs}"
+        assert row["reason"] == ("" if fits else reason)
+        assert fits or reason in answer.stdout
+    assert {row["status"] for row in table} == {"finished", "failed"}
+    outputs.assert_tracked()
+    finished = {
+        s: began for s, began in outputs.trained.items() if outputs.runs[s].status()["status"] == "finished"
+    }
+    outputs.sweep(*words, status=1)
+    assert outputs.table == table
+    assert finished.items() <= outputs.trained.items()
+
+
+def test_a_run_that_failed_is_not_run_again_for_another_trial(outputs: Outputs) -> None:
+    """A sampler chooses few values again and again; each trial has the run's result, in table and run."""
+    words = (*QUICK, "tracking=none", "sampler=bruteforce", "trials=3", "seed=1", "trainer.threads=1,2,3")
+    outputs.sweep(*words, status=1, before=unlucky)
+    assert [(row["trial"], row["status"]) for row in outputs.table] == [(n, "failed") for n in "012"]
+    (folder,) = outputs.runs.values()
+    assert (folder.path / "run.log").read_text().count("failed after step 3") == 1
+    (place,) = folder.sweeps().values()
+    assert [member["trial"] for member in place["members"]] == [0, 1, 2]
+    assert outputs.definition["counts"] == {"failed": 1}
+    outputs.sweep(*words)
+    assert [(row["trial"], row["status"]) for row in outputs.table] == [(n, "finished") for n in "012"]
+    assert outputs.definition["counts"] == {"finished": 1}
 
 
 def test_a_worker_that_is_killed_costs_its_own_run_and_no_other(outputs: Outputs) -> None:
@@ -786,6 +833,15 @@ def test_a_line_of_the_plan_that_is_cut_short_is_passed_over(outputs: Outputs) -
     assert outputs.table == before
 
 
+def test_a_command_that_is_stopped_before_it_has_planned_anything_leaves_the_table(outputs: Outputs) -> None:
+    words = (*QUICK, "tracking=none", "seed=1,2")
+    outputs.sweep(*words)
+    before = outputs.table
+    outputs.sweep(*words, status=130, before=stopped_at_start)
+    assert outputs.definition["status"] == "interrupted"
+    assert outputs.table == before
+
+
 def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: Outputs) -> None:
     search = (
         *QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=tag(log, interval(1e-3, 1))",
@@ -800,13 +856,16 @@ def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: 
 
     database = Path(outputs.definition["directory"]) / "optuna.db"
     before = outputs.trained
+    left = snapshot(outputs.path)
     with sqlite3.connect(database) as lock:
         lock.execute("BEGIN EXCLUSIVE")
         answer = outputs.sweep(*search, status=2)
     assert_one_line(answer, f"{database}: is locked by another program")
+    assert snapshot(outputs.path) == left
     database.write_bytes(b"no database" * 1000)
+    left = snapshot(outputs.path)
     assert_one_line(outputs.sweep(*search, status=2), f"{database}: is damaged", "remove it")
-    assert outputs.trained == before
+    assert snapshot(outputs.path) == left
     database.unlink()
     outputs.sweep(*search)
     assert outputs.trained == before
@@ -923,6 +982,18 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a value of an arm out of range": (
         (arms('optimizer: adam, optimizer.lr: "0.1,-1"'),),
         ("hydra.sweeper.arms.adam: optimizer.lr=-1: must be a number above 0",),
+    ),
+    "an interval with an end that is not allowed": (
+        (arms('optimizer: adam, scheduler.warmup: "interval(0,10)"'), "sampler=random", "trials=2"),
+        ("hydra.sweeper.arms.adam: scheduler.warmup=10.0: must be below trainer.epochs=10",),
+    ),
+    "ends that do not go together": (
+        ("trainer.epochs=range(5,9)", "scheduler.warmup=interval(0,5)", "sampler=tpe", "trials=2"),
+        ("scheduler.warmup=5.0: must be below trainer.epochs=5",),
+    ),
+    "a value of a list that is not allowed, with a sampler": (
+        ("optimizer.lr=0.1,0.2,-1", "sampler=tpe", "trials=2"),
+        ("optimizer.lr=-1: must be a number above 0",),
     ),
     "an interval of an arm that cannot be": (
         (arms('optimizer: adam, optimizer.lr: "interval(1, 0)"'), "trials=2"),

@@ -57,7 +57,7 @@ def dim(override: str) -> Dimension:
 )
 def test_hydras_grammar_is_understood(override: str, expected: Dimension) -> None:
     assert dim(override) == expected
-    assert dim(override).first() in (*expected.points, "0.001", "1")
+    assert dim(override).ends[0] in (*expected.points, "0.001", "1")
 
 
 @pytest.mark.parametrize(

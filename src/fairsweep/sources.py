@@ -253,10 +253,11 @@ def cached(cache: Path | None, head: bytes, files: Sequence[Path], read: Callabl
         digest.update(read(path))
     found = digest.hexdigest()
     # A file that changed just now may change again without its time telling.
-    if cache is not None and max(stat.st_ctime for stat in stats) < time.time() - SETTLED_SECONDS:
+    is_settled = max(stat.st_ctime for stat in stats) < time.time() - SETTLED_SECONDS
+    # A command that may yet be refused makes no folder.
+    if cache is not None and cache.parent.is_dir() and is_settled:
         newest = dict([*known.items(), (key, found)][-MOST_CACHED:])
         with suppress(OSError):  # it only saves time
-            cache.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(cache, json.dumps(newest, indent=1).encode())
     return found
 

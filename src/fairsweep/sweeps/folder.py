@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +41,7 @@ class SweepFolder:
 
     def __init__(self, path: Path, outputs: Path) -> None:
         self.path, self.outputs = path, outputs
+        self.has_planned = False  # since this command began
         self.report = path / "report" / "report.html"
 
     def lock(self, sweep: str) -> FileLock:
@@ -82,14 +83,11 @@ class SweepFolder:
     def begin(self, **definition: Any) -> None:
         """Write what the sweep is. Its first start is kept, where it had been begun before.
 
-        What is damaged of the earlier command is written anew.
+        What is damaged of the earlier command is written anew. Its plan stays until this one has a run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "plan.jsonl").touch()
         before = self.before()
-        lines: list[dict[str, Any]] = usable(self._lines, [])
-        # The plan from here on is this command's.
-        content = "".join(json.dumps(line) + "\n" for line in [*lines, {}])
-        write_atomically(self.path / "plan.jsonl", content.encode())
         self.write(
             {
                 **redacted(definition),
@@ -126,7 +124,11 @@ class SweepFolder:
     # The plan
 
     def add(self, rows: list[Row]) -> None:
-        """Append runs to the plan."""
+        """Append runs to the plan, which is this command's from the first of them on."""
+        if not self.has_planned:
+            lines: list[dict[str, Any]] = usable(self._lines, [])
+            self._write_lines([*lines, {}])
+            self.has_planned = True
         with (self.path / "plan.jsonl").open("a") as file:
             file.write("".join(json.dumps(row._asdict()) + "\n" for row in rows))
 
@@ -149,18 +151,30 @@ class SweepFolder:
             raise Damaged(f"{self.path / 'plan.jsonl'}: is damaged: lines are missing")
         return rows
 
-    def leave(self) -> list[RunFolder]:
-        """Take those runs out of the sweep that only earlier commands had planned; they are given back."""
-        rows = self.rows()
+    def leave(self) -> Iterator[RunFolder]:
+        """Take those runs out of the sweep that only earlier commands had planned; give each, under its lock.
+
+        What another process trains now stays in the plan of those commands, for the next one to take out.
+        """
+        sweep, rows = self.read()["id"], self.rows()
         current = {row.signature for row in rows}
-        before = dict.fromkeys(content["signature"] for content in self._lines() if content)
-        left = [self.run(signature) for signature in before if signature not in current]
-        for folder in left:
-            if folder.path.exists():
-                folder.join(Place(self.read()["id"], str(self.path), []))
-        content = "".join(json.dumps(row._asdict()) + "\n" for row in rows)
-        write_atomically(self.path / "plan.jsonl", b"{}\n" + content.encode())
-        return [folder for folder in left if folder.status()]
+        busy = []
+        for line in [line for line in self._lines() if line and line["signature"] not in current]:
+            folder = self.run(line["signature"])
+            if not folder.path.exists():
+                continue
+            try:
+                with folder.lock().acquire(timeout=0):
+                    if sweep in folder.sweeps():
+                        folder.join(Place(sweep, str(self.path), []))
+                        yield folder
+            except Timeout:
+                busy.append(line)
+        self._write_lines([*busy, {}, *(row._asdict() for row in rows)])
+
+    def _write_lines(self, lines: Iterable[dict[str, Any]]) -> None:
+        content = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(self.path / "plan.jsonl", content.encode())
 
     def _lines(self) -> list[dict[str, Any]]:
         """The plan's lines: runs, and an empty one where a command began. One that was cut short is skipped.

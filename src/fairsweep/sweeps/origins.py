@@ -29,7 +29,7 @@ class Pinned(NamedTuple):
 def variants(arm: Arm) -> Iterator[list[str]]:
     """Values for an arm's space: all combinations of those that choose data or weights, one of the others."""
     chooses = [bool(dim.choices) and dim.key.lstrip("+").split(".")[0] in GROUPS for dim in arm.space]
-    columns = [d.choices if many else (d.first(),) for d, many in zip(arm.space, chooses, strict=True)]
+    columns = [d.choices if many else (d.ends[0],) for d, many in zip(arm.space, chooses, strict=True)]
     for texts in product(*columns):
         yield [f"{dim.key}={text}" for dim, text in zip(arm.space, texts, strict=True)]
 

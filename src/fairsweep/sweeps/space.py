@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Numbers within an interval are rounded to so many digits, to be read.
 DIGITS = 4
+
+# The most combinations of ends that are checked before a search.
+MOST_CORNERS = 32
 
 # A range of more steps than this is a mistake.
 MOST_STEPS = 1_000_000
@@ -77,9 +80,12 @@ class Dimension:
             sweep = RangeSweep(start=start, stop=last + self.step / 2, step=self.step)
         return tuple(map(str, sweep.range()))
 
-    def first(self) -> str:
-        """One value that is allowed."""
-        return self.points[0] if self.points else number_text(self, self.low)
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The first and the last number; of a list, all values."""
+        if self.is_interval:
+            return number_text(self, self.low), number_text(self, self.high)
+        return self.choices or tuple(dict.fromkeys((self.points[0], self.points[-1])))
 
 
 def dimension(override: Override) -> Dimension:
@@ -211,6 +217,23 @@ def grid(space: Sequence[Dimension], trials: int | None) -> list[dict[str, str]]
     columns = [cut(dim, count) if dim.is_interval else dim.points for dim in space]
     keys = [dim.key for dim in space]
     return [dict(zip(keys, values, strict=True)) for values in product(*columns)]
+
+
+def corners(space: Sequence[Dimension]) -> Iterator[dict[str, str]]:
+    """Combinations of the dimensions' ends: all of them, or if they are many, those with one that is not the
+    first."""
+    columns = [dim.ends for dim in space]
+    if math.prod(map(len, columns)) <= MOST_CORNERS:
+        combinations = list(product(*columns))
+    else:
+        first = [column[0] for column in columns]
+        combinations = [tuple(first)] + [
+            (*first[:place], end, *first[place + 1 :])
+            for place, column in enumerate(columns)
+            for end in column[1:]
+        ]
+    for values in combinations:
+        yield {dim.key: value for dim, value in zip(space, values, strict=True)}
 
 
 def cut(dim: Dimension, count: int) -> tuple[str, ...]:

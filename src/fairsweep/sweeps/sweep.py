@@ -28,7 +28,7 @@ from fairsweep.overrides import command
 from fairsweep.progress import Progress
 from fairsweep.record import Place, RunFolder
 from fairsweep.schema import FINAL
-from fairsweep.sweeps import origins, phases
+from fairsweep.sweeps import origins, phases, space
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
@@ -94,7 +94,9 @@ class Sweep:
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
         self.unplanned = 0  # runs that are still to come, at most
+        self.studies: dict[str, Study] = {}  # those that an earlier command had begun, by arm
         self.begun: set[str] = set()  # signatures that were launched
+        self.rejected: dict[str, ConfigError] = {}  # what is wrong with sampled values, by signature
         self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs whose folders do not tell
 
     def directory(self) -> Path:
@@ -121,8 +123,8 @@ class Sweep:
         entries = [self.prepare(run) for run in runs]
         for arm in self.asked.arms:
             if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
-                trial = phases.Trial(arm.name, 0, {dim.key: dim.first() for dim in arm.space})
-                self.prepare(Run(trial, "search", self.settings.seeds[0]))
+                for values in space.corners(arm.space):
+                    self.prepare(Run(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0]))
         self.unplanned = len(runs) + more
         self.folder.check_owner(self.id)
         return entries
@@ -135,12 +137,30 @@ class Sweep:
             with self.naming(run.trial.arm):
                 wanted = experiment.identify(Wanted(self.compose(overrides), single=False))
                 self.check_selection(wanted.cfg)
-            trial = run.trial
-            number, values = trial.number, config.redacted(trial.values)
-            row = Row(wanted.signature, self.name(run), trial.arm, number, run.phase, run.seed, values)
-            plain = json.dumps(config.resolved(wanted.cfg))
-            self.entries[run] = Entry(run, row, overrides, plain, wanted.content)
+            self.enter(run, overrides, wanted)
         return self.entries[run]
+
+    def enter(self, run: Run, overrides: list[str], wanted: Wanted) -> None:
+        """Give a run its place in the sweep."""
+        trial = run.trial
+        number, values = trial.number, config.redacted(trial.values)
+        row = Row(wanted.signature, self.name(run), trial.arm, number, run.phase, run.seed, values)
+        plain = json.dumps(config.resolved(wanted.cfg))
+        self.entries[run] = Entry(run, row, overrides, plain, wanted.content)
+
+    def planned(self, run: Run) -> Entry:
+        """A run's place in the sweep; a run whose sampled values are not allowed together will fail there."""
+        try:
+            return self.prepare(run)
+        except ConfigError as error:
+            overrides = self.asked.overrides(run)
+            cfg = experiment.with_weights_file(self.compose(overrides))
+            values = config.resolved(cfg)
+            content = provenance.content(values)
+            signature = config.signature(values, content)
+            self.rejected[signature] = error
+            self.enter(run, overrides, Wanted(cfg, signature=signature, content=content))
+            return self.entries[run]
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """A run's configuration; weights that a word names are those that it meant when the sweep began."""
@@ -228,6 +248,7 @@ class Sweep:
         for note in origins.notes(entry.cfg for entry in self.entries.values()):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
+            self.check_studies()
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
                 signals.check()
@@ -242,9 +263,10 @@ class Sweep:
                         allowed=self.allowed,
                         interleave=self.asked.named_arms,
                     )
-                left = self.folder.leave()
-                for folder in left:
+                left = []
+                for folder in self.folder.leave():
                     uploader.sync(folder, self.master, self.board.note)
+                    left.append(folder.signature)
                 if left:
                     self.board.note(
                         f"this sweep had {counted(len(left), 'run')} more by an earlier command, which "
@@ -267,9 +289,20 @@ class Sweep:
         if ending == "failed":
             sys.exit(1)
 
+    def check_studies(self) -> None:
+        """Open the searches of an earlier command, before anything is written.
+
+        Raises:
+            ConfigError: their database is locked or damaged.
+        """
+        if self.settings.sampler != "grid" and self.folder.exists():
+            self.studies = {arm.name: self.study(arm) for arm in self.asked.arms}
+
     def study(self, arm: Arm) -> Study:
         """The search of one arm, in the sweep's folder."""
-        return Study(self.folder.path, self.id, arm, self.settings.sampler, self.settings.sign)
+        return self.studies.get(arm.name) or Study(
+            self.folder.path, self.id, arm, self.settings.sampler, self.settings.sign
+        )
 
     @contextmanager
     def only_here(self) -> Iterator[None]:
@@ -319,7 +352,7 @@ class Sweep:
 
     def evaluate(self, runs: Sequence[Run]) -> list[Result]:
         """The results of these runs, once all of them are there."""
-        entries = [self.prepare(run) for run in runs]
+        entries = [self.planned(run) for run in runs]
         rows = []
         for entry in entries:
             known = self.rows.setdefault(entry.row.signature, [])
@@ -331,14 +364,32 @@ class Sweep:
         self.board.plan(rows, self.unplanned)
         missing: dict[str, Entry] = {}
         for entry in entries:
-            if entry.row.signature not in missing:
-                if self.exists(entry):
-                    self.join(entry)
-                    self.board.settle(entry.row, self.status(entry))
-                else:
-                    missing[entry.row.signature] = entry
+            signature = entry.row.signature
+            if signature in missing:
+                continue
+            if signature in self.rejected and signature not in self.unrecorded:
+                self.fail(entry, self.rejected[signature])
+            elif self.exists(entry) or self.has_failed(entry):
+                self.join(entry)
+                self.board.settle(entry.row, self.status(entry))
+            else:
+                missing[signature] = entry
+        self.stop_at_failure()
         self.train(list(missing.values()))
         return [self.result(entry) for entry in entries]
+
+    def has_failed(self, entry: Entry) -> bool:
+        """Whether a run failed in this command, as that of another trial; it would fail again."""
+        is_ours = entry.row.signature in self.begun or entry.row.signature in self.rejected
+        return is_ours and self.status(entry).get("status") == "failed"
+
+    def stop_at_failure(self) -> None:
+        """
+        Raises:
+            FirstFailure: a run has failed, with fail_fast.
+        """
+        if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:
+            raise FirstFailure([])
 
     def exists(self, entry: Entry) -> bool:
         """Whether what is wanted of this run is there already."""
@@ -413,8 +464,7 @@ class Sweep:
             signals.check()  # which may have become that error
             again = self.collect(chunk, returns, death, launched)
             entries = again + rest
-            if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:
-                raise FirstFailure([])
+            self.stop_at_failure()
 
     def collect(
         self,
@@ -501,7 +551,8 @@ class Sweep:
             return
         standing = self.board.standing
         self.board.reread()
-        self.folder.write_table()
+        if standing.rows:  # else the table is still right, as the plan is
+            self.folder.write_table()
         self.folder.set(
             status=ending,
             ended=time.time(),
@@ -552,7 +603,7 @@ class Sweep:
         known = [status["seconds"] for status in statuses if status.get("status") == "finished"]
         if known:
             return fmean(known)
-        return experiment.estimate(self.wanted(ours[0]).cfg)
+        return experiment.estimate(config.literal(json.loads(ours[0].cfg)))
 
 
 # Settings that `sweep.json` has by their own names.
