@@ -47,13 +47,34 @@ def test_a_sweep_ends_with_its_verdict_and_a_report_that_mlflow_has_too(outputs:
     assert len(json.loads((folder / "report.json").read_text())["runs"]) == 8
 
 
-def test_without_mlflow_there_is_no_report_and_the_end_says_why(outputs: Outputs) -> None:
-    answer = outputs.sweep(*QUICK, "seed=range(2)", "tracking=none")
-    assert told(answer.stdout) == "none: it is made from what MLflow has, and tracking is off"
-    answer = outputs.sweep(*QUICK, "seed=range(2)", "tracking.uri=http://127.0.0.1:9")
-    sweep = outputs.definition["id"]
-    assert told(answer.stdout) == f"none: MLflow is away; later, python src/compare.py sweep={sweep}"
-    assert not report_of(outputs).exists()
+def test_a_report_needs_no_tracking_store(outputs: Outputs) -> None:
+    for tracking in ("tracking=none", "tracking.uri=http://127.0.0.1:9"):
+        answer = outputs.sweep(*QUICK, "seed=range(2)", tracking)
+        assert told(answer.stdout) == str(report_of(outputs) / "report.html")
+        content = json.loads((report_of(outputs) / "report.json").read_text())
+        assert [run["status"] for run in content["runs"]] == ["finished", "finished"]
+        assert content["verdict"] in " ".join(answer.stdout.split())
+        assert (
+            "#/experiments/" not in (report_of(outputs) / "report.html").read_text().partition("<script>")[0]
+        )
+
+
+def test_a_report_is_of_all_runs_whatever_mlflow_has_of_them(outputs: Outputs) -> None:
+    outputs.sweep(*QUICK, "optimizer=adam,sgd", "seed=0")
+    for run in outputs.client.search_runs(["1"]):
+        outputs.client.delete_run(run.info.run_id)
+    outputs.sweep(*GRID)
+    content = json.loads((report_of(outputs) / "report.json").read_text())
+    assert [(arm["arm"], arm["judged"]) for arm in content["arms"]] == [("adam", 3), ("sgd", 3)]
+
+
+def test_trials_that_are_one_run_count_once(outputs: Outputs) -> None:
+    outputs.sweep(*QUICK, "optimizer=adam,sgd", "trainer.device=cpu,auto", "seed=range(2)", "tracking=none")
+    content = json.loads((report_of(outputs) / "report.json").read_text())
+    assert [(arm["arm"], arm["trials"], arm["judged"]) for arm in content["arms"]] == [
+        ("adam", 1, 2), ("sgd", 1, 2),
+    ]  # fmt: skip
+    assert "2 trials repeated the runs of an earlier one: each run counts once." in content["remarks"]
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(outputs: Outputs) -> None:

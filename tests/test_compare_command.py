@@ -78,8 +78,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "tracking=mlfow": ("tracking=mlfow", "did you mean 'mlflow'"),
     "sweep=s2": ("sweep=s2: no sweeps of that name", "allowed: latest"),
     "experiment=x": ("tracking.uri=sqlite:", "no such database"),
-    "experiment=x tracking=none": ("tracking.uri=null", "leave tracking=none away"),
-    "sweep=[s1,s2] tracking=none": ("tracking.uri=null", "leave tracking=none away"),
+    "experiment=x tracking=none": ("tracking.uri=null", "omit tracking=none"),
+    "sweep=[s1,s2] tracking=none": ("sweep=s2: no sweeps of that name",),
 }
 
 
@@ -128,23 +128,16 @@ def test_several_sweeps_are_reported_together(outputs: Path) -> None:
     assert "sgd [other1]" in answer.stdout
 
 
-def test_a_sweep_that_was_not_tracked_shows_how_far_it_is_and_says_why_there_is_no_report(
-    outputs: Path,
-) -> None:
+def test_a_sweep_without_runs_shows_how_far_it_is_and_why_there_is_no_report(outputs: Path) -> None:
     begun_here(outputs)
-    for words in ((), ("sweep=s1",), ("tracking=none",)):
-        answer = compare(outputs, *words)
-        assert "sweep      s1, grid\nstatus     finished" in answer.stdout
-        assert "no report" in answer.stdout
-        assert "tracking=none" in answer.stdout
+    answer = compare(outputs, status=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "sweep      s1, grid\nstatus     finished" in answer.stdout
+    assert answer.stderr.startswith("error: sweep s1: no run has begun, or none is left in ")
     assert not (outputs / "report").exists()
 
 
-def test_a_server_that_is_away_costs_the_report_and_no_more(outputs: Path) -> None:
-    begun_here(outputs)
-    (outputs / "sweeps" / "s1" / "tracking.json").write_text("{}")
-    answer = compare(outputs, status=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert "status     finished" in answer.stdout
+def test_a_server_that_is_away_is_named_where_runs_are_read_from_it(outputs: Path) -> None:
+    answer = compare(outputs, "experiment=x", status=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert answer.stderr == (
         "error: tracking.uri=http://127.0.0.1:9: does not answer; is the tracking server running?\n"
     )

@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from servers import mlflow_server
 from studies import Arm, study, upload
 
-from fairsweep.compare import load as loading
-from fairsweep.compare.load import Tables, load
+from fairsweep.compare.load import Tables
+from fairsweep.compare.mlflow_source import Source
+from fairsweep.compare.mlflow_tables import load, parent_of
 from fairsweep.config import ConfigError
 
 ARMS = {"adam": Arm((1e-3, 1e-2), best=1e-3), "sgd": Arm((1e-2, 1.0), best=1e-2, diverges=0.5)}
@@ -99,7 +100,7 @@ def test_runs_that_were_trained_again_are_left_out(store: Store) -> None:
         store.client.set_tag(run, "superseded", "true")
     tables = store.load("made0up0")
     assert not set(gone) & set(tables.runs["run"])
-    assert tables.notes == ["2 runs were trained again since and are left out."]
+    assert tables.notes == ["2 runs trained again since: the old record is left out."]
 
 
 def test_a_run_that_is_there_twice_counts_once_and_the_ended_one_it_is(store: Store) -> None:
@@ -109,11 +110,11 @@ def test_a_run_that_is_there_twice_counts_once_and_the_ended_one_it_is(store: St
     tables = store.load("made0up0")
     assert tables.runs["run"].tolist() == before["run"].tolist()
     assert again not in set(tables.runs["run"])
-    assert tables.notes == ["1 runs are there twice, and count once."]
+    assert tables.notes == ["1 run recorded twice: each counts once."]
 
 
 def test_a_sweep_that_has_just_begun_needs_no_definition(store: Store) -> None:
-    parent = loading.parent_of(loading.Source(store.uri, str(store.folder)), "made0up0").info.run_id
+    parent = parent_of(Source(store.uri, str(store.folder)), "made0up0").info.run_id
     artifacts = Path(store.client.get_run(parent).info.artifact_uri.removeprefix("file://"))
     shutil.move(artifacts / "sweep.json", store.folder)
     store.client.set_tag(parent, "status", "running")
@@ -146,7 +147,7 @@ def test_an_experiment_and_a_filter_find_runs_of_any_sweep(written: Store) -> No
     everything = written.load(experiment="fairsweep")
     runs = len(written.written.runs)  # those of the other sweep have the same signatures
     assert len(everything.runs) == runs
-    assert everything.notes[0] == f"{runs} runs are there twice, and count once."
+    assert everything.notes[0] == f"{runs} runs recorded twice: each counts once."
     assert everything.sweeps == []
     slow = written.load(where="params.`optimizer.lr` = '0.01'")
     assert set(slow.runs["arm"]) == {"adam", "sgd"}

@@ -102,19 +102,54 @@ def test_the_order_of_the_arms_turns_nothing_but_the_sign() -> None:
 
 def test_probability_counts_wins_and_half_of_the_ties() -> None:
     # 0.9 beats two of (0.9, 0.8, 0.7) and ties one; 0.8 beats one and ties one: 4 of 6.
-    pair = statistics.compare(("a", by_seed(0.9, 0.8)), ("b", by_seed(0.9, 0.8, 0.7)))
+    pair = statistics.compare(("a", by_seed(0.9, 0.8)), ("b", by_seed(0.9, 0.8, 0.7, first=5)))
     assert pair.probability == pytest.approx(4 / 6)
 
 
 def test_diverged_runs_rank_last_and_enter_no_mean() -> None:
     good = by_seed(*np.linspace(0.95, 0.97, 10))
-    bad = good.where(good.index > 6, -math.inf) + 0.001
+    bad = pd.Series((good.where(good.index > 6, -math.inf) + 0.001).to_numpy(), index=good.index + 100)
     pair = statistics.compare(("bad", bad), ("good", good))
     assert (pair.better, pair.probability > 0.7) == ("good", True)
-    assert pair.difference == pytest.approx(good.mean() - bad[7:].mean())
+    assert pair.difference == pytest.approx(good.mean() - bad.loc[107:].mean())
     assert math.isnan(pair.low)
     assert pair.p == pytest.approx(stats.mannwhitneyu(bad.replace(-math.inf, 0.0), good).pvalue)
-    assert "7 diverged" in pair.method
+    assert pair.method == "Mann-Whitney test, 7 diverged runs ranking last; no interval"
+
+
+def test_a_divergence_leaves_runs_compared_by_pairs() -> None:
+    # Arms that differ by little beside what the seeds do: a test of pairs sees it, one of the arms does not.
+    seeds = np.linspace(0.9, 0.99, 10)
+    a, b = by_seed(*seeds + 0.001 + 0.0001 * np.arange(10)), by_seed(*seeds)
+    b[3] = -math.inf
+    (pair,) = statistics.comparisons({"a": a, "b": b})
+    assert (pair.better, pair.claimed, pair.seeds) == ("a", True, 10)
+    assert pair.p == pytest.approx(2 / 2**10)  # all ten signs the same
+    assert pair.method.startswith("Wilcoxon's signed ranks over 10 shared seeds, 1 diverged run ranking last")
+    both = [seed for seed in range(10) if seed != 3]
+    assert [pair.mean_better, pair.mean_worse] == pytest.approx([a[both].mean(), b[both].mean()])
+    assert pair.difference == pytest.approx((a - b)[both].mean())
+
+
+def test_signed_ranks_are_exact() -> None:
+    random = np.random.default_rng(0)
+    for size in (4, 9, 20):
+        differences = random.standard_normal(size) + 0.5
+        p, ahead = statistics.signed_rank(differences)
+        assert p == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+        assert (ahead > 0) == (
+            stats.wilcoxon(differences).statistic < stats.rankdata(abs(differences)).sum() / 2
+        )
+    # Ranks 1, 2.5, 2.5, and a zero: of 8 ways to sign them, 2 sum to 5 or more and 2 to 1 or less.
+    assert statistics.signed_rank(np.array([-0.1, math.inf, math.inf, 0.0]))[0] == pytest.approx(0.5)
+    assert math.isnan(statistics.signed_rank(np.zeros(3))[0])
+
+
+def test_few_pairs_with_a_divergence_are_compared_without_pairing_as_no_outcome_could_tell() -> None:
+    lost, good = by_seed(*[-math.inf] * 5), by_seed(*np.linspace(0.9, 0.91, 5))
+    (pair,) = statistics.comparisons({"lost": lost, "good": good})
+    assert (pair.better, pair.claimed) == ("good", True)
+    assert pair.method.startswith("Mann-Whitney")
 
 
 def test_an_arm_that_always_diverges_loses() -> None:
@@ -141,18 +176,34 @@ def test_one_seed_allows_no_claim() -> None:
     assert pair.method == "one seed only, no interval"
 
 
-def test_holm_by_hand() -> None:
-    # Ordered: 0.01 x 3, 0.03 x 2, 0.04 x 1 raised to 0.06; what cannot be tested takes no part.
-    assert statistics.holm([0.04, 0.01, math.nan, 0.03])[:2] == pytest.approx([0.06, 0.03])
-    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+def test_a_claim_and_its_interval_never_contradict_each_other() -> None:
+    random = np.random.default_rng(0)
+    claims = set()
+    for gap in np.linspace(0, 0.02, 40):
+        arms = {name: by_seed(*(0.9 + 0.01 * random.standard_normal(10))) for name in "abc"}
+        arms["a"] += gap
+        for pair in statistics.comparisons(arms):
+            assert pair.claimed == (not pair.low <= 0 <= pair.high)
+            claims.add(pair.claimed)
+    assert claims == {True, False}
 
 
-def test_three_arms_are_all_compared_with_a_correction() -> None:
+def test_several_pairs_are_corrected_by_bonferroni_interval_and_p_alike() -> None:
     random = np.random.default_rng(0)
     noise = {arm: by_seed(*(0.9 + 0.01 * random.standard_normal(10))) for arm in "abc"}
     found = statistics.comparisons(noise)
     assert {frozenset((pair.better, pair.worse)) for pair in found} == {*map(frozenset, ("ab", "ac", "bc"))}
-    assert all(pair.adjusted >= pair.p for pair in found)
+    for pair in found:
+        test = stats.ttest_1samp(noise[pair.better] - noise[pair.worse], 0.0)
+        assert pair.adjusted == pytest.approx(min(1.0, 3 * test.pvalue))
+        assert (pair.low, pair.high) == pytest.approx(tuple(test.confidence_interval(1 - 0.05 / 3)))
+
+
+def test_means_and_their_difference_are_of_the_same_seeds() -> None:
+    a, b = by_seed(0.9, 0.8, 0.7, 0.1), by_seed(0.89, 0.78, 0.67)
+    pair = statistics.compare(("a", a), ("b", b))
+    assert pair.seeds == 3
+    assert [pair.mean_better, pair.mean_worse, pair.difference] == pytest.approx([0.8, 0.78, 0.02])
 
 
 # Times to a target
@@ -231,8 +282,20 @@ def test_flat_region_ends_at_the_first_value_that_is_worse() -> None:
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
-    values = by_seed(1.0, 2.0, 3.0)
+    values = by_seed(0.4, 0.5, 0.6)
     expected: Any = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert statistics.mean_interval(values) == pytest.approx((expected.low, expected.high))
-    assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0, 2.0, -math.inf))))
+    assert all(map(math.isnan, statistics.mean_interval(by_seed(0.4, 0.5, -math.inf))))
     assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0))))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [((0.4, 1.0), (math.nan, math.nan)), ((0.97, 0.99), (0.98 - 0.01 * 12.7062, 1.0))]
+)
+def test_no_interval_goes_beyond_what_an_accuracy_can_be(
+    values: tuple[float, ...], expected: tuple[float, float]
+) -> None:
+    # With two seeds, t of 0.975 with one degree of freedom is 12.7062.
+    assert statistics.mean_interval(by_seed(*values)) == pytest.approx(expected, nan_ok=True)
+    pair = statistics.compare(("a", by_seed(0.0, 1.0)), ("b", by_seed(1.0, 0.9)))
+    assert (pair.low, pair.high) == (-1.0, 1.0)

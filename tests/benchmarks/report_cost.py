@@ -83,13 +83,13 @@ def once(uri: str, sweep: str, folder: Path) -> Result:
     """One report; seconds of its parts."""
     begun = time.perf_counter()
     gc.disable()  # as src/compare.py does
-    from fairsweep.compare import load, report
+    from fairsweep.compare import mlflow_tables, report
     from fairsweep.compare.findings import Settings
 
     import_module("mlflow")  # after ours, which sets its environment
 
     loaded = time.perf_counter()
-    tables = load.load(uri, str(folder), [sweep])
+    tables = mlflow_tables.load(uri, str(folder), [sweep])
     read = time.perf_counter()
     report.write(tables, Settings(), folder / "report")
     written = time.perf_counter()

@@ -1,12 +1,12 @@
 """The report at the end of a sweep, which costs the sweep nothing whatever goes wrong."""
 
-import gc
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.config import ROOT, ConfigError, without_credentials
+from fairsweep.garbage import uncollected
 from fairsweep.schema import Damaged, read_json
 from fairsweep.sweeps.folder import SweepFolder
 
@@ -24,29 +24,28 @@ def known(sweep: SweepFolder) -> Told | None:
     """The report that is there, if it is of the runs that the sweep has now."""
     try:
         content = read_json(sweep.report.with_suffix(".json"))
-        shown = {(run["signature"], run["phase"]) for run in content["runs"]}
+        reported = {(run["signature"], run["phase"], run["status"]) for run in content["runs"]}
+        told = Told(str(sweep.report), content["verdict"], content["remarks"])
     except (OSError, Damaged, KeyError, TypeError):  # none, or one that was cut short
         return None
-    if shown != {(row.signature, row.phase) for row in sweep.rows()}:
-        return None
-    return Told(str(sweep.report), content["verdict"], content["remarks"])
+    now = {
+        (row.signature, row.phase, sweep.run(row.signature).status().get("status")) for row in sweep.rows()
+    }
+    return told if reported == now else None
 
 
 def write(sweep: SweepFolder, cfg: DictConfig) -> Told:
     """The report of a sweep that has ended, in its folder, judged as conf/compare.yaml says."""
-    gc.disable()  # see src/compare.py
     try:
-        from fairsweep.compare import report
-        from fairsweep.compare.findings import Settings
-        from fairsweep.compare.load import load
+        with uncollected():  # see src/compare.py
+            from fairsweep.compare import folder_source, report
+            from fairsweep.compare.findings import Settings
 
-        judging = OmegaConf.load(ROOT / "conf" / "compare.yaml")
-        given = load(cfg.tracking.uri, cfg.record.dir, [sweep.read()["id"]])
-        settings = Settings(judging.relevant, judging.target, judging.ui)
-        found = report.write(given, settings, sweep.report.parent)
-        return Told(str(sweep.report), found.verdict, found.remarks)
+            judging = OmegaConf.load(ROOT / "conf" / "compare.yaml")
+            given = folder_source.load([sweep], cfg.tracking.uri)
+            settings = Settings(judging.relevant, judging.target, judging.ui)
+            found = report.write(given, settings, sweep.report.parent)
+            return Told(str(sweep.report), found.verdict, found.remarks)
     except Exception as error:  # its runs are done and recorded
         what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         return Told(f"none: {' '.join(without_credentials(what).split())[:300]}")
-    finally:
-        gc.enable()

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import LR, UNITS, Findings, Settings
-from fairsweep.compare.load import Tables, no_setting, number
+from fairsweep.compare.findings import LR, Findings, Settings
+from fairsweep.compare.load import ENDED, UNRECORDED, Tables, no_setting, number, presentable
 from fairsweep.compare.remarks import remarks
 from fairsweep.compare.verdict import judge
 from fairsweep.config import ConfigError
@@ -24,8 +24,10 @@ def find(tables: Tables, settings: Settings) -> Findings:
     """
     found = decide(tables, settings)
     found.remarks += remarks(found)
-    if len(found.judged):
-        found.curves = tables.curves(found.judged["run"].tolist())
+    recorded = found.judged[~found.judged["status"].isin(UNRECORDED)]
+    if len(recorded):
+        found.curves = finite(tables.curves(recorded["run"].drop_duplicates().tolist()))
+    timed(found)
     time_to_target(found)
     found.budgets = budgets(found)
     found.tuning = tuning(found)
@@ -39,6 +41,7 @@ def decide(tables: Tables, settings: Settings) -> Findings:
     Raises:
         ConfigError: there is no run with a result to tell of.
     """
+    tables = presentable(tables)
     runs = tables.runs
     if not runs["status"].isin(["finished", "diverged", "pruned"]).any():
         counts = ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
@@ -60,21 +63,36 @@ def trials_of(tables: Tables) -> pd.DataFrame:
     return table
 
 
+def finite(curves: pd.DataFrame) -> pd.DataFrame:
+    """The curves; what is not finite is unknown."""
+    numbers = curves[["seconds", "val_loss", "val_accuracy"]].astype(float)
+    return curves.assign(**numbers.where(numbers.abs() < math.inf))
+
+
+def timed(found: Findings) -> None:
+    """Decide whether the judged runs can be compared by seconds: if each has its own, and trained alone."""
+    if found.judged["shared"].any() or found.curves.empty or found.curves["seconds"].isna().any():
+        found.units = ("step",)
+
+
 def time_to_target(found: Findings) -> None:
     """Set the target, and when each arm's judged runs got there."""
     if found.curves.empty or found.curves["val_accuracy"].isna().all():
         return
-    status = found.judged.set_index("run")["status"]
     last = found.curves.groupby("run")["val_accuracy"].last()
-    last = last[status.reindex(last.index) == "finished"]
-    arm_of = found.judged.set_index("run")["arm"]
-    final = last.groupby(arm_of.reindex(last.index)).mean()
-    if found.settings.target is None and final.isna().all():
+    final = {
+        str(arm): last.reindex(rows["run"][rows["status"] == "finished"]).mean()
+        for arm, rows in found.judged.groupby("arm")
+    }
+    known = [value for value in final.values() if not math.isnan(value)]
+    if found.settings.target is None and not known:
         return
-    found.target = float(final.min()) if found.settings.target is None else found.settings.target
-    for unit in UNITS:
+    found.target = min(known) if found.settings.target is None else found.settings.target
+    for unit in found.units:
         found.reached[unit] = {
-            str(arm): statistics.reach(found.curves, dict(status[rows["run"]]), found.target, unit)
+            str(arm): statistics.reach(
+                found.curves, dict(rows[["run", "status"]].to_numpy()), found.target, unit
+            )
             for arm, rows in found.judged.groupby("arm")
         }
 
@@ -102,7 +120,7 @@ def tuning(found: Findings) -> pd.DataFrame:
     for arm, trial in found.chosen.items():
         if (arm, trial) not in found.trials.index or math.isnan(found.trials.loc[(arm, trial), "mean"]):
             continue
-        own = found.trials.loc[arm]
+        own = found.searched(arm)
         setting, default = default_of(found, arm)
         base = math.nan if default is None else own.loc[default, "mean"]
         kind = "not tried" if default is None else own.loc[default, "kind"]
@@ -127,7 +145,7 @@ def default_of(found: Findings, arm: str) -> tuple[dict[str, str], int | None]:
     """What an arm's keys are by default, as `sweep.json` has it, and the trial that has those values."""
     about = [sweep.get("arms", {}).get(arm, {}).get("default", {}) for sweep in found.tables.sweeps]
     default: dict[str, str] = next(filter(None, about), {})
-    for trial, values in found.trials.loc[arm, "values"].items():
+    for trial, values in found.searched(arm)["values"].items():
         same = [v == default.get(key) or number(v) == number(default.get(key)) for key, v in values.items()]
         if same and all(same):
             return default, int(trial)
@@ -158,9 +176,8 @@ def sensitivity(found: Findings) -> None:
 
 def profile(found: Findings, arm: str) -> pd.DataFrame:
     """The best trial of an arm at each value of `axis`; a value at which all diverged has no mean."""
-    own = found.trials.loc[[arm]].dropna(subset=["place", "score"])
-    best = own.sort_values("score").groupby("place").tail(1)
-    return best.reset_index().set_index("place").sort_index()
+    own = found.searched(arm).dropna(subset=["place", "score"])
+    return own.sort_values("score").groupby("place").tail(1).set_index("place").sort_index()
 
 
 def fixed(tables: Tables) -> dict[str, str]:
@@ -169,6 +186,12 @@ def fixed(tables: Tables) -> dict[str, str]:
     return {
         str(key): str(settings[key].iloc[0]) for key in settings if settings[key].nunique(dropna=False) == 1
     }
+
+
+def seconds_of(runs: pd.DataFrame) -> float:
+    """The training seconds of all these runs; NaN where one has none of its own."""
+    unknown = runs["seconds"].isna() & (runs["status"] == "finished")
+    return math.nan if (unknown | runs["shared"]).any() else float(runs["seconds"].sum())
 
 
 def arm_rows(found: Findings) -> list[dict[str, Any]]:
@@ -182,7 +205,8 @@ def arm_rows(found: Findings) -> list[dict[str, Any]]:
         ended = values[np.isfinite(values)]
         low, high = statistics.mean_interval(values)
         chosen = (arm, found.chosen.get(arm))
-        statuses = Counter(own.drop_duplicates("run")["status"])
+        unique = own.drop_duplicates("run")
+        statuses = Counter(unique["status"])
         rows.append(
             {
                 "arm": arm,
@@ -197,11 +221,12 @@ def arm_rows(found: Findings) -> list[dict[str, Any]]:
                 "trials": search["trial"].nunique(),
                 "search_seeds": search["seed"].nunique(),
                 "confirm_seeds": confirm["seed"].nunique(),
-                "runs": len(own.drop_duplicates("run")),
+                "runs": len(unique),
                 **{status: statuses[status] for status in ("finished", "diverged", "failed", "pruned")},
-                "unfinished": sum(statuses[s] for s in ("running", "paused", "interrupted", "unknown")),
-                "reused": int(own.drop_duplicates("run")["reused"].sum()),
-                "seconds": float(own.drop_duplicates("run")["seconds"].sum()),
+                "unfinished": sum(n for status, n in statuses.items() if status not in (*ENDED, *UNRECORDED)),
+                **{status: statuses[status] for status in UNRECORDED},
+                "reused": int(unique["reused"].sum()),
+                "seconds": seconds_of(unique),
             }
         )
     return rows

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
-from fairsweep.compare.findings import LR, UNITS, Findings, percent
+from fairsweep.compare.findings import LR, Findings, percent
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
 from fairsweep.wording import described, short
@@ -35,7 +35,8 @@ class Layer:
     Attributes:
         arm: decides the colour, and the symbol unless there is one of its own; grey for none.
         low, high: the ends of intervals, along x where the panel is `sideways`.
-        runs: an MLflow run id, or None, for each point. texts: what each point says when pointed at.
+        runs: an MLflow run id, or None, for each point. texts: what each point says when pointed at, in
+            lines.
         named: stands for the arm in the legend.
         size, width: in pixels.
     """
@@ -131,7 +132,7 @@ def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, *
         said = percent(value) if column == "test_accuracy" else figure_text(found, value)
         said = {"finished": said, "diverged": "diverged"}.get(row.status, f"{row.status}, {said}")
         where = f"{row.phase}, trial {row.trial}, seed {row.seed}"
-        texts.append(f"<b>{row.arm}</b> {described(values)}<br>{where}<br>{said}")
+        texts.append(f"{row.arm} {described(values)}\n{where}\n{said}")
     arm, runs = rows["arm"].iloc[0], rows["run"].tolist()
     return Layer("points", list(x), rows[column].tolist(), arm, runs=runs, texts=texts, **look)
 
@@ -148,7 +149,7 @@ def figure_text(found: Findings, value: float) -> str:
 
 def span(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
     """A range with some room at both ends."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
     room = margin * (high - low) or 0.01 * abs(high) or 1.0
     return low - room, high + room
@@ -180,8 +181,9 @@ def numeric_axis(label: str, values: Sequence[float] | pd.Series, times: float =
 
 def verdict(found: Findings) -> Figure | None:
     """Test accuracy of each judged run, by arm; the differences with their intervals."""
-    finished = found.judged[found.judged["test_accuracy"].notna()] if found.results else found.judged
-    if not len(finished):
+    judged = found.judged
+    finished = judged[(judged["status"] == "finished") & judged["test_accuracy"].notna()]
+    if not found.results:
         return None
     layers, strip, bounds = [], [], finished["test_accuracy"].tolist()
     for place, (arm, results) in enumerate(found.results.items()):
@@ -194,8 +196,8 @@ def verdict(found: Findings) -> Figure | None:
         layers.append(dots(found, own, spaced(place, len(own)), "test_accuracy", opacity=0.75))
         mean, (low, high) = own["test_accuracy"].mean(), mean_interval(results)
         bounds += [low, high]
-        text = f"<b>{arm}</b><br>mean {percent(mean)}"
-        text += "" if math.isnan(low) else f"<br>95 % interval {percent(low)} to {percent(high)}"
+        text = f"{arm}\nmean {percent(mean)}"
+        text += "" if math.isnan(low) else f"\n95 % interval {percent(low)} to {percent(high)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
     names = [f"{arm}, n={len(results)}" for arm, results in found.results.items()]
@@ -203,15 +205,21 @@ def verdict(found: Findings) -> Figure | None:
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
     y = Axis(percent=True, range=span(bounds))
     panels = [Panel(f"Test accuracy, {of[found.evidence]}", x, y, layers, strip)]
-    caption = "Beside the runs, their mean, with its 95 % interval (Student's t) where there is one."
+    caption = "Beside the runs, their mean, with its own 95 % interval (Student's t) where there is one."
     pairs = [pair for pair in found.comparisons if math.isfinite(pair.low)]
     if pairs:
         panels.append(differences(found, pairs))
         caption += (
-            f" Right: the difference of each pair that has an interval; grey where none is shown. The band: "
-            f"less than {100 * found.settings.relevant:g} points, too little to matter."
+            f" Right: the difference of each pair that has an interval{simultaneous(found)}; grey where none "
+            f"is shown. The band: less than {100 * found.settings.relevant:g} points, too little to matter."
         )
     return Figure("verdict", "The runs behind the verdict", caption, panels, 380)
+
+
+def simultaneous(found: Findings) -> str:
+    """For what intervals and p of differences hold, where that is more than one pair."""
+    pairs = len(found.comparisons)
+    return f" for all {pairs} pairs at once" if pairs > 1 else ""
 
 
 def spaced(place: int, count: int) -> list[float]:
@@ -232,14 +240,14 @@ def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
         names.append(f"{pair.better} \N{MINUS SIGN} {pair.worse}")
         difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
-        text = f"{names[-1]}: {difference:.2f} points<br>95 % interval {low:.2f} to {high:.2f}"
-        text += f"<br>{pair.method}<br>p = {pair.adjusted:.2g}"
+        text = f"{names[-1]}: {difference:.2f} points\n95 % interval {low:.2f} to {high:.2f}"
+        text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         arm = pair.better if pair.claimed else ""
         layers.append(Layer("interval", [difference], [place], arm, **ends, size=11, width=3))
     x = Axis("percentage points of test accuracy", range=span(reach, 0.12))
     y = Axis(ticks=(range(len(names)), names), range=(-0.6, top))
-    return Panel("Difference, with 95 % interval", x, y, layers, sideways=True)
+    return Panel(f"Difference, with 95 % interval{simultaneous(found)}", x, y, layers, sideways=True)
 
 
 # 2: sensitivity
@@ -293,7 +301,7 @@ def trend(found: Findings, arm: str) -> list[Layer]:
 
     None where values are as many as trials that differ in other keys too: it would jump between those.
     """
-    line, own = profile(found, arm), found.trials.loc[[arm]]
+    line, own = profile(found, arm), found.searched(arm)
     others = {key for values in own["values"] for key in values} - {found.axis}
     if len(line) < 2 or (others and own["place"].nunique() > len(own) / 2):
         return []
@@ -314,11 +322,11 @@ def best_point(found: Findings, arm: str) -> list[Layer]:
     if arm not in found.flat:
         return []
     best, (low, high) = found.trials.loc[(arm, found.chosen[arm])], found.flat[arm]
-    text = f"<b>{arm}</b>, best trial<br>{best['setting']}<br>mean {figure_text(found, best['mean'])}"
+    text = f"{arm}, best trial\n{best['setting']}\nmean {figure_text(found, best['mean'])}"
     star = Layer("points", [best["place"]], [best["mean"]], arm, symbol="star", size=15, texts=[text])
     if low == high:
         return [star]
-    said = [f"<b>{arm}</b><br>within 1 % of the best from {low:.4g} to {high:.4g}"] * 2
+    said = [f"{arm}\nwithin 1 % of the best from {low:.4g} to {high:.4g}"] * 2
     return [Layer("line", [low, high], [best["mean"]] * 2, arm, width=9, opacity=0.3, texts=said), star]
 
 
@@ -337,7 +345,7 @@ def curves(found: Findings) -> Figure | None:
             # The steep rise at the beginning may leave the panel.
             low = max(values.min(), values.max() - max(0.05, 6 * (1 - values.max())))
             y = Axis(what, percent=True, range=span([low, values.max()], 0.04))
-        for unit in UNITS:
+        for unit in found.units:
             layers = [layer for arm in found.arms for layer in arm_curves(found, arm, column, unit)]
             panels.append(Panel("", Axis("step" if unit == "step" else "seconds of training"), y, layers))
     if not panels:
@@ -378,10 +386,10 @@ def thin_lines(rows: pd.DataFrame, curves: pd.DataFrame, column: str, unit: str,
         if row.run not in by_run:
             continue
         curve = by_run[row.run]
-        said = f"<b>{row.arm}</b> seed {row.seed}{', diverged' if dashed else ''}"
+        said = f"{row.arm} seed {row.seed}{', diverged' if dashed else ''}"
         x += [*curve[unit], math.nan]
         y += [*curve[column], math.nan]
-        texts += [*(f"{said}<br>step {step}" for step in curve["step"]), ""]
+        texts += [*(f"{said}\nstep {step}" for step in curve["step"]), ""]
         runs += [row.run] * (len(curve) + 1)
     look: Any = {"width": 1, "opacity": 0.35, "dashed": dashed}
     return Layer("line", x, y, rows["arm"].iloc[0], runs=runs, texts=texts, **look)
@@ -414,7 +422,7 @@ def target(found: Findings) -> Figure | None:
 
 def arrivals(found: Findings, arm: str, unit: str) -> list[Layer]:
     """The runs on their arm's curve: a point where each arrived, a mark where some never did."""
-    reach, judged = found.reached[unit][arm], found.judged.set_index("run")
+    reach, judged = found.reached[unit][arm], found.judged[found.judged["arm"] == arm].set_index("run")
     times = reach.times.assign(
         seed=judged["seed"].reindex(reach.times["run"]).to_numpy(),
         diverged=(judged["status"].reindex(reach.times["run"]) == "diverged").to_numpy(),
@@ -429,13 +437,13 @@ def arrivals(found: Findings, arm: str, unit: str) -> list[Layer]:
         points.runs = [*points.runs, *some["run"]]
         points.texts = [
             *points.texts,
-            *(f"<b>{arm}</b> seed {s}<br>there after {time:.4g}" for s in some["seed"]),
+            *(f"{arm} seed {s}\nthere after {time:.4g}" for s in some["seed"]),
         ]
     marks = [points]
     for (time, diverged), some in lost.groupby(["time", "diverged"]):
         seeds = ", ".join(map(str, some["seed"][:12]))
         why = "diverged" if diverged else "ended without"
-        text = f"<b>{arm}</b>: {len(some)} of {len(times)} {why}<br>seeds {seeds}"
+        text = f"{arm}: {len(some)} of {len(times)} {why}\nseeds {seeds}"
         at = share[share.index <= time].max()
         look: Any = {"symbol": "x" if diverged else "line-ns", "size": 11, "texts": [text]}
         marks.append(Layer("points", [time], [at], arm, runs=[some["run"].iloc[0]], **look))
@@ -451,7 +459,7 @@ def budget(found: Findings) -> Figure | None:
     for arm, table in found.budgets.items():
         known, inner = table[table["median"].notna()], table[table["low"].notna() & table["high"].notna()]
         x, y = known["trials"].tolist(), known["median"].tolist()
-        texts = [f"<b>{arm}</b>, {k} trials<br>{figure_text(found, v)}" for k, v in zip(x, y, strict=True)]
+        texts = [f"{arm}, {k} trials\n{figure_text(found, v)}" for k, v in zip(x, y, strict=True)]
         low, high = inner["low"].tolist(), inner["high"].tolist()
         layers.append(Layer("band", inner["trials"].tolist(), low, arm, high=high, opacity=0.18))
         layers.append(Layer("line", x, y, arm, texts=texts, named=True))
@@ -497,7 +505,7 @@ def tuning(found: Findings) -> Figure | None:
         layers.append(Layer("line", [min(ends), max(ends)], [place] * 2, arm, opacity=0.5, width=4))
         for kind, symbol in there.items():
             about = f" ({row['default_is']})" if kind == "default" else ""
-            text = f"<b>{arm}</b>, {kind}{about}<br>{figure_text(found, row[kind])}"
+            text = f"{arm}, {kind}{about}\n{figure_text(found, row[kind])}"
             layers.append(Layer("points", [row[kind]], [place], arm, symbol=symbol, size=15, texts=[text]))
     names = table["arm"].tolist()
     caption = (

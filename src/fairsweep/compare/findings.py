@@ -10,6 +10,7 @@ import pandas as pd
 
 from fairsweep.compare.load import Tables
 from fairsweep.compare.statistics import Comparison, Reach
+from fairsweep.wording import described
 
 LR = "optimizer.lr"
 UNITS = ("step", "seconds")
@@ -52,6 +53,7 @@ class Findings:
         target: the validation accuracy of `reached`. reached: by unit (step, seconds) and arm.
         budgets: `statistics.best_of` by arm, in units of the objective.
         tuning: what tuning gained, a row for each arm.
+        units: what times are told in; without seconds where the judged runs cannot be compared by these.
         axis: the key against which the objective is shown; None where no number varies.
         flat: by arm, the lowest and highest value of `axis` at which the objective is near the best.
     """
@@ -72,6 +74,7 @@ class Findings:
     reached: dict[str, dict[str, Reach]] = field(default_factory=dict)
     budgets: dict[str, pd.DataFrame] = field(default_factory=dict)
     tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
+    units: tuple[str, ...] = UNITS
     axis: str | None = None
     flat: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -93,27 +96,35 @@ class Findings:
         return (self.settings.ui or (self.tables.uri if self.is_served else LOCAL_UI)).rstrip("/")
 
     def run_url(self, experiment: str, run: str) -> str:
-        """A run's page there."""
-        return f"{self.ui}/#/experiments/{experiment}/runs/{run}"
+        """A run's page there; empty for a run that MLflow does not have."""
+        return f"{self.ui}/#/experiments/{experiment}/runs/{run}" if experiment else ""
 
     def links(self) -> list[tuple[str, str]]:
-        """To its own comparison of exactly these runs, and to its table of each sweep."""
+        """To MLflow's comparison of exactly those runs that it has, and to its table of each sweep."""
         made = []
-        runs = self.tables.runs.drop_duplicates("run")
-        for few, text in ((self.judged, "compare the {} runs that decide"), (runs, "compare all {} runs")):
+        every = self.tables.runs
+        for some, text in ((self.judged, "compare the {} runs that decide"), (every, "compare all {} runs")):
+            few = some[some["experiment"] != ""].drop_duplicates("run")
             if 0 < len(few) <= COMPARED:
                 ids, where = (quote(json.dumps([*dict.fromkeys(few[key])])) for key in ("run", "experiment"))
                 url = f"{self.ui}/#/compare-runs?runs={ids}&experiments={where}"
                 made.append((text.format(len(few)), url))
-        for sweep in self.tables.sweeps:
+        experiments = every["experiment"][every["experiment"] != ""]
+        for sweep in self.tables.sweeps if len(experiments) else ():
             found = quote(f"tags.`sweep.{sweep['id']}` LIKE '%'")
-            url = f"{self.ui}/#/experiments/{runs['experiment'].iloc[0]}/runs?searchFilter={found}"
+            url = f"{self.ui}/#/experiments/{experiments.iloc[0]}/runs?searchFilter={found}"
             made.append((f"table of sweep {sweep['id']}", url))
         return made
 
     def setting(self, arm: str) -> str:
         """The chosen trial's values, as text."""
-        return str(self.trials.loc[(arm, self.chosen[arm]), "setting"]) if arm in self.chosen else ""
+        runs = self.tables.runs
+        own = runs["values"][(runs["arm"] == arm) & (runs["trial"] == self.chosen.get(arm))]
+        return described(own.iloc[0]) if len(own) else ""
+
+    def searched(self, arm: str) -> pd.DataFrame:
+        """An arm's trials, by their number; none where it has no run in the search."""
+        return self.trials[self.trials.index.get_level_values("arm") == arm].droplevel("arm")
 
 
 def percent(value: float) -> str:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from markupsafe import escape
+
 from fairsweep.compare.figures import Axis, Figure, Layer, Style
 
 CLEAR = "rgba(0,0,0,0)"
@@ -70,7 +72,7 @@ def plot(figure: Figure, places: Mapping[str, int]) -> dict[str, Any]:
             made = trace(layer, style, panel.sideways, places) | {"xaxis": x, "yaxis": on}
             if layer.named and layer.arm not in named:
                 named.add(layer.arm)
-                made |= {"name": layer.arm, "showlegend": True}
+                made |= {"name": as_html(layer.arm, bold=False), "showlegend": True}
             data.append(made)
     return {"data": data, "layout": layout}
 
@@ -93,7 +95,7 @@ def part(place: int, count: int, gap: float) -> tuple[float, float]:
 
 def axis(about: Axis) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "title": {"text": about.label, "standoff": 8, "font": {"size": 12.5}},
+        "title": {"text": as_html(about.label, bold=False), "standoff": 8, "font": {"size": 12.5}},
         "type": "log" if about.log else "linear",
         "gridcolor": GRID,
         "zeroline": False,
@@ -102,7 +104,11 @@ def axis(about: Axis) -> dict[str, Any]:
     if about.percent:
         made |= {"tickformat": ".3~%"}
     if about.ticks is not None:
-        made |= {"tickmode": "array", "tickvals": list(about.ticks[0]), "ticktext": list(about.ticks[1])}
+        made |= {
+            "tickmode": "array",
+            "tickvals": list(about.ticks[0]),
+            "ticktext": [as_html(text, bold=False) for text in about.ticks[1]],
+        }
     if about.range is not None:
         made["range"] = [math.log10(end) for end in about.range] if about.log else list(about.range)
     return made
@@ -115,7 +121,7 @@ def trace(layer: Layer, style: Style, sideways: bool, places: Mapping[str, int])
     made: dict[str, Any] = {"type": "scatter", "x": x, "y": y, "opacity": layer.opacity, "showlegend": False}
     made |= {"legendgroup": layer.arm} if layer.arm else {}
     made |= {"hovertemplate": "%{text}<extra></extra>"} if layer.texts else {"hoverinfo": "skip"}
-    made |= {"text": list(layer.texts)} if layer.texts else {}
+    made |= {"text": [as_html(text) for text in layer.texts]} if layer.texts else {}
     made |= {"customdata": [places.get(run or "") for run in layer.runs]} if layer.runs else {}
     if layer.kind == "band":
         ring = {"x": x + x[::-1], "y": y + plain(layer.high)[::-1]}
@@ -139,6 +145,12 @@ def trace(layer: Layer, style: Style, sideways: bool, places: Mapping[str, int])
         line = {"color": color, "width": layer.width, "dash": dash, "shape": shape}
         made |= {"mode": "lines", "line": line}
     return made
+
+
+def as_html(text: str, bold: bool = True) -> str:
+    """A text for Plotly, which takes some HTML: no name is any; the first line is bold."""
+    first, *rest = str(escape(text)).split("\n")
+    return "<br>".join([f"<b>{first}</b>" if bold and first else first, *rest])
 
 
 def plain(values: Iterable[Any]) -> list[float | None]:

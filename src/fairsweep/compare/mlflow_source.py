@@ -1,6 +1,6 @@
 """What a report reads from MLflow: sweeps, their runs, and the curves of the runs it shows."""
 
-import json
+import csv
 import os
 import sys
 import tempfile
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairsweep import store
+from fairsweep.compare.load import UNREADABLE
 from fairsweep.config import ConfigError, without_credentials
+from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.wording import described
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -86,18 +89,17 @@ class Source:
                 raise ConfigError(f"filter={where}: {str(error).splitlines()[0]}") from error
             raise self.away(error) from error
 
-    def definition(self, parent: "Run") -> dict[str, Any]:
-        """The `sweep.json` of a sweep's parent run; empty where there is none (yet)."""
+    def definition(self, parent: "Run") -> tuple[dict[str, Any], list[Row]]:
+        """The `sweep.json` and the plan of a sweep's parent run, each empty where there is none (yet)."""
         run_id = parent.info.run_id
         try:
-            if not any(file.path == "sweep.json" for file in self.client.list_artifacts(run_id)):
-                return {}
+            there = {file.path for file in self.client.list_artifacts(run_id)}
             with tempfile.TemporaryDirectory(prefix="fairsweep-") as goal:
-                text = Path(self.client.download_artifacts(run_id, "sweep.json", goal)).read_text()
+                for name in {"sweep.json", "plan.jsonl", "table.csv"} & there:
+                    self.client.download_artifacts(run_id, name, goal)
+                return definition_in(Path(goal)), plan_in(Path(goal))
         except self.errors as error:
             raise self.away(error) from error
-        content: dict[str, Any] = json.loads(text)
-        return content
 
     def histories(self, runs: Sequence[str], keys: Sequence[str]) -> "Iterator[dict[str, Any]]":
         """Every value of these metrics, in their order: `run_id`, `key`, `step`, `timestamp` (ms), `value`.
@@ -135,3 +137,34 @@ class Source:
         values = [value for value in values if value["run_id"] not in cut]
         whole = ((run, value) for run in cut for value in self.client.get_metric_history(run, key))
         return values + [{**dict(value), "run_id": run} for run, value in whole]
+
+
+def definition_in(folder: Path) -> dict[str, Any]:
+    """The `sweep.json` in a folder; empty where there is none that is readable."""
+    try:
+        return SweepFolder(folder, folder).read()
+    except (OSError, *UNREADABLE):
+        return {}
+
+
+def plan_in(folder: Path) -> list[Row]:
+    """The plan in a folder, by `plan.jsonl`, else by its table; empty where neither is readable."""
+    try:
+        return SweepFolder(folder, folder).rows()
+    except (OSError, *UNREADABLE):
+        pass
+    try:
+        with (folder / "table.csv").open(newline="") as file:
+            return [planned(line) for line in csv.DictReader(file)]
+    except (OSError, *UNREADABLE):
+        return []
+
+
+def planned(line: dict[str, str]) -> Row:
+    """A row of the plan out of a line of `table.csv`, whose columns of values stand behind `seed`."""
+    keys = list(line)
+    keys = keys[keys.index("seed") + 1 : keys.index("status")]
+    values = {key: line[key] for key in keys if line[key]}
+    name = " ".join(f"{line['arm']} {described(values)} seed={line['seed']}".split())
+    numbers = int(line["trial"]), line["phase"], int(line["seed"])
+    return Row(line["signature"], name, line["arm"], *numbers, values)

@@ -5,13 +5,13 @@ from collections import Counter
 import pandas as pd
 
 from fairsweep.compare.findings import Findings
-from fairsweep.compare.load import number
+from fairsweep.compare.load import ENDED, UNRECORDED, number
 from fairsweep.wording import counted, listed, short
 
 
 def remarks(found: Findings) -> list[str]:
     """Trouble with the sweep, its budget, its seeds, its best values and where its runs were trained."""
-    return [*progress(found), *fairness(found), *edges(found), *mixtures(found.tables.runs)]
+    return [*progress(found), *fairness(found), *edges(found), *times(found), *mixtures(found.tables.runs)]
 
 
 def progress(found: Findings) -> list[str]:
@@ -31,6 +31,10 @@ def progress(found: Findings) -> list[str]:
         said.append(f"The sweep ended as {listed(statuses - {'finished'})}: its command again completes it.")
     if "running" not in statuses and (open_ := counts["running"] + counts["paused"] + counts["interrupted"]):
         said.append(f"{counted(open_, 'run')} did not come to an end.")
+    known = (*ENDED, *UNRECORDED, "running", "paused", "interrupted")
+    if len(strange := unique[~unique["status"].isin(known)]):
+        names = listed(f"{row.run} ({row.status})" for row in strange.head(3).itertuples())
+        said.append(f"{counted(len(strange), 'run')} of unknown status, taken as without a result: {names}.")
     if counts["failed"]:
         failed = unique[unique["status"] == "failed"]
         reasons = Counter(failed["reason"]).most_common(3)
@@ -70,15 +74,16 @@ def fairness(found: Findings) -> list[str]:
 
 
 def edges(found: Findings) -> list[str]:
-    """Chosen trials whose value stands at the end of what the arm has tried."""
+    """Chosen trials whose value stands at the end of what the arm has tried, once its search is complete."""
     said = []
     # A sampler has not tried all of the range.
     is_grid = all(sweep.get("sampler", "grid") == "grid" for sweep in found.tables.sweeps)
     advice = "Widen the range, or set hydra.sweeper.extend=true." if is_grid else "More trials would tell."
     for arm, trial in found.chosen.items():
-        if (arm, trial) not in found.trials.index:
+        if (arm, trial) not in found.trials.index or not is_searched(found, arm):
             continue
-        tried = pd.DataFrame(list(found.trials.loc[arm, "values"]), found.trials.loc[arm].index)
+        own = found.searched(arm)["values"]
+        tried = pd.DataFrame(list(own), own.index)
         for key in tried:
             values = tried[key].map(number)
             if values.nunique() < 3 or values.isna().any():
@@ -90,6 +95,31 @@ def edges(found: Findings) -> list[str]:
                     f"{arm}: the best {short(key)}, {best:.4g}, is the {end} that was tried: better ones may "
                     f"lie beyond it. {advice}"
                 )
+    return said
+
+
+def is_searched(found: Findings, arm: str) -> bool:
+    """Whether all trials of an arm have ended, and no further ones are to be planned."""
+    own = found.tables.runs[found.tables.runs["arm"] == arm]
+    is_open = {"running", "interrupted"} & {sweep["status"] for sweep in found.tables.sweeps}
+    is_planned = not is_open or (own["phase"] == "confirm").any()
+    return bool(is_planned and own.loc[own["phase"] == "search", "status"].isin(ENDED).all())
+
+
+def times(found: Findings) -> list[str]:
+    """Seconds that depend on what else was trained at the time."""
+    runs, said = found.tables.runs.drop_duplicates("run"), []
+    shared = runs[runs["shared"]]
+    if len(shared):
+        said.append(
+            f"{counted(len(shared), 'run')} trained beside others in one process, so their seconds depend on "
+            "these: seconds are neither compared nor summed, steps are."
+        )
+    limits = found.tables.params.reindex(columns=["trainer.max_seconds"]).reindex(shared["run"])
+    if limits.map(number).notna().any(axis=None):
+        said.append(
+            "trainer.max_seconds counted those shared seconds: how far such a run got depends on the others."
+        )
     return said
 
 
@@ -105,7 +135,7 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
         "versions": ("sets of package versions", ""),
         "hostname": ("machines", "times may not be comparable"),
     }
-    unique = runs.drop_duplicates("run")
+    unique = runs[~runs["status"].isin(UNRECORDED)].drop_duplicates("run")
     for column, (what, so) in names.items():
         counts = Counter(unique[column])
         if len(counts) > 1:

@@ -17,13 +17,14 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fairsweep import tracking, uploader
-from fairsweep.compare import analysis, interactive, static, tables
+from fairsweep.compare import analysis, folder_source, interactive, mlflow_tables, request, static, tables
 from fairsweep.compare.figures import GREY, Figure, figures, styles
 from fairsweep.compare.findings import Findings, Settings
-from fairsweep.compare.load import Tables, load
+from fairsweep.compare.load import Tables
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
+from fairsweep.sweeps.folder import SweepFolder
 
 # The files of a report, all of which a later one replaces.
 NAMES = (
@@ -32,11 +33,11 @@ NAMES = (
 )  # fmt: skip
 
 
-def make(cfg: DictConfig, sweeps: Sequence[str], console: Console) -> None:
-    """What `compare` was asked for: read from MLflow, written to `output`, told on the terminal.
+def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> None:
+    """Read what `compare` was asked for, write the report to `output`, and show its verdict on the terminal.
 
     Args:
-        sweeps: ids; without any the newest, or the runs of an experiment or filter.
+        sweeps: the folders of those that were begun here; none: MLflow is asked.
 
     Raises:
         ConfigError: there is nothing to show, MLflow does not answer, or the folder cannot be written.
@@ -45,13 +46,19 @@ def make(cfg: DictConfig, sweeps: Sequence[str], console: Console) -> None:
     def note(text: str) -> None:
         console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
 
-    with uploader.running(note):
-        uploader.flush(cfg)
-    given = load(cfg.tracking.uri, cfg.record.dir, sweeps, cfg.experiment, cfg.filter)
+    uri = cfg.tracking.uri
+    if sweeps:
+        given = folder_source.load(sweeps, uri)
+    else:
+        with uploader.running(note):
+            uploader.flush(cfg)
+        given = mlflow_tables.load(uri, cfg.record.dir, request.ids(cfg), cfg.experiment, cfg.filter)
     folder = Path(cfg.output).expanduser().absolute()
     found = write(given, Settings(cfg.relevant, cfg.target, cfg.ui), folder)
     tell(found, console)
-    rows = {"report": folder / "report.html", "compare": tracking.ui_command(cfg.tracking.uri)}
+    rows = {"report": str(folder / "report.html")}
+    rows |= {"compare": tracking.ui_command(uri)} if uri is not None else {}
+    rows |= {"missing": given.missing} if given.missing else {}
     for name, text in rows.items():
         console.print(f"{name:<10} {text}", soft_wrap=True, highlight=False, markup=False)
 
@@ -117,7 +124,8 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
     }
     fixed = analysis.fixed(given)
     held = [fixed[key] for key in ("data.name", "model.name") if key in fixed]
-    begun = datetime.fromtimestamp(given.runs["started"].min()).strftime("%Y-%m-%d %H:%M")
+    started = given.runs["started"].min()
+    begun = [] if math.isnan(started) else [f"begun {datetime.fromtimestamp(started):%Y-%m-%d %H:%M}"]
     names = [str(sweep["name"]) for sweep in given.sweeps if "name" in sweep] or [" vs ".join(found.arms)]
     template = Path(__file__).with_name("report.html.j2").read_text()
     return (
@@ -126,12 +134,12 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
         .render(
             title=", ".join(names),
             subtitle=", ".join(
-                [*held, f"selected by {given.objective}", f"{len(unique)} runs", given.what, f"begun {begun}"]
+                [*held, f"selected by {given.objective}", f"{len(unique)} runs", given.what, *begun]
             ),
             command=" ; ".join(str(sweep["command"]) for sweep in given.sweeps if "command" in sweep),
             found=found,
             tone=styles(found)[found.best].color if found.best else GREY,
-            ui_command=None if found.is_served else tracking.ui_command(given.uri),
+            ui_command=tracking.ui_command(given.uri) if given.uri and not found.is_served else None,
             sections=sections(found, drawn),
             held_fixed=tables.held_fixed(found),
             # Inside a script, nothing may look like its end.

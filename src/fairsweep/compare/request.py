@@ -57,38 +57,30 @@ def ids(cfg: DictConfig) -> list[str]:
     return [] if cfg.which == "latest" else [cfg.which] if isinstance(cfg.which, str) else list(cfg.which)
 
 
-def begun_here(cfg: DictConfig) -> SweepFolder | None:
-    """The folder of the one sweep that is asked for, if it was begun here; else only MLflow can know it.
+def begun_here(cfg: DictConfig) -> list[SweepFolder]:
+    """The folders of the sweeps that are asked for, if all of them were begun here; else MLflow is asked.
 
     Raises:
-        ConfigError: it was not, and there is no tracking store.
+        ConfigError: they were not, and there is no tracking store.
     """
     why = no_store(cfg)
-    if cfg.experiment or cfg.filter or len(ids(cfg)) > 1:
+    if cfg.experiment or cfg.filter:
         if why:
             raise ConfigError(why)
-        return None
+        return []
     try:
-        return folder.find(Path(cfg.record.dir).absolute(), *(ids(cfg) or ["latest"]))
+        return [folder.find(Path(cfg.record.dir).absolute(), which) for which in ids(cfg) or ["latest"]]
     except ConfigError:
         if why:
             raise
-        return None
-
-
-def no_report(cfg: DictConfig, sweep: SweepFolder) -> str | None:
-    """Why there can be no report of a sweep that was begun here."""
-    marker = tracking.pending(sweep.outputs) / sweep.read()["id"]
-    if not (sweep.path / "tracking.json").exists() and not marker.exists():
-        return "no report: it is made from what MLflow has, and this sweep was run with tracking=none"
-    return no_store(cfg)
+        return []
 
 
 def no_store(cfg: DictConfig) -> str | None:
     """Why there is no tracking store to read from; a server is not asked whether it answers."""
     uri = cfg.tracking.uri
     if uri is None:
-        return "tracking.uri=null: no report; it is made from what MLflow has, leave tracking=none away"
+        return "tracking.uri=null: runs by experiment or filter are MLflow's; omit tracking=none"
     file = store.database_file(uri)
     if file is not None and not file.exists():
         return f"tracking.uri={without_credentials(uri)}: no report; there is no such database"

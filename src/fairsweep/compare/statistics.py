@@ -5,14 +5,17 @@ A diverged run has the worst result there is: it ranks last, and no mean is take
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from fairsweep.wording import counted
 
 CONFIDENCE = 0.95
 
@@ -65,23 +68,29 @@ class Comparison:
     """Two arms' results on test, `better` being ahead by the mean, or by rank where runs diverged.
 
     Attributes:
-        difference: of the means, over the runs that did not diverge; where paired, over the shared seeds.
-        low, high: its 95 % interval; NaN where there is none.
+        mean_better, mean_worse: over the runs that did not diverge; where runs are compared by pairs, over
+            the seeds at which neither did. NaN where there is none.
+        seeds: how many pairs of runs are compared; 0 where they are not paired.
+        difference: of these means.
+        low, high: its 95 % interval, for all pairs of arms at once (Bonferroni); NaN where there is none.
         p: of no difference; NaN where it cannot be tested.
-        adjusted: p by Holm, over all pairs of arms.
+        adjusted: p for all pairs of arms (Bonferroni), below 5 % where the interval excludes 0.
         probability: that a run of the one beats a run of the other; a tie is half a win.
         method: how interval and p were found, in words.
     """
 
     better: str
     worse: str
+    mean_better: float
+    mean_worse: float
+    seeds: int
     difference: float
     low: float
     high: float
     p: float
+    adjusted: float
     probability: float
     method: str
-    adjusted: float = math.nan
 
     @property
     def claimed(self) -> bool:
@@ -95,74 +104,129 @@ def comparisons(results: Mapping[str, pd.Series]) -> list[Comparison]:
     Args:
         results: an arm's test accuracies by seed, -inf where the run diverged.
     """
-    pairs = [compare((a, results[a]), (b, results[b])) for a, b in combinations(results, 2)]
-    adjusted = holm([pair.p for pair in pairs])
-    made = [Comparison(**{**vars(pair), "adjusted": p}) for pair, p in zip(pairs, adjusted, strict=True)]
+    pairs = list(combinations(results, 2))
+    made = [compare((a, results[a]), (b, results[b]), len(pairs)) for a, b in pairs]
     return sorted(made, key=lambda pair: (-pair.probability, -pair.difference))
 
 
-def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series]) -> Comparison:
-    """Two arms' results: a t-test, paired where the seeds are shared; by rank where runs diverged."""
+def shared_seeds(results: Iterable[pd.Series]) -> pd.Index | None:
+    """The seeds of which all arms have a result, if these are enough to compare by pairs of runs."""
+    indices = [values.index for values in results]
+    shared = reduce(pd.Index.intersection, indices)
+    return shared if len(shared) >= max(2, *(len(index) / 2 for index in indices)) else None
+
+
+def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series], pairs: int = 1) -> Comparison:
+    """Two arms' results: a t-test, paired where the seeds are shared; by rank where runs diverged.
+
+    Args:
+        pairs: how many pairs of arms are compared, for all of which the intervals hold at once.
+    """
     (a, x), (b, y) = first, second
-    wins = stats.mannwhitneyu(x, y) if len(x) and len(y) else None
-    probability = float(wins.statistic) / (len(x) * len(y)) if wins else math.nan
-    ended_x, ended_y = x[np.isfinite(x)], y[np.isfinite(y)]
-    difference = float(ended_x.mean() - ended_y.mean())
-    low, high, p = math.nan, math.nan, math.nan
-    shared = x.index.intersection(y.index)
-    if len(ended_x) < len(x) or len(ended_y) < len(y):
-        lost = len(x) - len(ended_x) + len(y) - len(ended_y)
-        method = f"Mann-Whitney test, {lost} diverged runs ranking last; no interval"
-        p = float(wins.pvalue) if wins else math.nan
-        behind = probability < 0.5
-    elif 2 * len(shared) >= max(len(x), len(y)) and len(shared) >= 2:
-        differences = (x[shared] - y[shared]).to_numpy()
-        method, difference = f"paired t over {len(shared)} shared seeds", float(differences.mean())
-        if np.ptp(differences) > EQUAL:
-            low, high, p = interval(stats.ttest_1samp(differences, 0.0))
-        else:
-            method += "; no spread, so no interval"
-        behind = difference < 0
-    elif min(len(x), len(y)) >= 2:
-        method = f"Welch's t over {len(x)} and {len(y)} seeds"
-        if max(np.ptp(x), np.ptp(y)) > EQUAL:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Precision loss")  # where one of them has no spread
-                low, high, p = interval(stats.ttest_ind(x, y, equal_var=False))
-        else:
-            method += "; no spread, so no interval"
-        behind = difference < 0
+    shared = shared_seeds([x, y])
+    if shared is not None:
+        x, y = x[shared], y[shared]
+    wins = float(stats.mannwhitneyu(x, y).statistic) / (len(x) * len(y)) if len(x) and len(y) else math.nan
+    ended_x, ended_y = np.isfinite(x), np.isfinite(y)
+    if shared is not None:
+        ended_x = ended_y = ended_x & ended_y
+    means = [float(values[ended].mean()) for values, ended in ((x, ended_x), (y, ended_y))]
+    lost = int(np.isinf(x).sum() + np.isinf(y).sum())
+    test = (by_rank if lost else by_mean)(x, y, shared is not None, (1 - CONFIDENCE) / pairs)
+    low, high, difference = test.low, test.high, means[0] - means[1]
+    if (difference if math.isnan(test.ahead) else test.ahead) < 0:
+        a, b, wins, means, difference = b, a, 1 - wins, means[::-1], -difference
+        low, high = -high, -low
+    return Comparison(
+        better=a,
+        worse=b,
+        mean_better=means[0],
+        mean_worse=means[1],
+        seeds=0 if shared is None else len(shared),
+        difference=difference,
+        low=max(low, -1.0),  # accuracies differ by no more; NaN stays
+        high=min(high, 1.0),
+        p=test.p,
+        adjusted=min(pairs * test.p, 1.0),
+        probability=wins,
+        method=test.method,
+    )
+
+
+class Tested(NamedTuple):
+    """The outcome of a test; `ahead` is above 0 where the first arm is, NaN where the means decide that."""
+
+    method: str
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    ahead: float = math.nan
+
+
+def by_mean(x: pd.Series, y: pd.Series, paired: bool, alpha: float) -> Tested:
+    """A t-test of two arms' results, all of which are numbers."""
+    if min(len(x), len(y)) < 2:
+        return Tested("one seed only, no interval")
+    if paired:
+        differences = (x - y).to_numpy()
+        method, spread = f"paired t over {len(x)} shared seeds", np.ptp(differences)
     else:
-        method, behind = "one seed only, no interval", difference < 0
-    if behind:
-        a, b, probability = b, a, 1 - probability
-        difference, low, high = -difference, -high, -low
-    low, high = max(low, -1.0), min(high, 1.0)  # accuracies differ by no more; NaN stays
-    return Comparison(a, b, difference, low, high, p, probability, method)
+        method, spread = f"Welch's t over {len(x)} and {len(y)} seeds", max(np.ptp(x), np.ptp(y))
+    if spread <= EQUAL:
+        return Tested(f"{method}; no spread, so no interval")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss")  # where one of them has no spread
+        test = stats.ttest_1samp(differences, 0.0) if paired else stats.ttest_ind(x, y, equal_var=False)
+    return Tested(method, *interval(test, 1 - alpha))
 
 
-def interval(test: Any) -> tuple[float, float, float]:
+def by_rank(x: pd.Series, y: pd.Series, paired: bool, alpha: float) -> Tested:
+    """A rank test of two arms' results, diverged runs ranking last: by pairs where these are enough."""
+    lost = counted(int(np.isinf(x).sum() + np.isinf(y).sum()), "diverged run")
+    end = f"{lost} ranking last; no interval"
+    if paired and 0.5 ** (len(x) - 1) < alpha:  # else no outcome at all could show a difference
+        with np.errstate(invalid="ignore"):
+            differences = (x - y).fillna(0.0).to_numpy()  # both diverged: a tie
+        p, ahead = signed_rank(differences)
+        return Tested(f"Wilcoxon's signed ranks over {len(x)} shared seeds, {end}", p=p, ahead=ahead)
+    test = stats.mannwhitneyu(x, y)
+    ahead = float(test.statistic) / (len(x) * len(y)) - 0.5
+    return Tested(f"Mann-Whitney test, {end}", p=float(test.pvalue), ahead=ahead)
+
+
+def signed_rank(differences: np.ndarray) -> tuple[float, float]:
+    """The exact p of Wilcoxon's signed-rank test, and which side is ahead; differences may be infinite.
+
+    Equal sizes share their ranks and zeros take no part, for which scipy's p would be an approximation.
+    """
+    differences = differences[np.abs(differences) > EQUAL]
+    if not len(differences):
+        return math.nan, 0.0
+    ranks = np.round(2 * stats.rankdata(np.round(np.abs(differences), 9))).astype(int)  # halves become whole
+    chance = np.ones(1)  # of each sum of positive ranks, where every sign is as likely as the other
+    for rank in ranks:
+        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
+    above = int(ranks[differences > 0].sum())
+    p = 2 * min(chance[: above + 1].sum(), chance[above:].sum())
+    return min(1.0, float(p)), float(above - ranks.sum() / 2)
+
+
+def interval(test: Any, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Interval and p of a t-test."""
-    bounds = test.confidence_interval(CONFIDENCE)
+    bounds = test.confidence_interval(confidence)
     return float(bounds.low), float(bounds.high), float(test.pvalue)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, which scipy does not have; NaN stays NaN."""
-    tested = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
-    adjusted, least = [math.nan] * len(ps), 0.0
-    for rank, (p, place) in enumerate(tested):
-        least = max(least, min(1.0, p * (len(tested) - rank)))
-        adjusted[place] = least
-    return adjusted
-
-
 def mean_interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % interval (Student's t) of the mean of those that did not diverge; NaN where there is none."""
+    """The 95 % interval (Student's t) of the mean of accuracies; NaN where there is none.
+
+    There is none where runs diverged, and where it would hold every accuracy there can be.
+    """
     ended = values[np.isfinite(values)]
     if len(ended) < 2 or len(ended) < len(values) or np.ptp(ended) <= EQUAL:
         return math.nan, math.nan
-    return interval(stats.ttest_1samp(ended, 0.0))[:2]
+    low, high, _ = interval(stats.ttest_1samp(ended, 0.0))
+    return (math.nan, math.nan) if low <= 0 and high >= 1 else (max(low, 0.0), min(high, 1.0))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
 from fairsweep.compare.findings import Findings, percent
-from fairsweep.compare.load import no_setting
+from fairsweep.compare.load import UNRECORDED, no_setting
 from fairsweep.wording import duration, short, shown
 
 # What the test accuracy of the chosen trials is of.
@@ -81,7 +81,7 @@ def arms(found: Findings) -> Table:
     """A row for each arm: what was chosen, and what came of it."""
     objective = found.tables.objective
     content = analysis.arm_rows(found)
-    counts = ["trials", "runs", "diverged", "failed", "pruned", "unfinished", "reused"]
+    counts = ["trials", "runs", "diverged", "failed", "pruned", "unfinished", *UNRECORDED, "reused"]
     counts = [name for name in counts if name in ("trials", "runs") or any(row[name] for row in content)]
     tested = f"#test accuracy, {OF[found.evidence]}"
     heads = ["arm", "best trial", f"#{objective}", tested, *(f"#{name}" for name in counts)]
@@ -108,11 +108,13 @@ def pairs(found: Findings) -> Table:
         difference = "" if math.isnan(pair.difference) else f"{100 * pair.difference:.2f}"
         interval = "" if math.isnan(pair.low) else f"{100 * pair.low:.2f} to {100 * pair.high:.2f}"
         p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
-        numbers = [number(text) for text in (difference, interval, p, f"{pair.probability:.2f}")]
+        means = f"{percent(pair.mean_better)}, {percent(pair.mean_worse)}"
+        numbers = [number(text) for text in (means, difference, interval, p, f"{pair.probability:.2f}")]
         end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
-    p = "#p (Holm)" if len(found.comparisons) > 1 else "#p"
-    heads = ["pair", "#difference, points", "#95 % interval", p, "#probability to win", "shown", "method"]
+    all_ = f" for all {len(found.comparisons)} pairs (Bonferroni)" if len(found.comparisons) > 1 else ""
+    heads = ["pair", "#means", "#difference, points", f"#95 % interval{all_}", f"#p{all_}"]
+    heads += ["#probability to win", "shown", "method"]
     return Table(heads, rows)
 
 
@@ -121,7 +123,7 @@ def flat_regions(found: Findings) -> Table:
     key = short(found.axis or "")
     rows = []
     for arm, region in found.flat.items():
-        own = found.trials.loc[arm, "place"]
+        own = found.searched(arm)["place"]
         values = (own[found.chosen[arm]], *region, own.min(), own.max())
         rows.append([arm_cell(found, arm), *(number(f"{value:.4g}") for value in values)])
     return Table(["arm", f"#best {key}", "#within 1 % from", "#to", "#tried from", "#to"], rows)
@@ -133,13 +135,13 @@ def times(found: Findings) -> Table:
     for arm, by_step in found.reached["step"].items():
         there = by_step.times["reached"]
         row = [arm_cell(found, arm), number(f"{there.sum()} of {len(there)}")]
-        for reach in (by_step, found.reached["seconds"][arm]):
+        for reach in (found.reached[unit][arm] for unit in found.units):
             low, high = (f"{end:.4g}" if math.isfinite(end) else "open" for end in (reach.low, reach.high))
             row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "half did not"))
             row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
         rows.append(row)
-    heads = ["arm", "#got there", "#median steps", "#95 % interval", "#median seconds", "#95 % interval"]
-    return Table(heads, rows)
+    heads = ["#median steps", "#95 % interval", "#median seconds", "#95 % interval"]
+    return Table(["arm", "#got there", *heads[: 2 * len(found.units)]], rows)
 
 
 def tuning(found: Findings) -> Table:
@@ -181,8 +183,8 @@ def given(found: Findings) -> Table:
         counts = [number(row[key] or "") for key in ("trials", "search_seeds", "confirm_seeds")]
         fixed = ", ".join(map(str, about.get("fixed", []))) or "nothing"
         cells = [arm_cell(found, arm), Cell(fixed, "wrap"), Cell(said, "wrap"), *counts]
-        rows.append([*cells, number(duration(row["seconds"]))])
-    heads = ["arm", "fixed", "space", "#trials", "#seeds a trial", "#confirm seeds", "#time of all runs"]
+        rows.append([*cells, number("" if math.isnan(row["seconds"]) else duration(row["seconds"]))])
+    heads = ["arm", "fixed", "space", "#trials", "#seeds a trial", "#confirm seeds", "#training time"]
     return Table(heads, rows)
 
 
@@ -190,7 +192,8 @@ def origins(found: Findings) -> Table:
     """Where the runs were trained, and by what."""
     names = {"device": "device", "precision": "precision", "hostname": "machine", "commit": "commit"}
     names |= {"dirty": "uncommitted changes", "code": "training code", "data": "data", "versions": "versions"}
-    unique = found.tables.runs.drop_duplicates("run")
+    runs = found.tables.runs
+    unique = runs[~runs["status"].isin(UNRECORDED)].drop_duplicates("run")
     counted = [(text, unique[column].value_counts()) for column, text in names.items()]
     rows = [
         [Cell(text), Cell(str(value), "wrap"), number(count)]
@@ -203,12 +206,12 @@ def origins(found: Findings) -> Table:
 def differing(found: Findings) -> Table:
     """The keys, but for those of the trials, that the arms do not share."""
     tables = found.tables
-    firsts = tables.runs.drop_duplicates("arm").set_index("arm")["run"].reindex(found.arms)
-    settings = (
-        tables.params[[key for key in tables.params if not no_setting(key)]].loc[firsts].fillna("not set")
-    )
+    recorded = tables.runs[tables.runs["run"].isin(tables.params.index)]
+    firsts = recorded.drop_duplicates("arm").set_index("arm")["run"].reindex(found.arms)
+    keys = [key for key in tables.params if not no_setting(key)]
+    settings = tables.params[keys].reindex(firsts).fillna("not set")
     searched = {key for values in tables.runs["values"] for key in values}
-    keys = [key for key in settings if key not in searched and settings[key].nunique() > 1]
+    keys = [key for key in keys if key not in searched and settings[key].nunique() > 1]
     rows = [[Cell(key), *(Cell(value, "wrap") for value in settings[key])] for key in keys]
     return Table(["key that differs", *found.arms], rows)
 
@@ -240,10 +243,11 @@ def runs(found: Findings) -> Table:
         for name in numbers:
             of = found.tables.objective if name == "objective" else name
             cells.append(figure(row[name], of.endswith("accuracy")))
-        cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(f"{seconds:.1f}", "n", seconds))
+        text = f"{seconds:.1f}{', shared' if row['shared'] else ''}"
+        cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(text, "n", seconds))
         cells.append(Cell(row["signature"][:8], url=found.run_url(row["experiment"], row["run"])))
         rows.append(cells)
-    return Table([*heads, "#seconds", "in MLflow"], rows)
+    return Table([*heads, "#seconds", "run"], rows)
 
 
 def frames(found: Findings) -> dict[str, pd.DataFrame]:

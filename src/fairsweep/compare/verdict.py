@@ -36,17 +36,43 @@ def judge(found: Findings) -> None:
     else:
         found.evidence, rows = "search", search
     found.chosen = chosen
-    found.judged = rows[rows["trial"] == rows["arm"].map(chosen)].reset_index(drop=True)
+    judged = rows[rows["trial"] == rows["arm"].map(chosen)]
+    found.judged = judged.drop_duplicates(["arm", "run"], ignore_index=True)
+    found.results = results_of(found)
+    if len(found.results) > 1 and (shared := statistics.shared_seeds(found.results.values())) is not None:
+        compare_shared(found, shared)
+    if found.evidence != "search" and not found.tables.missing:
+        found.comparisons = statistics.comparisons(found.results)
+    in_progress = {"running", "interrupted"} & {sweep["status"] for sweep in found.tables.sweeps}
+    if found.tables.missing:
+        found.verdict = f"No verdict yet: {found.tables.missing}."
+    else:
+        found.verdict = f"So far: {say(found)}" if in_progress else say(found)
+
+
+def results_of(found: Findings) -> dict[str, pd.Series]:
+    """Test accuracy of each arm's judged runs by seed, -inf where they diverged."""
     results: dict[str, dict[int, float]] = {}
     for row in found.judged[["arm", "seed", "status", "test_accuracy"]].to_dict("records"):
         value = -math.inf if row["status"] == "diverged" else row["test_accuracy"]
         if row["status"] in ("finished", "diverged") and not math.isnan(value):
             results.setdefault(row["arm"], {})[row["seed"]] = value
-    found.results = {arm: pd.Series(results[arm]) for arm in found.arms if arm in results}
-    if found.evidence != "search":
-        found.comparisons = statistics.comparisons(found.results)
-    running = any(sweep["status"] == "running" for sweep in found.tables.sweeps)
-    found.verdict = f"So far: {say(found)}" if running else say(found)
+    return {arm: pd.Series(results[arm]) for arm in found.arms if arm in results}
+
+
+def compare_shared(found: Findings, shared: pd.Index) -> None:
+    """Judge only the seeds of which all arms have a result, for means and differences of the same runs."""
+    unused = {arm: sorted(map(int, values.index.difference(shared))) for arm, values in found.results.items()}
+    if not any(unused.values()):
+        return
+    each = listed(f"{arm} {seeds}" for arm, seeds in unused.items() if seeds)
+    found.remarks.append(
+        f"Not all arms have a result of each seed. Compared are the {len(shared)} seeds of which all have "
+        f"one, without the results of {each}."
+    )
+    without = [row["seed"] in unused.get(row["arm"], ()) for row in found.judged.to_dict("records")]
+    found.judged = found.judged[[not gone for gone in without]].reset_index(drop=True)
+    found.results = {arm: values[shared] for arm, values in found.results.items()}
 
 
 def say(found: Findings) -> str:
@@ -57,10 +83,9 @@ def say(found: Findings) -> str:
         return f"No verdict: all {len(runs)} runs diverged. Try lower learning rates."
     if not found.chosen:
         text = f"No verdict: no trial is complete, with a {found.tables.objective} for each of its seeds."
-        blind = runs.loc[runs["status"] == "finished", "objective"].isna().all()
-        return (
-            f"{text} The runs have none: they had no validation images (data.val_size=0)." if blind else text
-        )
+        finished_runs = runs[runs["status"] == "finished"]
+        blind = len(finished_runs) and finished_runs["objective"].isna().all()
+        return f"{text} The runs have none: without validation images (data.val_size=0)?" if blind else text
     if found.evidence == "search":
         return without_confirmation(found)
     if not finished:
@@ -85,7 +110,9 @@ def of_one(found: Findings, arm: str) -> str:
     ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values)
     others = [name for name in found.arms if name != arm]
     why = f"no result of {listed(others)}" if others else f"one arm only, {arm}"
-    span = "" if math.isnan(low) else f" (95 % interval {percent(low)} to {percent(high)})"
+    span = f" (95 % interval {percent(low)} to {percent(high)})"
+    if math.isnan(low):
+        span = " (too few seeds for an interval)" if len(ended) < 3 else ""
     setting = f"With {found.setting(arm)}, its" if found.setting(arm) else "Its"
     return (
         f"No comparison: there is {why}. {setting} mean test accuracy over {counted(len(ended), 'seed')} is "
@@ -95,48 +122,49 @@ def of_one(found: Findings, arm: str) -> str:
 
 def of_many(found: Findings) -> str:
     """The verdict on three arms or more."""
-    results = found.results
+    results, pairs = found.results, len(found.comparisons)
     wins = Counter(pair.better for pair in found.comparisons)
-    ended = {arm: values[np.isfinite(values)].mean() for arm, values in results.items()}
-    leader = max(results, key=lambda arm: (wins[arm], ended[arm]))
+    means = {
+        arm: ended.mean() for arm, values in results.items() if len(ended := values[np.isfinite(values)])
+    }
+    leader = max(results, key=lambda arm: (wins[arm], means.get(arm, -math.inf)))
     ahead = [pair for pair in found.comparisons if pair.better == leader]
     beaten = [pair.worse for pair in ahead if pair.claimed]
-    named = {arm: f"{arm} ({percent(mean)})" for arm, mean in ended.items()}
+    named = {arm: f"{arm} ({percent(means[arm]) if arm in means else 'all diverged'})" for arm in results}
     if len(beaten) == len(results) - 1:
         found.best = leader
         others = listed(named[arm] for arm in results if arm != leader)
         return (
-            f"{leader} is the best of {len(results)} arms: its mean test accuracy, {percent(ended[leader])}, "
-            f"is shown to be higher than that of {others}, each by itself and by Holm's correction."
+            f"{leader} is the best of {len(results)} arms: its mean test accuracy, {percent(means[leader])}, "
+            f"is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
-    text = (
-        f"No single best arm is shown: {named[leader]} is ahead in mean test accuracy, but no difference to "
-    )
-    text += f"{still} is shown"
-    return f"{text}; it is better than {listed(named[arm] for arm in beaten)}." if beaten else f"{text}."
+    text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
+    better = f"; it is better than {listed(named[arm] for arm in beaten)}" if beaten else ""
+    return f"{text}{better} (Bonferroni's correction for {pairs} pairs)."
 
 
 def of_two(found: Findings, pair: Comparison) -> str:
     """The verdict on two arms."""
     a, b = pair.better, pair.worse
     found.best = a if pair.claimed else None
-    results = {arm: found.results[arm] for arm in (a, b)}
-    means = [percent(values[np.isfinite(values)].mean()) for values in results.values()]
     claim = f"{a} is better than {b}" if pair.claimed else f"No difference shown between {a} and {b}"
-    lost = {arm: int(np.isinf(values).sum()) for arm, values in results.items()}
-    of = (
-        listed(f"{n} of {len(results[arm])} runs of {arm}" for arm, n in lost.items() if n)
-        if any(lost.values())
-        else ""
-    )
-    diverged = f"{of} diverged; of the others, " if of else ""
-    gap = f", a difference of {points(pair.difference)} points"
-    if not math.isnan(pair.low):
-        gap += f" (95 % interval {points(pair.low)} to {points(pair.high)}; {pair.method})"
+    lost = {arm: int(np.isinf(found.results[arm]).sum()) for arm in (a, b)}
+    means = f"mean test accuracy {percent(pair.mean_better)} against {percent(pair.mean_worse)}"
+    if not any(lost.values()):
+        means += f", a difference of {points(pair.difference)} points"
+        if not math.isnan(pair.low):
+            means += f" (95 % interval {points(pair.low)} to {points(pair.high)}; {pair.method})"
+    else:
+        runs = {arm: len(found.results[arm]) for arm in (a, b)}
+        each = listed(f"{n} of {counted(runs[arm], 'run')} of {arm}" for arm, n in lost.items() if n)
+        of = "over the seeds at which neither diverged, " if pair.seeds else "of the others, "
+        numbers = not (math.isnan(pair.mean_better) or math.isnan(pair.mean_worse))
+        means = f"{each} diverged; {of}{means}" if numbers else f"{each} diverged"
+        means += f" ({pair.method})"
     return (
-        f"{claim}: {diverged}mean test accuracy {means[0]} against {means[1]}{'' if of else gap}."
-        f"{relevance(found, pair)} A run of {a} beats one of {b} with probability {pair.probability:.2f}."
+        f"{claim}: {means}.{relevance(found, pair)} A run of {a} beats one of {b} with probability "
+        f"{pair.probability:.2f}."
     )
 
 
@@ -145,11 +173,14 @@ def relevance(found: Findings, pair: Comparison) -> str:
     least = found.settings.relevant
     if math.isnan(pair.low):
         return ""
+    most = max(pair.high, -pair.low)
     matter = f"the {100 * least:.2g} points that matter"
-    if max(pair.high, -pair.low) < least:
+    if most < least:
         return f" The difference is below {matter}."
     if not pair.claimed:
-        return f" One of up to {points(max(pair.high, -pair.low))} points remains possible."
+        return (
+            f" One of up to {points(most)} points remains possible." if most < 1 else " Any remains possible."
+        )
     return f" It may still be below {matter}." if pair.low < least else ""
 
 

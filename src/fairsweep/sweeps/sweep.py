@@ -561,18 +561,14 @@ class Sweep:
             best_objective=standing.best_objective(),
         )
         uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        is_tracked = uploader.flush(self.master)
+        uploader.flush(self.master)
         if not is_launched:
             return
-        told = self.report(is_tracked) if ending != "interrupted" else None
+        told = self.report() if ending != "interrupted" else None
         self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
 
-    def report(self, is_tracked: bool) -> Told:
-        """Write the report, of what MLflow has by now."""
-        if self.master.tracking.uri is None:
-            return Told("none: it is made from what MLflow has, and tracking is off")
-        if not is_tracked:
-            return Told(f"none: MLflow is away; later, python src/compare.py sweep={self.id}")
+    def report(self) -> Told:
+        """Write the report, or show again the one that is there."""
         if not self.begun and (known := after.known(self.folder)):
             return known
         with self.board.console.status("writing the report"):

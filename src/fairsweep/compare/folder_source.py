@@ -1,0 +1,107 @@
+"""The tables of sweeps that were begun here, from their folders and those of their runs, without MLflow."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from fairsweep import schema, tracking
+from fairsweep.compare.load import CURVES, LAST, UNREADABLE, Tables, assemble, of_plan, what_is_missing
+from fairsweep.config import ConfigError, leaves, without_credentials
+from fairsweep.record import RunFolder
+from fairsweep.sweeps.folder import SweepFolder
+
+FIGURES = {"epoch_seconds", "val_loss", "val_accuracy"}
+
+
+def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
+    """The tables of these sweeps.
+
+    Args:
+        uri: of the tracking store that links lead to, as `tracking.uri`.
+
+    Raises:
+        ConfigError: no run has begun yet, or a file of a sweep is damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    params: dict[str, dict[str, str]] = {}
+    folders: dict[str, RunFolder] = {}
+    definitions, missing = [], []
+    for sweep in sweeps:
+        try:
+            definition, plan = sweep.read(), sweep.rows()
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        definitions.append(definition)
+        records: dict[str, list[dict[str, Any]]] = {}
+        for folder in (sweep.run(signature) for signature in dict.fromkeys(row.signature for row in plan)):
+            record = record_of(folder, definition["id"], uri)
+            if record is not None:
+                row, configuration = record
+                records[folder.signature] = [row]
+                params[row["run"]], folders[row["run"]] = configuration, folder
+        own = of_plan(plan, records, definition)
+        where = str(sweep.outputs / "runs")
+        missing.append(what_is_missing(own, where, "the sweep's command again trains what is missing"))
+        rows += own
+    what = ", ".join(definition["id"] for definition in definitions)
+    what = f"sweep {what}" if len(definitions) == 1 else f"sweeps {what}"
+    if not params:
+        raise ConfigError(f"{what}: no run has begun, or none is left in {sweeps[0].outputs / 'runs'}")
+    return assemble(
+        rows,
+        params,
+        partial(curves, folders),
+        what=what,
+        uri=without_credentials(uri or ""),
+        sweeps=definitions,
+        missing="; ".join(filter(None, missing)),
+    )
+
+
+def record_of(folder: RunFolder, sweep: str, uri: str | None) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """A run as a row of `Tables.runs`, and its configuration; None where that is missing or damaged."""
+    status = folder.status()
+    if not status or folder.damage():
+        return None
+    try:
+        configuration = schema.read_config(folder.path / "config.yaml")
+        last: dict[str, float | None] = {
+            key: line[key] for line in folder.journal() for key in ("val_accuracy", "val_loss") if key in line
+        }
+        state = tracking.read_state(folder.path, uri) if uri else {}
+        row = row_of(status, last) | {"signature": folder.signature, "reused": status.get("sweep") != sweep}
+    except (OSError, *UNREADABLE):
+        return None
+    row["run"] = str(state.get("run_id", folder.signature))
+    row["experiment"] = str(state.get("experiment", ""))
+    return row, {key: str(value) for key, value in leaves(configuration).items()}
+
+
+def row_of(status: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """What a run's status and the last figures of its journal say; as in MLflow, a null is no figure."""
+    row = {key: math.nan if (value := (last | status).get(key)) is None else value for key in LAST}
+    if status["status"] != "finished":  # figures of its end belong to a run that has ended well
+        row |= dict.fromkeys(("objective", "test_accuracy", "test_loss"), math.nan)
+    row |= {"status": status["status"], "reason": status.get("reason") or ""}
+    row |= {"seconds": status.get("seconds") or math.nan, "shared": status.get("shared", False)}
+    row |= {"started": status["started"]}
+    row |= {key: status[key] for key in ("device", "precision", "hostname", "code", "data")}
+    git, versions = status["git"], status["versions"]
+    row |= {"commit": git.get("commit", "unknown"), "dirty": git.get("dirty", "unknown")}
+    return row | {"versions": ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))}
+
+
+def curves(folders: Mapping[str, RunFolder], runs: Sequence[str]) -> pd.DataFrame:
+    """Validation figures of these runs, a row per run and epoch; see `Tables.curves`."""
+    rows = []
+    for run in runs:
+        seconds = 0.0
+        for line in folders[run].journal():
+            if FIGURES.isdisjoint(line):
+                continue
+            seconds += line.get("epoch_seconds") or math.nan
+            rows.append((run, line["step"], seconds, line.get("val_loss"), line.get("val_accuracy")))
+    return pd.DataFrame(rows, columns=CURVES).astype(dict.fromkeys(CURVES[2:], float))
