@@ -78,7 +78,9 @@ def test_trials_that_are_one_run_count_once(outputs: Outputs) -> None:
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(outputs: Outputs) -> None:
-    outputs.sweep(*QUICK, "seed=range(2)", "tracking=none")
+    outputs.with_reports = False
+    outputs.sweep(*QUICK, "seed=range(2)")
+    outputs.with_reports = True
     report_of(outputs).write_text("in the way")
     answer = outputs.sweep(*QUICK, "seed=range(2)")
     assert told(answer.stdout).startswith(f"none: output={report_of(outputs)}: cannot be written")
