@@ -1,6 +1,7 @@
 """What a report reads from MLflow: sweeps, their runs, and the curves of the runs it shows."""
 
 import csv
+import json
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # At most so many runs in one answer; and for curves, runs, and values of each.
 PAGE, RUNS, VALUES = 5000, 100, 2500
+KINDS = {"arms": dict, "counts": dict, "sampler": str, "name": str, "command": str}
 HISTORIES = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 
 
@@ -140,9 +142,13 @@ class Source:
 
 
 def definition_in(folder: Path) -> dict[str, Any]:
-    """The `sweep.json` in a folder; empty where there is none that is readable."""
+    """The `sweep.json` in a folder; empty where there is none that is readable.
+
+    It may be any version's, so that only what a report builds on has to be of its kind.
+    """
     try:
-        return SweepFolder(folder, folder).read()
+        content = json.loads((folder / "sweep.json").read_bytes())
+        return {key: value for key, value in content.items() if isinstance(value, KINDS.get(key, object))}
     except (OSError, *UNREADABLE):
         return {}
 
