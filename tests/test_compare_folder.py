@@ -143,8 +143,11 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
     sweep.set(status="interrupted")
     found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")
-    sweep.set(status="running")  # what is missing will be trained
+    sweep.set(status="running")
     found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
+    assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")  # its process died
+    with sweep.lock(sweep.path.name):  # what is missing is being trained
+        found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
     assert found.verdict.startswith(
         "So far: No verdict: of the runs that decide it, none has a test accuracy"
     )

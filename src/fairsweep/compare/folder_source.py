@@ -34,6 +34,8 @@ def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
             definition, plan = sweep.read(), sweep.rows()
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        if definition["status"] == "running" and not sweep.is_held(definition["id"]):
+            definition["status"] = "interrupted"  # its process died
         definitions.append(definition)
         records: dict[str, list[dict[str, Any]]] = {}
         for folder in (sweep.run(signature) for signature in dict.fromkeys(row.signature for row in plan)):
