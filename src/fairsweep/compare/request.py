@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fairsweep import store, tracking
+from fairsweep import store
 from fairsweep.config import (
     RULES,
     TEXT,
