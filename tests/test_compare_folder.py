@@ -203,25 +203,13 @@ def test_a_status_that_nobody_knows_is_named_and_is_no_result(sweep: SweepFolder
     assert f"1 run of unknown status, taken as without a result: {run} (\\x1b[31mgone)." in found.remarks
 
 
-def test_seconds_are_those_of_training(sweep: SweepFolder) -> None:
-    """Not MLflow's end less its start; of runs before there was a figure of it, the sum of their epochs'."""
+def test_seconds_are_those_of_training_and_may_be_shared(sweep: SweepFolder) -> None:
+    """Not MLflow's end less its start."""
     client = MlflowClient(uri(sweep.outputs))
     tables = of_mlflow(sweep.outputs)
-    run = tables.runs["run"][0]
-    epochs = [point.value for point in client.get_metric_history(run, "epoch_seconds")]
-    client.log_metric(run, "training_seconds", 1234.5)
-    client.set_tag(run, "shared_seconds", "true")
-    found = find(of_mlflow(sweep.outputs), Settings())
-    first = found.tables.runs.iloc[0]
+    row = tables.runs.iloc[0]
+    assert row["seconds"] == sweep.run(row["signature"]).status()["seconds"]
+    client.log_metric(row["run"], "training_seconds", 1234.5, step=10**6)
+    client.set_tag(row["run"], "shared_seconds", "true")
+    first = of_mlflow(sweep.outputs).runs.iloc[0]
     assert (first["seconds"], first["shared"]) == (1234.5, True)
-    assert tables.runs["seconds"][0] in (pytest.approx(sum(epochs)), pytest.approx(first_status(sweep, run)))
-
-
-def first_status(sweep: SweepFolder, run: str) -> float:
-    """Training seconds by the record."""
-    (folder,) = (
-        f
-        for f in map(sweep.run, {r.signature for r in sweep.rows()})
-        if run in (f.path / "tracking.json").read_text()
-    )
-    return float(folder.status()["seconds"])
