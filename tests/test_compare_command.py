@@ -56,7 +56,7 @@ def begun_here(outputs: Path, **changes: object) -> None:
         **{"id": "s1", "name": "grid", "status": "finished", "objective": "val_accuracy", "resumed": 1.79e9},
         **{"command": "", "overrides": [], "named_arms": False, "arms": {}, "directory": str(folder)},
         **{"started": 1.79e9, "ended": 1.79e9, "counts": {}, "reused": 0, "best_objective": None},
-        **{"seeds": [0], "confirm_seeds": []},
+        **{"seeds": [0], "confirm_seeds": [], "weights": {}},
     }
     (folder / "sweep.json").write_text(json.dumps(about | changes))
     (folder / "plan.jsonl").write_text("{}\n")
