@@ -123,6 +123,13 @@ def test_no_damage_to_a_run_costs_the_report_more_than_that_run(
     assert (found.comparisons, found.best) == ([], None)
 
 
+def test_a_sweep_of_before_has_a_report(sweep: SweepFolder) -> None:
+    content = sweep.read()
+    del content["weights"]
+    sweep.write(content)
+    assert of_folder(sweep).tables.missing == ""
+
+
 def test_a_missing_seed_keeps_a_trial_from_being_chosen(sweep: SweepFolder) -> None:
     before = of_folder(sweep)
     row = next(
@@ -155,6 +162,7 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
 
 
 def test_a_run_that_serves_two_arms_is_in_both(sweep: SweepFolder, tmp_path: Path) -> None:
+    sweep.has_planned = True
     of_adam = [row for row in sweep.rows() if row.arm == "adam"]
     sweep.add([row._replace(arm="twin") for row in of_adam])
     found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")

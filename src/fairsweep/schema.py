@@ -129,7 +129,7 @@ DEFINITION: Mapping[str, Rule] = {
     "ended": or_null(NUMBER),
     "status": one_of("running", "finished", "failed", "interrupted"),
     "counts": Rule("numbers of runs", lambda v: isinstance(v, dict) and all(map(COUNT.holds, v.values()))),
-    "weights": MAPPING,
+    "weights": or_null(MAPPING),  # older sweeps have none
     "reused": COUNT,
     "best_objective": or_null(NUMBER),
     **dict.fromkeys(("seeds", "confirm_seeds"), list_of(COUNT)),
@@ -233,7 +233,7 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     """
     path = directory / "sweep.json"
     content = read_json(path, DEFINITION)
-    for pinned in content.get("weights", {}).values():
+    for pinned in (content.get("weights") or {}).values():
         check(path, pinned, PINNED)
     known = content["id"] == directory.name and re.fullmatch(r"\w+", directory.name)
     if not (known or SWEEP.fullmatch(content["id"])):  # the id becomes a file's name
