@@ -131,8 +131,8 @@ class Swept:
         definition = dict.fromkeys(tracking.SWEEP_TAGS, "") | {
             "id": "s1234", "name": "grid", "command": "train.py -m", "directory": str(self.sweep),
             "objective": "val_accuracy", "overrides": [], "named_arms": False, "arms": {}, "seeds": [0],
-            "weights": {}, "confirm_seeds": [], "started": 1.0, "resumed": 1.0, "ended": 2.0, "status": "finished",
-            "counts": {"finished": 1}, "reused": 0, "best_objective": 0.5,
+            "weights": {}, "confirm_seeds": [], "started": 1.0, "resumed": 1.0, "ended": 2.0,
+            "status": "finished", "counts": {"finished": 1}, "reused": 0, "best_objective": 0.5,
         }  # fmt: skip
         (self.sweep / "sweep.json").write_text(json.dumps(definition))
         self.place = Place("s1234", str(self.sweep), [member(0)])

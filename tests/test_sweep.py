@@ -151,9 +151,13 @@ class Outputs:
     # Commands
 
     def start(
-        self, *words: str, script: str = "src/train.py", before: Callable[[], None] = nothing
+        self,
+        *words: str,
+        script: str = "src/train.py",
+        before: Callable[[], None] = nothing,
+        single: bool = False,
     ) -> Command:
-        sweep = ("-m",) if script == "src/train.py" else ()
+        sweep = ("-m",) if script == "src/train.py" and not single else ()
         before = before if self.with_reports else partial(without_report, before)
         words = (*sweep, f"record.dir={self.path}", *words)
         self.commands.append(Command(self.path, words, before, script))

@@ -330,6 +330,11 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
         assert run.info.status == "FINISHED"
         assert history(client, run.info.run_id, outcome.folder) == journalled(outcome.folder)
         assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"record"}
+        client.delete_run(run.info.run_id)
+        assert tracking.sync(outcome.folder, train.compose(*QUICK, uri), print)
+        again = client.get_run(mlflow_id(outcome.folder))
+        assert again.info.run_id != run.info.run_id
+        assert history(client, again.info.run_id, outcome.folder) == journalled(outcome.folder)
     assert not list(tracking.pending(tmp_path).iterdir())
 
 

@@ -1,0 +1,77 @@
+"""The process that uploads: training never waits for it, and nothing is lost where it is cut short."""
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from commands import server
+from test_sweep import QUICK as SWEEP
+from test_sweep import Outputs, outputs
+from test_tracking import QUICK, Trainer, empty_store, train
+
+from fairsweep import tracking, uploader
+
+__all__ = ["empty_store", "outputs", "server", "train"]  # fixtures
+
+
+@pytest.mark.timeout(180)
+def test_a_process_of_its_own_uploads_run_and_model_whatever_the_environment_says(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    folder = train("tracking=none").folder
+    cfg = train.compose(*QUICK)
+    values = folder.config()
+    values.tracking.log_model = "all"
+    folder.write_config(values)
+    notes: list[str] = []
+    with uploader.running(notes.append) as is_outermost:
+        assert is_outermost
+        with uploader.running(print) as is_outermost:
+            assert not is_outermost
+        uploader.sync(folder, cfg, notes.append)
+        assert uploader.flush(cfg)
+        assert uploader.flush(cfg)
+    assert all(note.startswith("uploading 1 record to sqlite:") for note in notes)
+    run = train.client.get_run(tracking.read_state(folder.path, cfg.tracking.uri)["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.outputs is not None
+    assert len(run.outputs.model_outputs) == 1
+    assert not list(tracking.pending(folder.path.parents[1]).iterdir())
+
+
+def test_what_a_killed_uploader_leaves_the_next_command_uploads(train: Trainer, tmp_path: Path) -> None:
+    folder, cfg, notes = train("tracking=none").folder, train.compose(*QUICK), list[str]()
+    with uploader.running(notes.append):
+        uploader.sync(folder, cfg, notes.append)
+        process = uploader.current[0].process
+        assert process is not None
+        process.kill()
+        process.wait()
+        assert not uploader.flush(cfg)
+    assert notes[-1] == "the process that uploads has died; the next command uploads what is missing"
+    assert tracking.summary(cfg)[1] == ("to upload", "1 record; the next command does it")
+    assert tracking.sync_pending(str(tmp_path), cfg, notes.append)
+    assert len(train.client.search_runs(["1"])) == 1
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_server_that_hangs_holds_up_no_training_and_ctrl_c_ends_the_wait_for_it(
+    outputs: Outputs, sweep: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # accepts, and never answers
+        uri = f"tracking.uri=http://127.0.0.1:{hanging.getsockname()[1]}"
+        words = (*SWEEP, uri, "seed=range(2)") if sweep else (*SWEEP, uri, "record.pictures=none")
+        command = outputs.start(*words, single=not sweep)
+        while "Ctrl-C leaves that to the next command" not in command.stdout:
+            assert command.process.is_alive(), command.wait()
+            command.process.join(0.05)
+        assert outputs.statuses == {"finished": 2 if sweep else 1}
+        command.send(signal.SIGINT)
+        answer = command.wait()
+    assert (answer.status, answer.stderr) == (130, "interrupted\n")
+    assert f"to upload  {3 if sweep else 1} record" in answer.stdout
+    assert "status     finished" in answer.stdout
