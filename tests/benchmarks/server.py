@@ -42,7 +42,9 @@ def train(outputs: str, uri: str, seed: int) -> None:
 
     experiment.CHECKPOINT_SECONDS, uploader.RETRY_SECONDS = 0.5, 1.0
     cfg = common.compose(*WORDS, f"record.dir={outputs}", f"tracking.uri={uri}", f"seed={seed}")
-    experiment.run([Wanted(cfg, single=False)], Progress(Console(quiet=True), quiet=True))
+    with uploader.running(lambda _: None):
+        experiment.run([Wanted(cfg, single=False)], Progress(Console(quiet=True), quiet=True))
+        uploader.flush(cfg)
 
 
 def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -> list[object]:
