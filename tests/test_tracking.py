@@ -248,6 +248,19 @@ def test_a_killed_run_that_is_trained_again_is_closed_in_mlflow(train: Trainer) 
     assert run.data.tags["superseded"] == "true"
 
 
+def test_a_run_that_begins_again_without_its_checkpoints_has_an_mlflow_run_of_its_own(train: Trainer) -> None:
+    old = train.run(train("trainer.stop_epoch=1"))
+    outcome = train("trainer.stop_epoch=1")
+    for path in outcome.folder.path.glob("*.pt"):
+        path.unlink()
+    outcome = train()
+    new = train.run(outcome)
+    assert history(train.client, new.info.run_id, outcome.folder) == journalled(outcome.folder)
+    old = train.client.get_run(old.info.run_id)
+    assert (old.info.status, old.data.tags["superseded"]) == ("KILLED", "true")
+    assert "superseded" not in new.data.tags
+
+
 def test_a_superseded_run_is_tagged(train: Trainer) -> None:
     old = train.run(train())
     new = train.run(train("rerun=true"))

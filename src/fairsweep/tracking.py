@@ -444,6 +444,13 @@ def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -
     if state and state.get("started", status["started"]) == status["started"]:
         return state
     mark = f"{status.get('signature', folder.signature)}-{status['started']}"
+    if state and state["step"] < 0:  # it failed before its first checkpoint, and was begun again
+        store.client.set_tag(state["run_id"], "fairsweep_run", mark)
+        write_state(folder.path, store.uri, started=status["started"], ended=None)
+        return read_state(folder.path, store.uri)
+    if state:  # its checkpoints were lost
+        store.client.set_tag(state["run_id"], "superseded", "true")
+        store.client.set_terminated(state["run_id"], "KILLED")
     run_id = find_run_id(store, experiment, "fairsweep_run", mark)  # from an upload that was cut short
     is_new = run_id is None
     if run_id is None:
