@@ -1,5 +1,6 @@
 """A run is what it trains on: the content of data and weights, resolved once when it is planned."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from test_experiment import QUICK, run_many
 from test_sweep import Outputs, empty_store, outputs
 
 from fairsweep import build, config, data, experiment, jobs, provenance
+from fairsweep.cluster.worker import Order, Worker
 from fairsweep.config import ConfigError
 from fairsweep.data import Source, Split
 from fairsweep.experiment import Wanted
@@ -143,6 +145,21 @@ def test_data_that_change_after_planning_fail_the_run_instead_of_training_it(
     (outcome,) = experiment.run([planned], Progress(Console(quiet=True), quiet=True))
     assert outcome.status["status"] == "failed"
     assert "holds other data" in outcome.status["reason"]
+
+
+def test_a_worker_with_other_data_fails_the_run(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    run = experiment.identify(Wanted(compose(*QUICK), single=False))
+    worker = Worker([], "/nowhere", 1, str(tmp_path))
+    place = Place("s0", "/sweeps/s0", [{"trial": 0}])
+    order = Order(run.signature, "another", config.resolved(run.cfg), place, {}, None)
+    *_, parcel = worker.train([order], lanes=1)
+    status = json.loads(parcel.files["status.json"])
+    assert (status["status"], status["signature"]) == ("failed", run.signature)
+    assert "data=digits: holds other data" in status["reason"]
 
 
 # What a job carries
