@@ -407,10 +407,22 @@ def test_a_sweep_that_pauses_says_how_it_goes_on(outputs: Outputs) -> None:
 
 
 def test_runs_that_are_equal_train_and_count_once(outputs: Outputs) -> None:
-    answer = outputs.sweep(*QUICK, "optimizer.lr=0.01,1e-2")
-    assert "2 runs are asked for, 1 different one: equal ones train once" in answer.stdout
+    words = (*QUICK[:-1], "optimizer.lr=0.01,1e-2", "trainer.threads=1,2", "tracking=mlflow,none")
+    answer = outputs.sweep(*words)
+    assert "8 runs are asked for, 1 different one: equal ones train once" in answer.stdout
     assert answer.stdout.count("1 finished") == 2  # in the table and below
-    assert "2 finished" not in answer.stdout
+    assert "8 finished" not in answer.stdout
+    (folder,) = outputs.runs.values()
+    table = outputs.table
+    assert [int(row["trial"]) for row in table] == list(range(8))
+    assert {row["objective"] for row in table} == {str(folder.status()["objective"])}
+    (place,) = folder.sweeps().values()
+    assert [member["trial"] for member in place["members"]] == list(range(8))
+    began = outputs.trained
+    outputs.sweep(*words)
+    assert (outputs.table, outputs.trained) == (table, began)
+    assert (outputs.definition["counts"], outputs.definition["reused"]) == ({"finished": 1}, 1)
+    outputs.assert_tracked()
 
 
 def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> None:
@@ -1123,6 +1135,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("optimizer.lrr=1,2",),
         ("optimizer.lrr: unknown key", "did you mean 'lr'"),
     ),
+    "pauses that differ": (
+        ("trainer.stop_epoch=1,2",),
+        ("trainer.stop_epoch=1: must be the same for the whole sweep",),
+    ),
+    "a pause beside halving": (
+        ("optimizer.lr=0.1,0.2", "halving=2", "trainer.stop_epoch=1"),
+        ("trainer.stop_epoch=1: halving decides where runs pause",),
+    ),
     "an unknown setting": (("hydra.sweeper.trails=2",), ("trails: unknown key", "did you mean 'trials'")),
     "an unknown preset": (
         ("+sweep=adam_vs_sdg",),
@@ -1168,7 +1188,7 @@ def test_a_sweep_folder_that_is_not_this_commands_is_refused(outputs: Outputs) -
     (outputs.path / "notes" / "mine.txt").write_text("mine")
     before = snapshot(outputs.path)
     answer = outputs.sweep(*words, "optimizer.lr=0.1", f"hydra.sweep.dir={outputs.path}/notes", status=2)
-    assert_one_line(answer, f"hydra.sweep.dir={outputs.path}/notes: is no sweep's folder")
+    assert_one_line(answer, f"hydra.sweep.dir={outputs.path}/notes: is not a sweep's folder")
     assert snapshot(outputs.path) == before
     outputs.sweep(*words, "optimizer.lr=0.1", "seed=range(2)", place)
     assert trained.items() <= outputs.trained.items()

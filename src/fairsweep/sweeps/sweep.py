@@ -203,12 +203,23 @@ class Sweep:
             raise ConfigError(f"{where}{explain(error)}") from error
 
     def check_selection(self, cfg: DictConfig) -> None:
-        """What selects needs something to select by.
+        """Check that runs can be compared.
 
         Raises:
-            ConfigError: objectives differ; validation is off; or halving meets runs of different lengths.
+            ConfigError: objectives or pauses differ; validation is off; halving meets a pause, or
+                runs of different lengths.
         """
         settings = self.settings
+        pause = self.master.trainer.stop_epoch
+        if settings.halving and pause is not None:
+            raise ConfigError(
+                f"trainer.stop_epoch={pause}: halving decides where runs pause; omit one of the two"
+            )
+        if not settings.halving and cfg.trainer.stop_epoch != pause:
+            raise ConfigError(
+                f"trainer.stop_epoch={cfg.trainer.stop_epoch}: must be the same for the whole sweep, as it "
+                "pauses a run and does not make another one"
+            )
         if cfg.objective != self.master.objective:
             raise ConfigError(
                 f"objective={cfg.objective}: must be {self.master.objective} in all runs, which are compared "
