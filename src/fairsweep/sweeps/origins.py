@@ -85,7 +85,7 @@ def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, A
         path, then = pinned[name]
         if not Path(path).is_file() or file_hash(path) != then:
             raise ConfigError(
-                f"trainer.weights={cfg.trainer.weights}: this sweep started from {path}, which is missing or has "
-                "changed; name a file, or start the sweep again with rerun=true"
+                f"trainer.weights={cfg.trainer.weights}: this sweep started from {path}, which is missing or "
+                "has changed; name a file, or start the sweep again with rerun=true"
             )
     return pinned
