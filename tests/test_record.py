@@ -20,8 +20,9 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 from test_experiment import QUICK, assert_same_run
+from test_tracking import Trainer, empty_store, mlflow_id, train
 
-from fairsweep import experiment, runs, schema
+from fairsweep import experiment, inputs, runs, schema
 from fairsweep.config import ROOT
 from fairsweep.experiment import Outcome, Wanted
 from fairsweep.progress import Progress
@@ -29,6 +30,9 @@ from fairsweep.record import RunFolder, read_checkpoint
 from fairsweep.training import Lane
 
 Invoke = Callable[..., Answer]
+
+
+__all__ = ["empty_store", "train"]  # fixtures
 
 
 def cut(path: Path) -> None:
@@ -342,3 +346,64 @@ def test_a_sweep_of_a_foreign_id_is_damaged(swept: Path, tmp_path: Path, sweep: 
     path.write_text(json.dumps(schema.read_json(path) | {"id": sweep}))
     with pytest.raises(schema.Damaged, match=r"sweep\.json: is damaged: id must be"):
         schema.read_sweep(path.parent)
+
+
+def test_an_interrupted_run_of_before_goes_on_though_its_checkpoint_has_more_of_the_best_epoch(
+    outputs: Outputs, undisturbed: RunFolder
+) -> None:
+    folder = outputs.run(2)
+    state = read_checkpoint(folder.path / "last.pt")
+    best = {**{key: value for key, value in state.items() if key != "best"}, **state["best"]}
+    folder.save("last.pt", {**state, "best": best})
+    folder.save("best.pt", best)
+    assert_same_run(outputs.train(seed=2)[0].folder, undisturbed)
+    assert "optimizer" not in read_checkpoint(folder.path / "best.pt")
+
+
+def test_a_checkpoint_holds_the_best_weights_once_and_without_the_optimizer(outputs: Outputs) -> None:
+    folder = outputs.run(2)
+    assert not (folder.path / "best.pt").exists()
+    assert read_checkpoint(folder.path / "last.pt")["best"].keys() == {"objective", "epoch", "step", "model"}
+
+
+# In MLflow
+
+
+def test_a_run_of_mlflow_is_downloaded_for_as_long_as_it_is_used(train: Trainer, tmp_path: Path) -> None:
+    folder = train().folder
+    weights, uri = folder.weights(), f"sqlite:///{tmp_path}/mlflow.db"
+    run_id = mlflow_id(folder)
+    with inputs.find_run(run_id, uri, str(tmp_path)) as found:
+        assert found.path == folder.path
+    shutil.rmtree(folder.path)
+    with inputs.find_run(run_id, uri, str(tmp_path)) as found:
+        assert found.signature == folder.signature
+        assert found.weights().keys() == weights.keys()
+    assert not found.path.parent.exists()
+
+
+def test_lost_weights_are_named_and_the_rest_of_the_run_is_uploaded(
+    train: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema.warn.cache_clear()
+    lost = train("tracking=none").folder.path / "best.pt"
+    lost.unlink()
+    outcome = train("tracking.log_model=all")
+    run = train.run(outcome)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_accuracy"] == outcome.status["test_accuracy"]
+    names = {file.path for file in train.client.list_artifacts(run.info.run_id, "record")}
+    assert "record/status.json" in names
+    assert not {name for name in names if name.endswith(".pt")}
+    assert f"{lost}: is missing" in train.output.getvalue() + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["garbage", "list", "folder"])
+def test_a_run_whose_note_of_its_upload_is_damaged_is_found_in_mlflow(train: Trainer, damage: str) -> None:
+    outcome = train()
+    run = train.run(outcome)
+    DAMAGES[damage](outcome.folder.path / "tracking.json")
+    again = train()
+    assert again.reused
+    assert train.run(again).info.run_id == run.info.run_id
+    assert len(train.client.search_runs([run.info.experiment_id])) == 1
