@@ -633,7 +633,6 @@ def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path 
     if status["status"] not in FINAL or folder.config().record.keep == "none":
         return None
     try:
-        folder.weights()
         return folder.tested_weights_file()
     except ConfigError as error:
         note(f"{error}; MLflow gets this run without its weights and model")
