@@ -280,6 +280,7 @@ def test_a_sweep_with_damaged_files_is_completed_by_the_same_command(
     (sweep,) = (outputs / "sweeps").iterdir()
     files = [folder / name for folder, name in zip(folders, OF_RUNS, strict=True)]
     files += [sweep / "sweep.json", sweep / "plan.jsonl", outputs / "content.json"]
+    files[-1].write_text('{"hashes": {}}')
     for path in files:
         DAMAGES[damage](path)
     predicted = invoke("predict.py", outputs, "input=test:0")
