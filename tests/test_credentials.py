@@ -3,6 +3,7 @@
 import runpy
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,12 +46,19 @@ def test_credentials_are_removed(text: str, shown: str) -> None:
         "sqlite:////home/me@work/a:b/mlflow.db",
         "http://127.0.0.1:5000",
         "https://github.com/pypa/pip@main",
+        "must be a database such as postgresql://<user>:<password>@<host>/<name>; for example x",
         "mail me@example.org about http://host",
         "optimizer.lr=0.1 +model.tokens=3 data.root=/data/a@b",
     ],
 )
 def test_what_holds_no_credentials_stays(text: str) -> None:
     assert without_credentials(text) == text
+
+
+def test_long_words_take_no_long_time() -> None:
+    """Jobs and tracebacks hold some of 100,000 characters; at each of them a scheme could begin."""
+    words = ["a" * 10**5, "A" * 10**5, "a-" * 10**5, "http://" + "b" * 10**5, "http://h/" + "?x" * 10**5]
+    assert [without_credentials(word) for word in words] == words
 
 
 def test_parts_of_a_password_that_a_library_took_for_something_else_are_removed() -> None:
@@ -68,7 +76,7 @@ def test_values_and_overrides_are_redacted_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("how", "uri"),
     [
-        ("command line", "http://admin:pa/ss@hunter2@127.0.0.1:9"),
+        ("command line", "http://admin:p@ss@hunter2@127.0.0.1:9"),
         ("environment", "sqlite:///{outputs}/mlflow.db?password=hunter2&timeout=30"),
     ],
 )
@@ -91,21 +99,23 @@ def test_a_password_is_written_and_printed_nowhere(
     else:
         words.append(f"tracking.uri='{uri}'")
 
-    def run(*more: str) -> None:
+    def run(*more: str, flags: Sequence[str] = ()) -> None:
         monkeypatch.setenv("HYDRA_FULL_ERROR", traceback)
-        monkeypatch.setattr(sys, "argv", ["src/train.py", *more, *words])
+        monkeypatch.setattr(sys, "argv", ["src/train.py", *flags, *words, *more])
         with suppress(SystemExit):
             runpy.run_path(str(ROOT / "src" / "train.py"), run_name="__main__")
 
     traceback = "0"
     run()
-    run("-m", "seed=0,1", "+hydra.job.env_set.MLFLOW_TRACKING_PASSWORD=hunter2")
+    run("seed=0,1", "+hydra.job.env_set.MLFLOW_TRACKING_PASSWORD=hunter2", flags=["-m"])
     run(f"objective='{uri}'")
+    run("tracking.uri='http://admin:pa/ss@hunter2@127.0.0.1:9'")
     traceback = "1"
     run(f"objective='{uri}'")
     printed = capfd.readouterr()
     assert "2 finished" in printed.out
     assert "error: objective=" in printed.err
+    assert "in a password, write %2F" in printed.err
     assert "Traceback" in printed.err
     assert HIDDEN not in printed.out + printed.err
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -227,7 +227,7 @@ NOT_IN_SIGNATURE = (
 )
 
 
-SCHEME = r"\w[\w+.-]*://"
+SCHEME = r"(?<![\w+.-])\w[\w+.-]*://"
 # A parameter of a URL, and a variable of the environment, that by their names hold a secret.
 SECRET_PARAMETER = (
     r"([?&;][\w.-]*(?:pass|pwd|token|secret|credential|api_?key|access_?key|signature|sig|auth)[\w.-]*=)[^&]*"
@@ -255,6 +255,8 @@ def without_credentials(text: str, uri: str = "") -> str:
 def public_part(url: str) -> str:
     """A URL, less its scheme, without what only its owner may know."""
     authority = re.split("[/?#]", url, maxsplit=1)[0]
+    if url.startswith("<user>:<password>@"):  # of an error that shows how a URL looks
+        return url
     if "@" in url and ("@" in authority or ":" in authority):
         url = url.rpartition("@")[2]
     return re.sub(f"(?i){SECRET_PARAMETER}", r"\1***", url)

@@ -70,7 +70,8 @@ def mistake(uri: str) -> str:
         parts = urlsplit(uri)
         if not (parts.scheme.startswith("http") and not parts.hostname):
             return "" if parts.port is None or parts.port else "has a wrong port"
-    return "has a wrong host or port"
+    hint = " (in a password, write %2F for /, %3F for ? and %23 for #)" if "@" in uri else ""
+    return f"has a wrong host or port{hint}"
 
 
 def mistake_of_file(file: Path | None) -> str:
