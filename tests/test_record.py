@@ -408,3 +408,16 @@ def test_a_run_whose_note_of_its_upload_is_damaged_is_found_in_mlflow(train: Tra
     assert again.reused
     assert train.run(again).info.run_id == run.info.run_id
     assert len(train.client.search_runs([run.info.experiment_id])) == 1
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.yaml", "journal.jsonl"])
+def test_the_mlflow_run_of_a_damaged_record_is_superseded_and_nothing_is_left_to_upload(
+    train: Trainer, tmp_path: Path, name: str
+) -> None:
+    outcome = train()
+    old = train.run(outcome)
+    DAMAGES["list"](outcome.folder.path / name)
+    new = train.run(train())
+    assert train.client.get_run(old.info.run_id).data.tags["superseded"] == "true"
+    assert "superseded" not in new.data.tags
+    assert not [*(tmp_path / "pending").iterdir()]

@@ -41,7 +41,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.signature = path.name
+        self.signature = path.name.partition("-")[0]  # in the history, a time follows
         self.pictures = path / "pictures"
         self._config: DictConfig | None = None
 

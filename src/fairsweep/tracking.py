@@ -191,12 +191,12 @@ def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = Fal
     Raises:
         Outage: the store does not answer.
     """
-    uri, outputs = cfg.tracking.uri, outputs_of(folder)
-    status = folder.status()
+    uri, outputs, damage = cfg.tracking.uri, outputs_of(folder), folder.damage()
+    status = folder.status() if not damage else {}
     marker = pending(outputs) / folder.path.name
     is_superseded = folder.path.parent.name == ".history"
     if not status and not is_superseded:
-        if damage := folder.damage():
+        if damage:
             note(f"{damage}; the run is not uploaded")
         marker.unlink(missing_ok=True)  # whoever trains it again writes a new one
         return False
