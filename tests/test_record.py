@@ -421,3 +421,16 @@ def test_the_mlflow_run_of_a_damaged_record_is_superseded_and_nothing_is_left_to
     assert train.client.get_run(old.info.run_id).data.tags["superseded"] == "true"
     assert "superseded" not in new.data.tags
     assert not [*(tmp_path / "pending").iterdir()]
+
+
+def test_texts_of_a_recorded_configuration_reach_mlflow_as_they_are(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    path = train("tracking=none").folder.path / "config.yaml"
+    values = schema.read_config(path)
+    values["model"]["name"] = "${oc.env:SECRET}"
+    path.write_text(json.dumps(values))
+    run = train.run(train())
+    assert run.data.params["model.name"] == "${oc.env:SECRET}"
+    assert str(run.info.run_name).startswith("${oc.env:SECRET} ")

@@ -524,7 +524,7 @@ def describe(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     """Log the configuration and the data set; repeated, that changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    values = leaves(OmegaConf.to_container(folder.config()))
+    values = leaves(OmegaConf.to_container(folder.config(), resolve=True))
     params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
     for first in range(0, len(params), PARAMS):
         client.log_batch(run_id, params=params[first : first + PARAMS])
