@@ -154,6 +154,14 @@ def no_objective(runs: pd.DataFrame) -> None:
             None,
         ),
         (
+            replace(
+                changed(study(GAP), put("test_accuracy", math.nan)),
+                params=study(GAP).params.assign(**{"data.test_size": "0"}),
+            ),
+            r"No verdict: .* none has a test accuracy\. There were no test images \(data\.test_size=0\)\.",
+            None,
+        ),
+        (
             changed(study(GAP), ended("running", phase("confirm", "bad"))),
             "No comparison: there is no result of bad",
             None,
@@ -615,6 +623,16 @@ def test_the_terminal_shows_the_verdict_and_a_line_an_arm(written: Path, found: 
     assert " ".join(text.split()).startswith(found.verdict)
     assert re.search(r"\nadam +lr=0\.003 +97\.\d\d % +97\.\d\d ± 0\.\d\d % \(n=10\) +6 +28", text)
     assert re.search(r"\nsgd +.*\(n=8\), 2 diverged", text)
+
+
+def test_a_narrow_terminal_cuts_nothing() -> None:
+    given = changed(study({**GAP, "worse": Arm(accuracy=0.9)}), ended("failed", phase("confirm", "bad"), 3))
+    output = StringIO()
+    report.tell(
+        found_in(changed(given, ended("missing", phase("search", "good"), 2))), Console(file=output, width=80)
+    )
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output.getvalue()
+    assert "2 missing" in output.getvalue()
 
 
 def test_test_accuracy_is_shown_of_the_runs_that_decide_only(found: Findings) -> None:

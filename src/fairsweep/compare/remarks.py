@@ -61,7 +61,7 @@ def fairness(found: Findings) -> list[str]:
             if stale := set(rows["seed"]) & search.get(arm, set()):
                 said.append(f"{arm}: seeds {sorted(stale)} were the search's, too: they are not fresh.")
         if missing := [arm for arm in found.arms if arm not in found.results]:
-            said.append(f"No confirm run of {listed(missing)} has a result.")
+            said.append(f"No confirm run of {listed(missing)} has a test accuracy.")
         sizes = {arm: len(values) for arm, values in found.results.items()}
         if len(set(sizes.values())) > 1:
             each = listed(f"{arm} {size}" for arm, size in sizes.items())

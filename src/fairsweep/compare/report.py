@@ -101,8 +101,10 @@ def tell(found: Findings, console: Console) -> None:
     table = tables.arms(found)
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     for head, is_number in table.columns():
-        wraps = is_number and " " in head
-        grid.add_column(Text(head), justify="right" if is_number else "left", no_wrap=not wraps)
+        wraps = head == "runs" or (is_number and " " in head)
+        grid.add_column(
+            Text(head), justify="right" if is_number else "left", no_wrap=not wraps, overflow="fold"
+        )
     for row in table.rows:
         # The values of a trial stand below each other, so that a narrow terminal does not cut them in two.
         grid.add_row(*(Text(re.sub(r" (?=\w+=)", "\n", cell.text)) for cell in row))

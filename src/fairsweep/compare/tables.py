@@ -81,10 +81,8 @@ def arms(found: Findings) -> Table:
     """A row for each arm: what was chosen, and what came of it."""
     objective = found.tables.objective
     content = analysis.arm_rows(found)
-    counts = ["trials", "runs", "diverged", "failed", "pruned", "unfinished", *UNRECORDED, "reused"]
-    counts = [name for name in counts if name in ("trials", "runs") or any(row[name] for row in content)]
-    tested = f"#test accuracy, {OF[found.evidence]}"
-    heads = ["arm", "best trial", f"#{objective}", tested, *(f"#{name}" for name in counts)]
+    counts = ("diverged", "failed", "pruned", "unfinished", *UNRECORDED, "reused")
+    heads = ["arm", "best trial", f"#{objective}", f"#test accuracy, {OF[found.evidence]}", "#trials", "runs"]
     rows = []
     for row in content:
         said = []
@@ -97,7 +95,9 @@ def arms(found: Findings) -> Table:
         setting = row["setting"] or ("its only one" if row["arm"] in found.chosen else "none")
         start = [arm_cell(found, row["arm"]), Cell(setting)]
         results = [figure(row[objective], objective == "val_accuracy"), number(", ".join(said))]
-        rows.append([*start, *results, *(number(row[name] or "") for name in counts)])
+        of = ", ".join(f"{row[name]} {name}" for name in counts if row[name])
+        runs = Cell(f"{row['runs']}: {of}" if of else str(row["runs"]), "wrap")
+        rows.append([*start, *results, number(row["trials"] or ""), runs])
     return Table(heads, rows)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fairsweep.compare import statistics
 from fairsweep.compare.findings import Findings, percent, points
+from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison
 from fairsweep.wording import counted, listed
 
@@ -89,7 +90,9 @@ def say(found: Findings) -> str:
     if found.evidence == "search":
         return without_confirmation(found)
     if not finished:
-        return "No verdict: of the runs that decide it, none has a test accuracy."
+        sizes = found.tables.params.get("data.test_size", pd.Series(dtype=str)).map(number)
+        why = " There were no test images (data.test_size=0)." if len(sizes) and (sizes == 0).all() else ""
+        return f"No verdict: of the runs that decide it, none has a test accuracy.{why}"
     if len(results) == 1:
         return of_one(found, *results)
     if all(math.isnan(pair.p) for pair in found.comparisons):
