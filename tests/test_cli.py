@@ -421,7 +421,7 @@ def test_an_output_folder_that_is_a_file(tmp_path: Path, command: Callable[..., 
     (tmp_path / "file").write_text("x")
     for folder in ("file", "file/below"):
         answer = command(f"record.dir={tmp_path}/{folder}")
-        assert_one_line(answer, f"record.dir={tmp_path}/{folder}: cannot be made")
+        assert_one_line(answer, f'record.dir="{tmp_path}/{folder}": must be a folder, or a new path in one')
     assert (tmp_path / "file").read_text() == "x"
 
 

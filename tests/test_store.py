@@ -71,7 +71,7 @@ def test_a_uri_of_no_store_is_refused_before_training(
     ],
 )
 def test_a_uri_of_a_store_is_taken(uri: str) -> None:
-    store.check(uri, "outputs")
+    store.check(uri)
 
 
 def test_a_store_has_one_name_however_its_uri_is_spelled(

@@ -1197,7 +1197,7 @@ def test_a_sweep_folder_that_is_not_this_commands_is_refused(outputs: Outputs) -
 def test_an_output_folder_that_is_a_file_is_refused(outputs: Outputs) -> None:
     (outputs.path / "file").write_text("x")
     answer = outputs.sweep(*QUICK, "seed=1,2", f"record.dir={outputs.path}/file", status=2)
-    assert_one_line(answer, f"record.dir={outputs.path}/file: cannot be made")
+    assert_one_line(answer, f'record.dir="{outputs.path}/file": must be a folder, or a new path in one')
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

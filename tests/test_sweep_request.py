@@ -158,3 +158,31 @@ CLASHES: dict[str, str] = {
 def test_words_that_no_order_can_reconcile_are_refused(line: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(CLASHES[line])):
         jobs(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("data=mnist data={root:/a}", "data=mnist data={root:/b}"),
+        ("data=mnist data={root:/a,limit:50}", "data=mnist data.limit=50 data.root=/b"),
+        ("data=mnist data={root:/a},{root:/b}", "data=mnist data={root:/c},{root:/d}"),
+        ("data=mnist arms={a:{data:{root:/a}},b:{loss:mse_one_hot}}",
+         "data=mnist arms={a:{data:{root:/b}},b:{loss:mse_one_hot}}"),
+        ("trainer={threads:1}", "trainer={threads:2}"),
+    ],
+)  # fmt: skip
+def test_paths_and_what_changes_no_result_are_no_part_of_a_sweeps_id_also_in_a_mapping(
+    one: str, other: str
+) -> None:
+    assert id_of(one) == id_of(other)
+
+
+def test_what_else_a_mapping_sets_is_part_of_a_sweeps_id() -> None:
+    words = ("data={limit:50}", "data={limit:60}", "data={limit:50},{limit:60}", "data={limit:50},{limit:70}")
+    assert len({id_of(f"data=mnist {word}") for word in words}) == len(words)
+
+
+def id_of(line: str) -> str:
+    """The id of a sweep, all of whose data and weights have the same content."""
+    asked, _, _ = begun(*line.split())
+    return asked.id({arm.name: ["content"] for arm in asked.arms})

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -93,6 +94,7 @@ FILE_NAME = Rule(
     "a name without slashes and control characters",
     lambda value: TEXT.holds(value) and not re.search(r"[/\\]", value) and printable(value) == value,
 )
+FOLDER = Rule("a folder, or a new path in one", lambda value: TEXT.holds(value) and can_be_folder(value))
 PIXEL_STATISTIC = number("a number")
 SIZE = Rule(
     "a share of the images below 1 (0.1) or a whole number of them (5000); 0 for none",
@@ -103,6 +105,12 @@ DEVICE = Rule(
     "auto | cuda | cuda:N | mps | cpu",
     lambda v: isinstance(v, str) and re.fullmatch(r"auto|cuda(:\d+)?|mps|cpu", v) is not None,
 )
+
+
+def can_be_folder(path: str) -> bool:
+    """Whether a path is a folder, or may become one, as no file is in its way."""
+    paths = (Path(path).absolute(), *Path(path).absolute().parents)
+    return next(filter(os.path.exists, paths)).is_dir()  # Path.exists raises where a folder is closed
 
 
 def target(*prefixes: str) -> Rule:
@@ -120,7 +128,7 @@ RULES: Mapping[str, Rule] = {
     "objective": one_of(*OBJECTIVES),
     "rerun": BOOLEAN,
     "reuse": one_of("same", "any"),
-    "record.dir": TEXT,
+    "record.dir": FOLDER,
     "record.pictures": one_of("auto", "all", "none"),
     "record.keep": one_of("weights", "all", "none"),
     "data._target_": target("fairsweep.data."),

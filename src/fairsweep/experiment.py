@@ -129,7 +129,7 @@ def identify(wanted: Wanted) -> Wanted:
     """
     if wanted.signature:
         return wanted
-    store.check(wanted.cfg.tracking.uri, wanted.cfg.record.dir)
+    store.check(wanted.cfg.tracking.uri)
     cfg = with_weights_file(config.literal(config.check(wanted.cfg)))
     values = config.resolved(cfg)
     content = provenance.content(values)

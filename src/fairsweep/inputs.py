@@ -30,7 +30,7 @@ def check(cfg: DictConfig) -> None:
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
     if "tracking" in cfg:  # show.py has none
-        store.check(cfg.tracking.uri, cfg.record.dir)
+        store.check(cfg.tracking.uri)
 
 
 @contextmanager

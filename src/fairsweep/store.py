@@ -46,11 +46,8 @@ class Outage(Exception):
 # URIs
 
 
-def check(uri: str | None, outputs: str) -> None:
+def check(uri: str | None) -> None:
     """Check a `tracking.uri`, without asking the store.
-
-    Args:
-        outputs: `record.dir`, which has a check of its own.
 
     Raises:
         ConfigError: it names no store that is supported.
@@ -58,14 +55,14 @@ def check(uri: str | None, outputs: str) -> None:
     if uri is None:
         return
     key = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") == uri else "tracking.uri"
-    if problem := mistake(uri, Path(outputs).resolve()):
+    if problem := mistake(uri):
         raise ConfigError(f"{key}={without_credentials(uri)}: {problem}; must be {ALLOWED}")
 
 
-def mistake(uri: str, outputs: Path) -> str:
+def mistake(uri: str) -> str:
     """What is wrong with a URI; empty where nothing is."""
     if uri.startswith("sqlite:"):
-        return mistake_of_file(database_file(uri), outputs)
+        return mistake_of_file(database_file(uri))
     scheme, separator, _ = uri.partition("://")
     if not separator or scheme.partition("+")[0] not in PORTS:
         return "is not a supported tracking store"
@@ -77,7 +74,7 @@ def mistake(uri: str, outputs: Path) -> str:
     return f"has a wrong host or port{hint}"
 
 
-def mistake_of_file(file: Path | None, outputs: Path) -> str:
+def mistake_of_file(file: Path | None) -> str:
     """Why there can be no SQLite database here; empty where there can."""
     if file is None:
         return "does not name a file"
@@ -89,7 +86,7 @@ def mistake_of_file(file: Path | None, outputs: Path) -> str:
         parent = next(parent for parent in file.parents if parent.exists())
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return "" if parent.is_dir() or parent in (outputs, *outputs.parents) else f"{parent} is not a folder"
+    return "" if parent.is_dir() else f"{parent} is not a folder"
 
 
 def database_file(uri: str) -> Path | None:

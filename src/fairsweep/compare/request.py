@@ -47,7 +47,7 @@ def check(cfg: DictConfig) -> None:
         if not rule.holds(value) or value == []:
             name = "sweep" if key == "which" else key
             raise ConfigError(f"{name}={json.dumps(value)}: must be {rule.allowed}")
-    store.check(cfg.tracking.uri, cfg.record.dir)
+    store.check(cfg.tracking.uri)
     if cfg.which != "latest" and (cfg.experiment or cfg.filter):
         raise ConfigError("sweep: excludes experiment and filter; give one or the other")
 

@@ -3,8 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.cli import explain
@@ -15,6 +18,7 @@ from fairsweep.config import (
     check_common,
     either,
     integer,
+    leaves,
     list_of,
 )
 from fairsweep.sweeps import words
@@ -54,15 +58,15 @@ class Request(NamedTuple):
         """
 
         def kept(overrides: Iterable[str]) -> list[str]:
-            return sorted(
-                (text for text in overrides if key_of(text).lstrip("+") not in BY_CONTENT), key=key_of
-            )
+            texts = chain.from_iterable(map(settings_of, overrides))
+            return sorted((text for text in texts if key_of(text).lstrip("+") not in BY_CONTENT), key=key_of)
 
         arms = [
             [arm.name, kept(arm.fixed), kept(map(str, arm.space)), *sources[arm.name]] for arm in self.arms
         ]
         # Of those with the same key, the order counts.
-        common = sorted((text for text in self.common if not changes_nothing(key_of(text))), key=key_of)
+        texts = chain.from_iterable(map(settings_of, self.common))
+        common = sorted((text for text in texts if not changes_nothing(key_of(text))), key=key_of)
         content = json.dumps([common, arms, self.settings.sampler, self.settings.sign])
         return "s" + hashlib.sha256(content.encode()).hexdigest()[:11]
 
@@ -72,6 +76,21 @@ class Request(NamedTuple):
         values = [f"{key}={value}" for key, value in run.trial.values.items()]
         pause = [] if run.stop_epoch is None else [f"trainer.stop_epoch={run.stop_epoch}"]
         return [*self.common, *fixed, *values, f"seed={run.seed}", *pause]
+
+
+def settings_of(text: str) -> list[str]:
+    """An override, or several that say the same: a mapping becomes one for each key inside it."""
+    parser = OverridesParser.create()
+    override = parser.parse_override(text)
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, dict):
+        return [f"{name}={json.dumps(inner)}" for name, inner in leaves(value, key).items()]
+    if isinstance(value, ChoiceSweep) and any(isinstance(choice, dict) for choice in value.list):
+        texts = override.sweep_string_iterator()
+        choices = [leaves(parser.parse_override(f"{key}={text}").value(), key) for text in texts]
+        names = dict.fromkeys(chain.from_iterable(choices))
+        return [f"{name}={json.dumps([choice.get(name) for choice in choices])}" for name in names]
+    return [text]
 
 
 def key_of(text: str) -> str:
@@ -211,6 +230,13 @@ def infer_arms(swept: Mapping[str, Word]) -> list[Arm]:
 
 def override_text(key: Any, value: Any) -> str:
     """An entry of a YAML mapping as an override."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        value = json.dumps(value).replace(": ", ":")
-    return f"{key}={'null' if value is None else value}"
+    return f"{key}={value if isinstance(value, str) else grammatical(value)}"
+
+
+def grammatical(value: Any) -> str:
+    """A YAML value in Hydra's grammar, whose keys have no quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}:{grammatical(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(grammatical, value))}]"
+    return json.dumps(value)
