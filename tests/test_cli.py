@@ -395,7 +395,7 @@ def test_starting_weights_by_run_or_file(
     shutil.copy(trained.tested_weights_file(), tmp_path / "copy.pt")
     again = command(*plain, f"trainer.weights={tmp_path}/copy.pt")
     assert again.status == 0
-    assert "taken over" in again.stdout  # the same weights, the same run
+    assert "reused" in again.stdout  # the same weights, the same run
 
 
 # The disk

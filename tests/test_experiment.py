@@ -1,4 +1,4 @@
-"""Whole runs as a user starts them: taken over, resumed, stopped, killed; the folder tells what happened."""
+"""Whole runs as a user starts them: reused, resumed, stopped, killed; the folder tells what happened."""
 
 import gc
 import json
@@ -205,7 +205,7 @@ def test_a_finished_run_is_shown_without_importing_torch(tmp_path: Path) -> None
     words = [f"record.dir={tmp_path}", "record.pictures=none", "tracking=none", *QUICK]
     again = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     output = again.stdout.decode()
-    assert "taken over" in output
+    assert "reused" in output
     assert output.splitlines()[-1] == "False"
 
 
@@ -289,7 +289,7 @@ def test_a_second_process_waits_and_takes_the_run_over(tmp_path: Path) -> None:
     answers = [command.wait() for command in (first, second)]
     assert [answer.status for answer in answers] == [0, 0], answers
     assert "is being trained by another process; waiting for it" in answers[1].stdout
-    assert "taken over" in answers[1].stdout
+    assert "reused" in answers[1].stdout
     steps = [line["step"] for line in the_run(tmp_path).journal() if "train_loss" in line]
     assert steps == sorted(set(steps))
 

@@ -419,7 +419,7 @@ def test_workers_train_the_same_bits_once_each_and_leave_nothing_behind(
 
     trained = outputs.trained
     answer = outputs.sweep(*FOUR, RAY, before=marked(outputs))
-    assert "4 finished; 4 taken over" in answer.stdout
+    assert "4 finished; 4 reused" in answer.stdout
     assert outputs.trained == trained
 
 

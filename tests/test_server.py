@@ -109,7 +109,7 @@ def test_a_password_that_is_refused_is_told_once_and_the_right_one_makes_it_good
     assert answer.stdout.count(f"tracking.uri={team.uri}: the server refuses the credentials; MLFLOW_") == 1
     assert "Nothing is lost" in answer.stdout
     answer = served.sweep(*GRID, before=As(team, PASSWORD))
-    assert "2 finished; 2 taken over" in answer.stdout
+    assert "2 finished; 2 reused" in answer.stdout
     served.assert_tracked()
 
 

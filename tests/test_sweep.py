@@ -359,19 +359,19 @@ def test_what_is_finished_is_taken_over_by_the_same_an_overlapping_and_a_larger_
     assert outputs.trained == before
     assert outputs.definition["id"] == first["id"]
     assert (outputs.definition["reused"], outputs.definition["started"]) == (4, first["started"])
-    assert "4 finished; 4 taken over" in answer.stdout
-    assert answer.stdout.count("  taken over\n") == 4
+    assert "4 finished; 4 reused" in answer.stdout
+    assert answer.stdout.count("  reused\n") == 4
 
     answer = outputs.sweep(*grid, "seed=range(3)")
     assert outputs.definition["id"] == first["id"], "the same sweep grown"
     assert outputs.definition["seeds"] == [0, 1, 2]
-    assert "6 finished; 4 taken over" in answer.stdout
+    assert "6 finished; 4 reused" in answer.stdout
     assert before.items() <= outputs.trained.items()
 
     answer = outputs.sweep(*QUICK, "optimizer=sgd", "optimizer.lr=0.3,0.1")
     other = outputs.definition["id"]
     assert other != first["id"]
-    assert "2 finished; 1 taken over" in answer.stdout
+    assert "2 finished; 1 reused" in answer.stdout
     tracked = outputs.tracked
     parents = {name: tracked.pop(name).info.run_id for name in (first["id"], other)}
     assert len(tracked) == 7
@@ -432,10 +432,10 @@ def test_a_run_that_is_no_longer_planned_leaves_the_sweep(outputs: Outputs) -> N
     (middle,) = (row["signature"] for row in outputs.table if row["optimizer.lr"] == "0.055")
     with outputs.runs[middle].lock():  # as if another process trained it: nobody else writes there
         answer = outputs.sweep(*space, "trials=4")
-    assert "by an earlier command" not in answer.stdout
+    assert "earlier command" not in answer.stdout
     assert outputs.runs[middle].sweeps().keys() == {sweep}
     answer = outputs.sweep(*space, "trials=4")
-    assert "had 1 run more by an earlier command, which this one does not ask for" in answer.stdout
+    assert "kept on disk: 1 run that only an earlier command asked for" in answer.stdout
     assert outputs.definition["id"] == sweep
     assert [row["optimizer.lr"] for row in outputs.table] == ["0.01", "0.04", "0.07", "0.1"]
     members = {row["signature"] for row in outputs.table}
@@ -482,7 +482,7 @@ def test_arms_are_searched_extended_at_an_edge_and_confirmed_on_fresh_seeds(outp
     before = outputs.trained
     answer = outputs.sweep(*words)
     assert outputs.trained == before
-    assert f"{len(before)} finished; {len(before)} taken over" in answer.stdout
+    assert f"{len(before)} finished; {len(before)} reused" in answer.stdout
 
 
 def key(row: dict[str, str]) -> tuple[str, str, int]:
@@ -561,7 +561,7 @@ def test_what_fails_costs_the_others_nothing_and_is_run_again_by_the_same_comman
     )
     assert outputs.trained[good] == before[good]
     outputs.assert_tracked()
-    assert "3 finished, 3 failed; 1 taken over" in answer.stdout
+    assert "3 finished, 3 failed; 1 reused" in answer.stdout
 
 
 # As launchers with workers do: when one dies, all that the launcher was about is lost.
@@ -1220,13 +1220,13 @@ def test_dry_run_lists_the_runs_and_writes_nothing(outputs: Outputs) -> None:
         ["to", "train", "lr=0.3", "seed=0"],
     ]
     assert blank == ""
-    assert last.startswith("3 runs, 1 of them exist; then up to 2 more, chosen by what these give; about 0 s")
+    assert last.startswith("3 runs, 2 to train; then up to 2 more, chosen by what these give; about 0 s")
     assert snapshot(outputs.path) == before
 
 
 def test_dry_run_makes_no_folder(tmp_path: Path, outputs: Outputs) -> None:
     answer = outputs.sweep("optimizer=adam,sgd", f"record.dir={tmp_path}/new", "dry_run=true")
-    assert "2 runs, 0 of them exist" in answer.stdout
+    assert "2 runs, 2 to train" in answer.stdout
     assert not (tmp_path / "new").exists()
 
 

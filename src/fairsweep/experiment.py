@@ -1,4 +1,4 @@
-"""Runs, from configurations to outcomes: what is finished is taken over, what is not goes on where it was."""
+"""Runs, from configurations to outcomes: what is finished is reused, what is not resumes."""
 
 import dataclasses
 import math
@@ -217,7 +217,7 @@ class Session:
         return self.has_memory
 
     def claims(self) -> Iterator[Claim | None]:
-        """The runs that are to be trained, their locks ours; what is finished is taken over.
+        """The runs that are to be trained, their locks ours; what is finished is reused.
 
         What another process trains at present comes last; None while there is nothing else.
         """

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from fairsweep import tracking
 from fairsweep.config import without_credentials
-from fairsweep.wording import printable
+from fairsweep.wording import counted, printable
 
 if TYPE_CHECKING:
     from fairsweep.experiment import Outcome
@@ -105,7 +105,7 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     """How a run ended, its figures, and where everything is."""
     status = outcome.status
     rows: list[tuple[str, str]] = []
-    ending = status["status"] + (" before; taken over" if outcome.reused else "")
+    ending = status["status"] + (" before; reused" if outcome.reused else "")
     rows.append(("status", ending + (f": {status['reason']}" if status["reason"] else "")))
     if status["objective"] is not None:
         rows.append(
@@ -116,7 +116,8 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
         )
     if status["test_accuracy"] is not None:
         rows.append(("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"))
-    rows.append(("trained", f"{status['epoch']} epochs, {status['seconds']:.1f} s, on {status['device']}"))
+    epochs = counted(status["epoch"], "epoch")
+    rows.append(("trained", f"{epochs}, {status['seconds']:.1f} s, on {status['device']}"))
     rows.append(("files", str(outcome.folder.path)))
     if cfg.tracking.uri is not None:
         rows += tracking.summary(cfg)

@@ -42,8 +42,8 @@ def measure(folder: Path, words: list[str]) -> Result:
     command = [*words, f"record.dir={folder / 'whole'}", "trainer.epochs=1"]
     found[PEAK] = train(*command).peak / 1e9
     again = train(*command)
-    if "taken over" not in again.output:
-        raise SystemExit(f"the finished run was not taken over:\n{again.output}")
+    if "reused" not in again.output:
+        raise SystemExit(f"the finished run was not reused:\n{again.output}")
     found[AGAIN] = again.seconds
     for module in ("torch", "mlflow"):
         found[f"`import {module}` alone"] = call("-c", f"import {module}").seconds

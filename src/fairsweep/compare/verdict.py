@@ -97,9 +97,10 @@ def say(found: Findings) -> str:
         return of_one(found, *results)
     if all(math.isnan(pair.p) for pair in found.comparisons):
         few = min(len(values) for values in results.values()) < 2
-        why = (
-            "one seed only cannot tell a difference from luck" if few else "the results do not differ by seed"
-        )
+        paired = all(pair.seeds for pair in found.comparisons)
+        why = "the arms differ by the same amount at every seed" if paired else "no result differs by seed"
+        if few:
+            why = "one seed only cannot tell a difference from luck"
         means = listed(f"{arm} {percent(ended.mean())}" for arm, ended in finished.items())
         return f"No verdict: {why}. Test accuracy: {means}."
     if len(results) == 2:

@@ -17,7 +17,7 @@ from fairsweep import tracking
 from fairsweep.progress import print_line, print_rows
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
-from fairsweep.wording import described, duration, printable
+from fairsweep.wording import counted, described, duration, printable
 
 if TYPE_CHECKING:
     from fairsweep.compare.after import Told
@@ -46,7 +46,7 @@ class Board:
     """Follows the runs of a sweep by their folders, wherever they train; a context, while they do.
 
     Args:
-        command: what it trains says so in `trained_by`; all else is taken over.
+        command: what it trains says so in `trained_by`; all else is reused.
     """
 
     def __init__(self, console: Console, folder: SweepFolder, objective_key: str, command: str) -> None:
@@ -127,7 +127,7 @@ class Board:
         parts = [f"[{done:>{len(str(total))}}/{total}] {row.phase} {row.name}: {status['status']}"]
         if status.get("objective") is not None:
             parts.append(f"{self.standing.objective_key} {status['objective']:.4f}")
-        parts.append("taken over" if reused else f"{status.get('seconds') or 0:.1f} s")
+        parts.append("reused" if reused else f"{status.get('seconds') or 0:.1f} s")
         if status["status"] not in ("finished", "paused") and status["reason"]:
             parts.append(status["reason"].partition("\n")[0])
         return "  ".join(parts)
@@ -191,7 +191,7 @@ class Board:
             lines = [arm_table(self.standing)]
         text = f"{total - left} of {total} runs done"
         if self.standing.reused:
-            text += f", {len(self.standing.reused)} of them taken over"
+            text += f", {len(self.standing.reused)} of them reused"
         if seconds is not None:
             text += f"; about {duration(seconds)} left"
         if names:
@@ -219,7 +219,7 @@ class Board:
             console.print()
         for remark in remarks:
             self.note(f"! {remark}")
-        reused = f"; {len(standing.reused)} taken over from before" if standing.reused else ""
+        reused = f"; {len(standing.reused)} reused" if standing.reused else ""
         rows = [
             ("status", explained(ending, counts)),
             ("runs", by_status(counts).plain + reused),
@@ -237,7 +237,7 @@ class Board:
         for row in rows:
             state = "to train" if row.signature in missing else "exists"
             print_line(self.console, f"{row.signature}  {state:<8}  {row.name}")
-        text = f"\n{len(rows)} runs, {len(rows) - len(missing)} of them exist"
+        text = f"\n{counted(len(rows), 'run')}, {len(missing)} to train"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
         text += f"; about {duration(seconds)} of training"

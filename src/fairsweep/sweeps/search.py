@@ -401,6 +401,6 @@ def complaint(error: BaseException) -> str:
     if isinstance(error, OSError) or (isinstance(error, sqlite3.OperationalError) and unusable):
         return f"cannot be used: {text}; make room and its folder writable, then give the command again"
     return (
-        f"is damaged or no database of a search ({text}); remove it and give the command again: "
-        "the search is made anew, and finished runs are taken over"
+        f"is damaged, or not the database of a search ({text}); remove it and give the command again: "
+        "the search begins again, and finished runs are reused"
     )

@@ -1,4 +1,4 @@
-"""A sweep, carried out: what exists is taken over, the rest is launched, and it ends in order."""
+"""A sweep, carried out: what exists is reused, the rest is launched, and it ends in order."""
 
 import json
 import sys
@@ -280,8 +280,8 @@ class Sweep:
                     left.append(folder.signature)
                 if left:
                     self.board.note(
-                        f"this sweep had {counted(len(left), 'run')} more by an earlier command, which "
-                        "this one does not ask for: no part of it any more, but still there to be taken over"
+                        f"removed from this sweep, but kept on disk: {counted(len(left), 'run')} "
+                        "that only an earlier command asked for"
                     )
                 signals.check()
                 if not self.board.standing.counts()["failed"]:
