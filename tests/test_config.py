@@ -45,14 +45,14 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "objective": (["val_accuracy", "val_loss"], ["test_accuracy", "", None, 1]),
     "rerun": SWITCH,
     "reuse": (["same", "any"], ["all", None, True]),
-    "record.dir": NAME,
+    "record.dir": (NAME[0], [*NAME[1], __file__, f"{__file__}/below"]),
     "record.pictures": (["auto", "all", "none"], ["some", None, True]),
     "record.keep": (["weights", "all", "none"], ["best", None, 1]),
     "data._target_": (
         ["fairsweep.data.digits", "fairsweep.data.image_folder"],
         ["os.system", "fairsweep.data", "fairsweep.data.os.system", "fairsweep.datas.x", "", None, 1],
     ),
-    "data.name": NAME,
+    "data.name": (["x", "x y"], [*NAME[1], "some/where", "a\\b", "a\x1b"]),
     "data.root": NAME,
     "data.dataset": (["MNIST", "FashionMNIST", "KMNIST"], ["EMNIST", "mnist", None]),
     "data.channels": ([1, 3], [0, 2, 4, 1.0, True, "rgb"]),
@@ -80,6 +80,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
         ["os.system", "torch.load", "torch.nn.modules.Module", "torch.nn."],
     ),
     "loss.label_smoothing": BELOW_ONE,
+    "loss.reduction": (["mean"], ["sum", "none", None]),
     "optimizer._target_": (
         ["torch.optim.SGD", "torch.optim.RAdam"],
         ["os.system", "torch.load", "torch.optim", "torch.optim.lr_scheduler.StepLR", "xtorch.optim.SGD", 3],
@@ -252,6 +253,10 @@ def test_a_key_that_was_taken_out_is_missed(key: str, base: DictConfig) -> None:
 # The signature
 
 
+def name_of(cfg: DictConfig, content: str = "content") -> str:
+    return signature(resolved(cfg), content)
+
+
 def other(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
@@ -275,14 +280,14 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
         *(key for key in free if key.split(".")[0] not in ("record", "tracking")),
         *("record", "tracking", "trainer.weights"),
     }
-    name = signature(base)
+    name = name_of(base)
     assert len(name) == 16
     assert name[0] in "abcdef"  # not a number, wherever it is typed
     assert int(name, 16)
     for key, value in ({"data.root": "a"} | leaves(resolved(base))).items():
         if key == "trainer.weights":
             continue
-        changed = signature(configured({key: other(value)}))
+        changed = name_of(configured({key: other(value)}))
         assert (changed == name) == (key in free), key
 
 
@@ -293,9 +298,13 @@ def test_starting_weights_count_by_their_content(
     first.write_bytes(b"1")
     copy.write_bytes(b"1")
     second.write_bytes(b"2")
-    names = [signature(configured({"trainer.weights": str(path)})) for path in (first, copy, second)]
+    names = [name_of(configured({"trainer.weights": str(path)})) for path in (first, copy, second)]
     assert names[0] == names[1] != names[2]
-    assert signature(configured({})) not in names
+    assert name_of(configured({})) not in names
+
+
+def test_data_count_by_their_content(base: DictConfig) -> None:
+    assert name_of(base, "one") != name_of(base, "other")
 
 
 def test_the_order_of_keys_does_not_matter(base: DictConfig) -> None:
@@ -305,19 +314,20 @@ def test_the_order_of_keys_does_not_matter(base: DictConfig) -> None:
     values = resolved(base)
     turned = backwards(values)
     assert list(turned) != list(values)
-    assert signature(OmegaConf.create(turned)) == signature(base)
+    assert name_of(OmegaConf.create(turned)) == name_of(base)
 
 
 def test_an_interpolation_counts_by_its_value(configured: Callable[..., DictConfig]) -> None:
     first = configured({"scheduler.max_lr": "${optimizer.lr}", "optimizer.lr": 0.1})
     second = configured({"scheduler.max_lr": 0.1, "optimizer.lr": 0.1})
-    assert signature(first) == signature(second)
+    assert name_of(first) == name_of(second)
 
 
 def test_a_run_has_the_same_name_in_every_process(base: DictConfig) -> None:
     code = (
         "import sys; sys.path.insert(0, 'src'); from omegaconf import OmegaConf; "
-        "from fairsweep.config import signature; print(signature(OmegaConf.create(sys.stdin.read())))"
+        "from fairsweep.config import resolved, signature; "
+        "print(signature(resolved(OmegaConf.create(sys.stdin.read())), 'content'))"
     )
     for seed in ("1", "2"):
         child = subprocess.run(
@@ -329,7 +339,7 @@ def test_a_run_has_the_same_name_in_every_process(base: DictConfig) -> None:
             text=True,
             check=True,
         )
-        assert child.stdout.strip() == signature(base)
+        assert child.stdout.strip() == name_of(base)
 
 
 def test_credentials_are_taken_out_of_text() -> None:
