@@ -7,7 +7,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -222,14 +222,16 @@ def fill_disk(_: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@pytest.fixture
-def room() -> Iterator[None]:
+@contextmanager
+def room_afterwards() -> Iterator[None]:
+    """The disk takes files again behind the block: pytest itself may write to one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("room")
 @pytest.mark.parametrize(
     ("harm", "owner", "name"),
     [
@@ -252,7 +254,8 @@ def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
         return original(*args)
 
     monkeypatch.setattr(owner, name, harmed)
-    answer = invoke("train.py", tmp_path / "outputs", *QUICK, "tracking=none", "record.pictures=none")
+    with room_afterwards():
+        answer = invoke("train.py", tmp_path / "outputs", *QUICK, "tracking=none", "record.pictures=none")
     assert answer.status == 1, answer
     assert "status     failed: " in answer.stdout
     assert "Traceback" not in answer.stdout + answer.stderr
