@@ -63,7 +63,7 @@ class ForkedUploader:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self) -> None:
+    def wait(self, timeout: float | None = None) -> None:
         os.waitpid(self.pid, 0)
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from commands import Command, server
 from conftest import Compose
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
@@ -18,7 +20,7 @@ from test_sweep import Outputs, empty_store, outputs
 
 from fairsweep import build, config, data, experiment, jobs, provenance
 from fairsweep.cluster.worker import Order, Worker
-from fairsweep.config import ConfigError
+from fairsweep.config import ROOT, ConfigError
 from fairsweep.data import Source, Split
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
@@ -174,6 +176,9 @@ def test_a_job_is_the_run_that_was_planned_whatever_its_overrides_mean_later(com
     composed = compose(*QUICK, "seed=4", *job[1:])
     assert jobs.wanted(composed) == run
     assert jobs.unpacked(job[-1]) == run
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        names = hydra_compose("train", ["trainer.device=cpu", *job], return_hydra_config=True).hydra.job
+    assert names.override_dirname == "seed=3,trainer.device=cpu"
 
 
 def test_a_text_that_looks_like_an_interpolation_stays_a_text() -> None:

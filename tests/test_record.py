@@ -179,6 +179,14 @@ def test_a_journal_shorter_than_the_last_checkpoint_has_the_run_go_on_from_the_o
     assert_same_run(again.folder, undisturbed)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_pause_counts_only_while_the_journal_has_all_lines_before_it(outputs: Outputs, damage: str) -> None:
+    folder = outputs.run(2)
+    assert folder.objective_at(1) is not None
+    DAMAGES[damage](folder.path / "journal.jsonl")
+    assert folder.objective_at(1) is None
+
+
 FINISHED = {**schema.STATUS, **schema.ENDING, **schema.FINAL_FIGURES}
 
 

@@ -17,8 +17,10 @@ __all__ = ["empty_store", "outputs", "server", "train"]  # fixtures
 
 @pytest.mark.timeout(180)
 def test_a_process_of_its_own_uploads_run_and_model_whatever_the_environment_says(
-    train: Trainer, monkeypatch: pytest.MonkeyPatch
+    train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
@@ -35,6 +37,8 @@ def test_a_process_of_its_own_uploads_run_and_model_whatever_the_environment_say
         uploader.sync(folder, cfg, notes.append)
         assert uploader.flush(cfg)
         assert uploader.flush(cfg)
+        assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert not list((tmp_path / "tmp").iterdir())  # also where it was cut short
     assert all(note.startswith("uploading 1 record to sqlite:") for note in notes)
     run = train.client.get_run(tracking.read_state(folder.path, cfg.tracking.uri)["run_id"])
     assert run.info.status == "FINISHED"
@@ -75,3 +79,5 @@ def test_a_server_that_hangs_holds_up_no_training_and_ctrl_c_ends_the_wait_for_i
     assert (answer.status, answer.stderr) == (130, "interrupted\n")
     assert f"to upload  {3 if sweep else 1} record" in answer.stdout
     assert "status     finished" in answer.stdout
+    assert answer.stdout.count("uploading") == 1  # the sweep's report is not waited for again
+    assert "has died" not in answer.stdout

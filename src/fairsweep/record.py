@@ -207,12 +207,15 @@ class RunFolder:
         return size
 
     def objective_at(self, epoch: int) -> float | None:
-        """The objective as it stood after so many epochs, or at the end if that came first; None: not so far.
+        """The objective as it stood after so many epochs, or at the end if that came first.
 
         Of the best epoch until then, where the best weights are the tested ones, else of the last. The worst
-        there is where the run had diverged by then.
+        there is where the run had diverged by then. None where the run is not so far, or its journal has lost
+        lines: no checkpoint counts then, and the run is trained again.
         """
         status = self.status()
+        if self.journal_bytes() < status["journal_bytes"]:
+            return None
         key, ended = status["objective_key"], status["status"] in FINAL
         lines = [line for line in self.journal(durable=True) if "val_loss" in line]
         reached = any(line["epoch"] >= epoch for line in lines)

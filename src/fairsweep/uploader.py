@@ -7,9 +7,11 @@ JSON per request. If the process is killed or the store does not answer, the nex
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,9 @@ RETRY_SECONDS = 60.0
 # The command's end waits this long for uploads before it says so.
 SILENT_SECONDS = 1.0
 
+# What ends the process ends it at once; one that does not is killed.
+END_SECONDS = 5.0
+
 
 class Uploader:
     """The command's side: sends requests, shows the notes that come back. The first request starts it."""
@@ -39,10 +44,13 @@ class Uploader:
         self.note = note
         self.process: subprocess.Popen[str] | None = None
         self.answers = queue.SimpleQueue[dict[str, Any] | None]()
+        self.is_left = False  # by Ctrl-C: the next command uploads the rest
         self.seen: set[Path] = set()  # runs that this command has asked the store for
 
     def send(self, cfg: DictConfig, what: str, path: Path, **more: Any) -> None:
         """Ask for an upload."""
+        if self.is_left:
+            return
         if self.process is None:
             self.process = launch()
             threading.Thread(target=self.listen, args=[self.process], daemon=True).start()
@@ -62,13 +70,15 @@ class Uploader:
     def listen(self, process: "subprocess.Popen[str]") -> None:
         """Until the process ends: show its notes, pass on its answers."""
         assert process.stdout is not None
-        for line in process.stdout:
-            answer = json.loads(line)
-            if "note" in answer:
-                self.note(answer["note"])
-            else:
-                self.answers.put(answer)
-        self.answers.put(None)
+        try:
+            for line in process.stdout:
+                answer = json.loads(line)
+                if "note" in answer:
+                    self.note(answer["note"])
+                else:
+                    self.answers.put(answer)
+        finally:
+            self.answers.put(None)
 
     def flush(self, cfg: DictConfig) -> bool:
         """Upload what is missing, and wait for it; whether nothing is missing now.
@@ -78,13 +88,14 @@ class Uploader:
         outputs = Path(cfg.record.dir).absolute()
         tracking.mark_dead(outputs)
         missing = len(tracking.waiting(outputs, cfg.tracking.uri))
-        if self.process is None and not missing:
-            return True
+        if self.is_left or (self.process is None and not missing):
+            return not missing
         self.send(cfg, "flush", outputs)
         try:
             with signals.tolerated(0):
                 answer = self.wait(counted(missing, "record"), store.name(cfg.tracking.uri))
         except KeyboardInterrupt:
+            self.is_left = True
             self.close()
             return False  # the count of signals tells the command
         if answer is None:
@@ -102,10 +113,17 @@ class Uploader:
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        if self.process is not None:
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        with suppress(OSError):  # it has died
+            self.process.stdin.close()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            self.process = None
+        self.process = None
 
 
 current: list[Uploader] = []  # of this process: at most one
@@ -245,6 +263,7 @@ class Requests:
                 again = self.waiting.get(key, {}).get("again", False) or request.get("again", False)
                 self.waiting[key] = {**request, "again": again}
                 self.changed.notify()
+        shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
         os._exit(0)  # at any moment: what is cut short is uploaded by the next command
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -259,6 +278,7 @@ def main() -> None:
     """Upload what is asked for, until the command closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)  # the time of training is measured
+    tempfile.tempdir = tempfile.mkdtemp(prefix="fairsweep-")  # what is being uploaded, removed with it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print there
 
