@@ -48,6 +48,8 @@ def test_credentials_are_removed(text: str, shown: str) -> None:
         "https://github.com/pypa/pip@main",
         "must be a database such as postgresql://<user>:<password>@<host>/<name>; for example x",
         "mail me@example.org about http://host",
+        "mlflow ui --backend-store-uri 'postgresql://host/db?password=***'",
+        "uploading to postgresql://host/db?password=***; Ctrl-C leaves that to the next command",
         "optimizer.lr=0.1 +model.tokens=3 data.root=/data/a@b",
     ],
 )

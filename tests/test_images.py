@@ -189,9 +189,9 @@ def scan(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (postscript, "its content is none of JPEG, PNG,"),
+        (postscript, "must be an image in one of the formats JPEG, PNG,"),
         (scan, "it has more than 178,956,970 pixels; scale it down"),
-        (lambda path: path.write_bytes(b"no image"), "its content is none of JPEG, PNG,"),
+        (lambda path: path.write_bytes(b"no image"), "must be an image in one of the formats JPEG, PNG,"),
     ],
 )
 def test_what_is_not_a_readable_image_starts_no_program_and_is_one_line_everywhere(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import server
+from conftest import Compose
 from test_sweep import QUICK as SWEEP
 from test_sweep import Outputs, outputs
 from test_tracking import QUICK, Trainer, empty_store, train
@@ -60,6 +61,15 @@ def test_what_a_killed_uploader_leaves_the_next_command_uploads(train: Trainer, 
     assert tracking.summary(cfg)[1] == ("to upload", "1 record; the next command does it")
     assert tracking.sync_pending(str(tmp_path), cfg, notes.append)
     assert len(train.client.search_runs(["1"])) == 1
+
+
+def test_no_thread_listens_while_python_shuts_down(compose: Compose, tmp_path: Path) -> None:
+    """Python ends such a thread in whatever it does, which aborted one command in five."""
+    with uploader.running(print):
+        uploader.current[0].send(compose(), "start", tmp_path)
+        listener = uploader.current[0].listener
+    assert listener is not None
+    assert not listener.is_alive()
 
 
 @pytest.mark.parametrize("sweep", [False, True])

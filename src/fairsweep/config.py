@@ -238,7 +238,8 @@ NOT_IN_SIGNATURE = (
 SCHEME = r"(?<![\w+.-])\w[\w+.-]*://"
 # A parameter of a URL, and a variable of the environment, that by their names hold a secret.
 SECRET_PARAMETER = (
-    r"([?&;][\w.-]*(?:pass|pwd|token|secret|credential|api_?key|access_?key|signature|sig|auth)[\w.-]*=)[^&]*"
+    r"([?&;][\w.-]*(?:pass|pwd|token|secret|credential|api_?key|access_?key|signature|sig|auth)[\w.-]*=)"
+    r"(?!\*\*\*[;:,.')]?\Z)[^&]*"  # what is hidden already may stand in a sentence or in quotes
 )
 SECRET_VARIABLE = r"\b([A-Z][A-Z0-9_]*(?:PASSWORD|TOKEN|SECRET|KEY)[A-Z0-9_]*=)[^\s'\",]+"
 

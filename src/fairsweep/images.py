@@ -79,7 +79,7 @@ def load(path: Path, enough: int | None = None) -> Stored:
 def reason(error: Exception) -> str:
     """Why an image file is not readable, in one line."""
     if isinstance(error, UnidentifiedImageError):
-        return f"its content is none of {', '.join(formats())}"
+        return f"must be an image in one of the formats {', '.join(formats())}"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
     return " ".join(str(error).split()) or type(error).__name__

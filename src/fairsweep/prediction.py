@@ -83,10 +83,8 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
     if isinstance(wanted, range):
         split = test_split(folder)
         if wanted[-1] >= len(split):
-            raise ConfigError(
-                f"input=test:{wanted[-1]}: must be at most test:{len(split) - 1}, "
-                f"there are {len(split)} test images"
-            )
+            most = f"must be at most test:{len(split) - 1}" if len(split) else "this run has no test images"
+            raise ConfigError(f"input=test:{wanted[-1]}: {most}")
         names = [f"test:{number}" for number in wanted]
         images = split.images[list(wanted)]
         truth: list[str | None] = [classes[label] for label in split.labels[list(wanted)]]

@@ -43,6 +43,7 @@ class Uploader:
     def __init__(self, note: Note) -> None:
         self.note = note
         self.process: subprocess.Popen[str] | None = None
+        self.listener: threading.Thread | None = None
         self.answers = queue.SimpleQueue[dict[str, Any] | None]()
         self.is_left = False  # by Ctrl-C: the next command uploads the rest
         self.seen: set[Path] = set()  # runs that this command has asked the store for
@@ -53,7 +54,8 @@ class Uploader:
             return
         if self.process is None:
             self.process = launch()
-            threading.Thread(target=self.listen, args=[self.process], daemon=True).start()
+            self.listener = threading.Thread(target=self.listen, args=[self.process], daemon=True)
+            self.listener.start()
         request = {
             "what": what,
             "path": str(path),
@@ -124,6 +126,10 @@ class Uploader:
             self.process.kill()
             self.process.wait()
         self.process = None
+        if self.listener is not None:
+            # A thread that runs while Python shuts down can abort the process.
+            self.listener.join(END_SECONDS)
+            self.listener = None
 
 
 current: list[Uploader] = []  # of this process: at most one

@@ -254,8 +254,7 @@ class Sweep:
         experiment.check_writable(self.outputs)
         different = {entry.row.signature for entry in asked}
         if len(different) < len(asked):
-            text = f"{len(asked)} runs are asked for, {counted(len(different), 'different one')}"
-            self.board.note(f"{text}: equal ones train once")
+            self.board.note(f"{len(asked)} runs, {len(different)} of them different: equal ones train once")
         for note in origins.notes(entry.cfg for entry in self.entries.values()):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
