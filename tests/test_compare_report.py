@@ -290,6 +290,14 @@ def test_trouble_is_pointed_out(given: Tables, said: str) -> None:
     assert any(re.search(said, remark) for remark in remarks), remarks
 
 
+def test_what_a_failed_run_was_trained_with_mixes_nothing() -> None:
+    def failed_unbegun(runs: pd.DataFrame) -> None:
+        ended("failed", phase("search", "sgd"), 1)(runs)
+        runs.loc[runs["status"] == "failed", ["data", "device"]] = ["unknown", "auto"]
+
+    assert not any("Mixed" in remark for remark in found_in(changed(study(), failed_unbegun)).remarks)
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -135,7 +135,8 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
         "versions": ("sets of package versions", ""),
         "hostname": ("machines", "times may not be comparable"),
     }
-    unique = runs[~runs["status"].isin(UNRECORDED)].drop_duplicates("run")
+    # Where a run failed before it began, its device and data are not known; it has no figures to compare.
+    unique = runs[~runs["status"].isin((*UNRECORDED, "failed"))].drop_duplicates("run")
     for column, (what, so) in names.items():
         counts = Counter(unique[column])
         if len(counts) > 1:
