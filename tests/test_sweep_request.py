@@ -160,6 +160,11 @@ def test_words_that_no_order_can_reconcile_are_refused(line: str) -> None:
         jobs(*line.split())
 
 
+def test_a_choice_that_cannot_differ_is_named_without_those_that_all_runs_have() -> None:
+    with pytest.raises(ConfigError, match=r"^\+sweep=lr_range: sets"):
+        jobs("trainer=smoke", "+sweep=lr_range,tpe")
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

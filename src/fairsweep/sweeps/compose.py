@@ -64,9 +64,10 @@ class Composer(ConfigLoaderImpl):
         if key not in self.bases:
             base = super().load_sweep_config(master_config, list(key))
             if base.hydra.sweeper != master_config.hydra.sweeper:
+                common = master_config.hydra.overrides.task
+                own = " ".join(text for text in key if text not in common)
                 raise ConfigError(
-                    f"{' '.join(key)}: sets hydra.sweeper, which cannot differ between runs; "
-                    "give a command for each"
+                    f"{own}: sets hydra.sweeper, which cannot differ between runs; give a command for each"
                 )
             self.bases[key] = self.pickled(base)
         cfg: DictConfig = pickle.loads(self.bases[key][part])

@@ -83,7 +83,7 @@ class SweepFolder:
     def begin(self, **definition: Any) -> None:
         """Write what the sweep is. Its first start is kept, where it had been begun before.
 
-        What is damaged of the earlier command is written anew. Its plan stays until this one has a run.
+        What is damaged of the earlier command is rewritten. Its plan stays until this one has a run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "plan.jsonl").touch()
@@ -219,7 +219,7 @@ def usable(read: Callable[[], T], otherwise: T) -> T:
     except FileNotFoundError:
         return otherwise
     except Damaged as error:
-        warn(f"{error}; it is written anew")
+        warn(f"{error}; rewriting it")
         return otherwise
 
 
