@@ -180,6 +180,10 @@ def test_arms_of_one_name_in_two_sweeps_are_told_apart(store: Store) -> None:
             "tracking.uri=sqlite:////nowhere/mlflow.db: no such database",
         ),
         ({"uri": "http://127.0.0.1:9"}, "tracking.uri=http://127.0.0.1:9: .*is the tracking server running"),
+        (
+            {"uri": "postgresql://u:p@127.0.0.1:9/x"},
+            "tracking.uri=postgresql://127.0.0.1:9/x: does not answer; is the database server running",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_a_line(written: Store, how: dict[str, str], said: str) -> None:

@@ -58,7 +58,9 @@ class Source:
     def away(self, error: Exception) -> ConfigError:
         text = without_credentials(str(error)) or type(error).__name__
         reason = "does not answer" if "Max retries exceeded" in text else text.splitlines()[0][:200]
-        question = "is the tracking server running" if self.is_server else "is it a database of MLflow's"
+        question = "is it an MLflow database"
+        if self.is_server or isinstance(error, ConnectionError):
+            question = f"is the {'tracking' if self.is_server else 'database'} server running"
         return ConfigError(f"tracking.uri={self.name}: {reason}; {question}?")
 
     def search(self, where: str, experiment: str | None = None, at_most: int | None = None) -> "list[Run]":
