@@ -117,7 +117,7 @@ def test_no_damage_to_a_run_costs_the_report_more_than_that_run(
     where = sweep.outputs / "runs"
     assert found.verdict == (
         f"No verdict yet: 1 of {RUNS} runs of sweep {sweep.path.name} is missing in {where}: {row.name}; "
-        "the sweep's command again trains what is missing."
+        "repeat the sweep's command to train what is missing."
     )
     assert known[known == "missing"].index.tolist() == [row.signature]
     assert (found.comparisons, found.best) == ([], None)
@@ -182,7 +182,7 @@ def test_what_mlflow_does_not_have_of_a_sweep_is_said_first(sweep: SweepFolder) 
     found = find(tables, Settings())
     assert found.verdict.startswith(
         f"No verdict yet: 2 of {RUNS} runs of sweep {sweep.path.name} are missing in {uri(sweep.outputs)}: "
-        f"{gone[1].name}, {gone[0].name}; the sweep's command again, where it was started, "
+        f"{gone[1].name}, {gone[0].name}; repeat the sweep's command where it was started "
     )
     assert (found.comparisons, found.best) == ([], None)
     assert tables.runs["status"].value_counts()["missing"] == 2

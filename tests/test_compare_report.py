@@ -239,7 +239,7 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
         ),
         (
             changed(study(), ended("interrupted", phase("confirm"), 3), status="interrupted"),
-            "The sweep ended as interrupted: its command again completes it.",
+            "The sweep ended as interrupted: repeat its command to complete it.",
         ),
         (
             changed(study(), ended("failed", phase("confirm"), 2)),

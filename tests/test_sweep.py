@@ -400,7 +400,7 @@ def test_runs_are_trained_again_where_that_is_asked_for(outputs: Outputs) -> Non
 def test_a_sweep_that_pauses_says_how_it_goes_on(outputs: Outputs) -> None:
     words = (*QUICK, "seed=0,1")
     answer = outputs.sweep(*words, "trainer.stop_epoch=1")
-    assert "paused by trainer.stop_epoch; the same command without it goes on" in answer.stdout
+    assert "paused by trainer.stop_epoch; repeat the command without it to continue" in answer.stdout
     assert outputs.statuses == {"paused": 2}
     assert "paused" not in outputs.sweep(*words).stdout
     assert outputs.statuses == {"finished": 2}
@@ -767,7 +767,7 @@ def test_a_stopped_sweep_ends_in_order_and_goes_on_by_the_same_command(
     (stopped,) = [run for run in outputs.runs.values() if run.status()["status"] == "interrupted"]
     assert (stopped.path / "last.pt").exists()
     assert outputs.definition["status"] == "interrupted"
-    assert "status     interrupted; the same command again goes on" in answer.stdout
+    assert "status     interrupted; repeat the command to continue" in answer.stdout
     outputs.assert_tracked()
     parent = outputs.tracked[outputs.definition["id"]]
     assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")
@@ -1248,7 +1248,7 @@ def test_compare_shows_a_sweep_in_progress_killed_and_finished(
     sweep.process.kill()
     sweep.process.join()
     answer = compare()
-    assert "its process died; the same command again goes on" in answer.stdout
+    assert "its process died; repeat the command to continue" in answer.stdout
     outputs.sweep(*words)
     answer = compare(f"sweep={outputs.definition['id']}")
     assert "finished" in answer.stdout

@@ -480,7 +480,7 @@ class Job:
             where = f"data.root={cfg.data.root}" if "root" in cfg.data else f"data={cfg.data.name}"
             raise ConfigError(
                 f"{where}: holds other data here and now than when the run was planned; restore them, or "
-                "give the command again"
+                "repeat the command"
             )
         if self.state is None and cfg.trainer.weights is not None:
             self.lane.load_weights(starting_weights(cfg.trainer.weights), cfg.trainer.weights)
@@ -507,7 +507,7 @@ class Job:
             )
             self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
-                self.tell(f"its checkpoint was made on {state['device']}, it goes on on {lane.device.type}")
+                self.tell(f"its checkpoint was made on {state['device']}; it continues on {lane.device.type}")
         else:
             self.create_folder()
         if self.wanted.place is not None:

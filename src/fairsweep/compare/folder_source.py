@@ -46,7 +46,7 @@ def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
                 params[row["run"]], folders[row["run"]] = configuration, folder
         own = of_plan(plan, records, definition)
         where = str(sweep.outputs / "runs")
-        missing.append(what_is_missing(own, where, "the sweep's command again trains what is missing"))
+        missing.append(what_is_missing(own, where, "repeat the sweep's command to train what is missing"))
         rows += own
     what = ", ".join(definition["id"] for definition in definitions)
     what = f"sweep {what}" if len(definitions) == 1 else f"sweeps {what}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 FIGURES = ("val_loss", "val_accuracy", "epoch_seconds")
-REMEDY = "the sweep's command again, where it was started, uploads or trains what is missing"
+REMEDY = "repeat the sweep's command where it was started to train or upload what is missing"
 
 
 def load(

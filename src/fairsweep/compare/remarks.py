@@ -28,7 +28,9 @@ def progress(found: Findings) -> list[str]:
         if named:
             said.append(f"There are no runs of {listed(named)} yet.")
     if statuses & {"interrupted", "failed"}:
-        said.append(f"The sweep ended as {listed(statuses - {'finished'})}: its command again completes it.")
+        said.append(
+            f"The sweep ended as {listed(statuses - {'finished'})}: repeat its command to complete it."
+        )
     if "running" not in statuses and (open_ := counts["running"] + counts["paused"] + counts["interrupted"]):
         said.append(f"{counted(open_, 'run')} did not come to an end.")
     known = (*ENDED, *UNRECORDED, "running", "paused", "interrupted")

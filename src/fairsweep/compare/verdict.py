@@ -29,7 +29,7 @@ def judge(found: Findings) -> None:
             if arm in found.chosen:
                 found.remarks.append(
                     f"{arm}: trial {found.chosen[arm]} is the best on validation, but trial {chosen[arm]} "
-                    "was confirmed and is shown; the sweep's command again confirms the best."
+                    "was confirmed and is shown; repeat the sweep's command to confirm the best."
                 )
     elif (runs.groupby("arm")["trial"].nunique() == 1).all():
         found.evidence, rows = "untuned", runs

@@ -29,9 +29,9 @@ LOOK_AT = 256
 
 ENDINGS = {
     "finished": "finished",
-    "failed": "failed; the same command again trains what is missing",
-    "interrupted": "interrupted; the same command again goes on",
-    "paused": "paused by trainer.stop_epoch; the same command without it goes on",
+    "failed": "failed; repeat the command to train what is missing",
+    "interrupted": "interrupted; repeat the command to continue",
+    "paused": "paused by trainer.stop_epoch; repeat the command without it to continue",
 }
 
 OPEN = ("waiting", "running", "paused", "interrupted")
@@ -245,7 +245,7 @@ class Board:
 
 
 def explained(state: str, counts: Counter[str]) -> str:
-    """How a sweep stands, and what goes on with it."""
+    """How a sweep stands, and how to continue it."""
     return ENDINGS.get("paused" if state == "finished" and counts["paused"] else state, state)
 
 
@@ -254,7 +254,7 @@ def show(console: Console, folder: SweepFolder) -> None:
     sweep = folder.read()
     state = sweep["status"]
     if state == "running" and not folder.is_held(sweep["id"]):
-        state = "its process died; the same command again goes on"
+        state = "its process died; repeat the command to continue"
     elif state == "running":
         state = f"in progress for {duration(time.time() - sweep['resumed'])}"
     counts = read(folder).counts()

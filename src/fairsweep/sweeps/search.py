@@ -396,11 +396,11 @@ def complaint(error: BaseException) -> str:
         error = error.__cause__
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "locked" in text:
-        return "is locked by another program; end that one, then give the command again"
+        return "is locked by another program; end that one, then repeat the command"
     unusable = any(word in text for word in ("readonly", "unable to open", "disk"))
     if isinstance(error, OSError) or (isinstance(error, sqlite3.OperationalError) and unusable):
-        return f"cannot be used: {text}; make room and its folder writable, then give the command again"
+        return f"cannot be used: {text}; make room and its folder writable, then repeat the command"
     return (
-        f"is damaged, or not the database of a search ({text}); remove it and give the command again: "
+        f"is damaged, or not the database of a search ({text}); remove it and repeat the command: "
         "the search begins again, and finished runs are reused"
     )
