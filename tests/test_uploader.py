@@ -1,5 +1,7 @@
 """The process that uploads: training never waits for it, and nothing is lost where it is cut short."""
 
+import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -70,6 +72,26 @@ def test_no_thread_listens_while_python_shuts_down(compose: Compose, tmp_path: P
         listener = uploader.current[0].listener
     assert listener is not None
     assert not listener.is_alive()
+
+
+def test_where_no_process_can_be_started_training_goes_on_and_the_next_command_uploads(
+    train: Trainer, tmp_path: Path
+) -> None:
+    folder, cfg, notes = train("tracking=none").folder, train.compose(*QUICK), list[str]()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    with uploader.running(notes.append):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, limits[1]))
+        try:
+            uploader.start(cfg, single=True)
+            uploader.sync(folder, cfg, notes.append)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not uploader.flush(cfg)
+    assert notes == ["nothing is uploaded by this command, but by the next one: Too many open files"]
+    assert tracking.summary(cfg)[1] == ("to upload", "1 record; the next command does it")
+    assert tracking.sync_pending(str(tmp_path), cfg, notes.append)
 
 
 @pytest.mark.parametrize("sweep", [False, True])

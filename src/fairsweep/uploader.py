@@ -45,7 +45,7 @@ class Uploader:
         self.process: subprocess.Popen[str] | None = None
         self.listener: threading.Thread | None = None
         self.answers = queue.SimpleQueue[dict[str, Any] | None]()
-        self.is_left = False  # by Ctrl-C: the next command uploads the rest
+        self.is_left = False  # to the next command, by Ctrl-C or for want of a process
         self.seen: set[Path] = set()  # runs that this command has asked the store for
 
     def send(self, cfg: DictConfig, what: str, path: Path, **more: Any) -> None:
@@ -53,7 +53,12 @@ class Uploader:
         if self.is_left:
             return
         if self.process is None:
-            self.process = launch()
+            try:
+                self.process = launch()
+            except OSError as error:  # the machine has no process, memory or file left for it
+                self.is_left = True
+                self.note(f"nothing is uploaded by this command, but by the next one: {error.strerror}")
+                return
             self.listener = threading.Thread(target=self.listen, args=[self.process], daemon=True)
             self.listener.start()
         request = {
