@@ -94,6 +94,24 @@ def test_where_no_process_can_be_started_training_goes_on_and_the_next_command_u
     assert tracking.sync_pending(str(tmp_path), cfg, notes.append)
 
 
+def test_a_wait_for_what_was_asked_for_before_counts_no_records(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploader, "SILENT_SECONDS", 0.0)
+    cfg, notes = compose(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"), list[str]()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        process = uploader.current[0].process
+        assert process is not None
+        process.kill()
+
+    with uploader.running(note):
+        uploader.current[0].send(cfg, "start", tmp_path, model=False)
+        assert not uploader.flush(cfg)
+    assert notes[0].startswith(f"uploading the rest to sqlite:///{tmp_path}")
+
+
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_server_that_hangs_holds_up_no_training_and_ctrl_c_ends_the_wait_for_it(
     outputs: Outputs, sweep: bool

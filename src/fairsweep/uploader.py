@@ -100,7 +100,9 @@ class Uploader:
         self.send(cfg, "flush", outputs)
         try:
             with signals.tolerated(0):
-                answer = self.wait(counted(missing, "record"), store.name(cfg.tracking.uri))
+                answer = self.wait(
+                    counted(missing, "record") if missing else "the rest", store.name(cfg.tracking.uri)
+                )
         except KeyboardInterrupt:
             self.is_left = True
             self.close()
