@@ -347,3 +347,16 @@ def test_a_user_without_a_name_can_upload(train: Trainer, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "getuid", lambda: 54321)  # as in a container
     run = train.run(train())
     assert (run.info.status, run.data.tags["mlflow.user"]) == ("FINISHED", "54321")
+
+
+def test_the_marker_of_a_sweep_may_name_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "outputs" / "locks").mkdir(parents=True)
+    marker = tracking.pending(tmp_path / "outputs") / "s0123456789a"
+    uri, folder = "sqlite:////tmp/x.db", Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
+    tracking.write_marker(marker, uri, print, folder)
+    assert tracking.waiting(tmp_path / "outputs", uri) == [marker]
+    assert os.fsencode(folder) in marker.read_bytes()
+    for damage in (b"\xff\n\xff", b"\0\n\0", b"\0\n" + b"x" * 5000):
+        marker.write_bytes(damage)
+        assert not tracking.waiting(tmp_path / "outputs", uri)
+        tracking.mark_dead(tmp_path / "outputs")

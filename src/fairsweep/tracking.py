@@ -300,7 +300,7 @@ def write_marker(marker: Path, uri: str, note: Note, directory: Path | None = No
     try:
         marker.parent.mkdir(exist_ok=True)
         lines = [store_name(uri, marker.parents[1]), *([str(directory)] if directory is not None else [])]
-        marker.write_text("\n".join(lines))
+        marker.write_bytes(os.fsencode("\n".join(lines)))  # names of folders need not be UTF-8
     except OSError as error:
         note(f"{marker}: cannot be written: {error.strerror}")
 
@@ -322,8 +322,8 @@ def markers(outputs: Path) -> dict[Path, str]:
     found = {}
     for path in sorted(pending(outputs).iterdir()) if pending(outputs).is_dir() else []:
         if re.fullmatch(r"[a-z][0-9a-f]+(-[0-9]+)?", path.name):
-            with suppress(OSError, UnicodeDecodeError):  # another process has just uploaded it
-                found[path] = path.read_text()
+            with suppress(OSError):  # another process has just uploaded it
+                found[path] = os.fsdecode(path.read_bytes())
     return found
 
 
@@ -336,14 +336,14 @@ def run_of(marker: Path) -> RunFolder | None:
 
 def sweep_of(marker: Path) -> Path | None:
     """The folder of a marker's sweep; None where it is a run's, or the folder is gone."""
-    place = marker.read_text().partition("\n")[2]
+    place = os.fsdecode(marker.read_bytes()).partition("\n")[2]
     return sweep_folder(place, marker.parents[1], marker.name) if place else None
 
 
 def sweep_folder(directory: str, outputs: Path, sweep: str) -> Path | None:
     """The folder of a sweep, also after the output folder was moved; None where it is gone."""
     for path in (Path(directory), outputs / "sweeps" / sweep):
-        with suppress(Damaged, FileNotFoundError):
+        with suppress(Damaged, FileNotFoundError, ValueError):  # of a damaged marker, it may hold zeros
             if read_sweep(path)["id"] == sweep:
                 return path
     return None
