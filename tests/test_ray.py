@@ -161,7 +161,7 @@ def test_the_status_is_written_last_so_that_it_never_promises_what_is_not_there(
     there, here = (RunFolder(tmp_path / place / "runs" / "a1") for place in ("there", "here"))
     write(there, "running", "1\n", b"one")
     here.path.mkdir(parents=True)
-    (here.path / "last.pt").mkdir()  # which cannot be replaced
+    (here.path / ".last.pt.part").mkdir()  # so that it cannot be written
     with pytest.raises(OSError, match=r"last\.pt"):
         parcel.unpack(here, Packer(there).pack([]))
     assert here.status() == {}

@@ -1074,7 +1074,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ('objective="test_accuracy": must be val_accuracy | val_loss',),
     ),
     "no epochs": (("trainer.epochs=null",), ("trainer.epochs=null: must be a whole number",)),
-    "no folder": (("seed=1", "record.dir=null"), ("record.dir=null: must be a text",)),
+    "no folder": (("seed=1", "record.dir=null"), ("record.dir=null: must be a folder",)),
     "no settings of the record": (("record=3",), ("record.dir",)),
     "epochs that lead nowhere": (
         ("trainer.epochs=${nowhere}",),
