@@ -56,13 +56,13 @@ MANY_CLASSES = 25
 def draw(folder: RunFolder) -> list[Path]:
     """Make the pictures of a recorded run, from the record alone; the files written.
 
-    Without kept weights, or without test images, there are only the curves.
+    Where no weights were kept, or there are no test images, there are only the curves.
 
     Raises:
-        ConfigError: the data are not there or have changed, or the weights are damaged.
+        ConfigError: the data are not there or have changed, or the weights are lost or damaged.
     """
     figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
-    if folder.tested_weights_file().exists() and len(split := prediction.test_split(folder)):
+    if folder.keeps_weights() and len(split := prediction.test_split(folder)):
         classes = folder.facts()["classes"]
         probabilities = prediction.probabilities(prediction.classifier(folder), split.images)
         figures["confusion.png"] = confusion(split.labels, probabilities.argmax(1), classes)

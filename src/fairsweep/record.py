@@ -316,7 +316,7 @@ class RunFolder:
                 f"{self.path}: has no tested weights, as it has not finished; train it to its end first, or "
                 "choose another run"
             )
-        if self.config().record.keep == "none":
+        if not self.keeps_weights():
             raise ConfigError(
                 f"{self.path}: has no weights (record.keep=none); choose another run, "
                 "or train it again with record.keep=weights rerun=true"
@@ -328,6 +328,10 @@ class RunFolder:
                 f"{path}: is missing; train the run again with rerun=true, or choose another run"
             )
         return path
+
+    def keeps_weights(self) -> bool:
+        """Whether the run's weights stay after its end."""
+        return bool(self.config().record.keep != "none")
 
     def tests_best(self) -> bool:
         """Whether the best weights, by the objective, are the tested ones; else the last are."""

@@ -630,7 +630,7 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
 
 def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
     """The tested weights of a run that kept some; that they are lost is reported, and stops no upload."""
-    if status["status"] not in FINAL or folder.config().record.keep == "none":
+    if status["status"] not in FINAL or not folder.keeps_weights():
         return None
     try:
         return folder.tested_weights_file()
