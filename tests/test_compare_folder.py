@@ -221,3 +221,12 @@ def test_seconds_are_those_of_training_and_may_be_shared(sweep: SweepFolder) -> 
     client.set_tag(row["run"], "shared_seconds", "true")
     first = of_mlflow(sweep.outputs).runs.iloc[0]
     assert (first["seconds"], first["shared"]) == (1234.5, True)
+
+
+def test_whether_a_sweep_is_in_progress_is_seen_without_writing(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweeps" / "s0", tmp_path)
+    assert not folder.is_held("s0")
+    assert not list(tmp_path.iterdir())
+    with folder.lock("s0"):
+        assert folder.is_held("s0")
+    assert not folder.is_held("s0")

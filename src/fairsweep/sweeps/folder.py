@@ -1,6 +1,7 @@
 """The sweep's folder: what was asked for, the plan of its runs, how far it is, and the table at its end."""
 
 import csv
+import fcntl
 import io
 import json
 import time
@@ -51,12 +52,17 @@ class SweepFolder:
         return FileLock(folder / f"{sweep}.lock")
 
     def is_held(self, sweep: str) -> bool:
-        """Whether a process carries this sweep out now."""
+        """Whether a process carries this sweep out now. Asking needs no right to write."""
         try:
-            with self.lock(sweep).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+            file = (self.outputs / "locks" / f"{sweep}.lock").open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def exists(self) -> bool:
         """Whether the sweep was begun."""
