@@ -374,7 +374,7 @@ def other_test_classes(root: Path) -> None:
         (class_without_images, r"class \S+/empty has no images .*, only 1\\x1b.heic; add some"),
         (
             broken_images,
-            r"6 unreadable images: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(its content",
+            r"6 unreadable images: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(must be an image in one of",
         ),
         (nested, r"a/inner is a folder within the class a; .*<root>/<class>/<image>"),
         (loose, r"loose.png is in no class"),
