@@ -354,14 +354,14 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
 def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
     train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def refuse(path: Path, text: str) -> int:
+    def refuse(path: Path, content: bytes) -> int:
         if path.parent == tracking.pending(tmp_path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write_text(path, text)
+        return write_bytes(path, content)
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     outcome = train()
     assert outcome.status["status"] == "finished"
     assert tracking.sync(outcome.folder, train.compose(*QUICK), print)
