@@ -333,7 +333,7 @@ def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
 def check_memory(count: int, channels: int, size: int) -> None:
     """
     Raises:
-        ConfigError: so many images of this size do not fit the free memory.
+        ConfigError: the images do not fit the free memory at this size.
     """
     needed, free = count * channels * size * size, free_memory()
     if needed > free:

@@ -68,7 +68,7 @@ def load(path: Path, enough: int | None = None) -> Stored:
     with opened(path) as file:
         if enough is not None:
             file.draft(None, (enough, enough))
-        # How a decoder is told that there are 16 bits; a PPM's by its largest value.
+        # How a decoder knows that there are 16 bits; a PPM's by its largest value.
         upper_half = any(";16" in str(tile[3]) or tile[3] == ("RGB", 65535) for tile in file.tile)
         image = ImageOps.exif_transpose(file) if "exif" in file.info else file
         image.load()

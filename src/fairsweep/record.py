@@ -207,7 +207,7 @@ class RunFolder:
         return size
 
     def objective_at(self, epoch: int) -> float | None:
-        """The objective as it stood after so many epochs, or at the end if that came first.
+        """The objective as it stood after this many epochs, or at the end if that came first.
 
         Of the best epoch until then, where the best weights are the tested ones, else of the last. The worst
         there is where the run had diverged by then. None where the run is not so far, or its journal has lost

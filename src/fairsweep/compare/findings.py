@@ -53,7 +53,7 @@ class Findings:
         target: the validation accuracy of `reached`. reached: by unit (step, seconds) and arm.
         budgets: `statistics.best_of` by arm, in units of the objective.
         tuning: what tuning gained, a row for each arm.
-        units: what times are told in; without seconds where the judged runs cannot be compared by these.
+        units: the units of time; without seconds where the judged runs cannot be compared by these.
         axis: the key against which the objective is shown; None where no number varies.
         flat: by arm, the lowest and highest value of `axis` at which the objective is near the best.
     """

@@ -197,7 +197,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_runs(trials: Mapping[str, int], settings: Settings) -> None:
-    """Check that a sweep with so many trials in each arm is one that can be held.
+    """Check that a sweep with N trials in each arm is not too large.
 
     Raises:
         ConfigError: it has too many runs.
