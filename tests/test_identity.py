@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -128,7 +128,7 @@ def test_hashes_are_kept_and_every_change_of_a_file_is_noticed(
     assert signature(cfg) != before
 
 
-def unreadable(folder: Path):  # type: ignore[no-untyped-def]
+def unreadable(folder: Path) -> Callable[[Path], bytes]:
     read = Path.read_bytes
 
     def read_bytes(path: Path) -> bytes:
