@@ -11,6 +11,7 @@ from test_experiment import the_run
 from test_sweep import empty_store
 
 from fairsweep import provenance, tracking
+from fairsweep.container import complete_environment
 
 __all__ = ["empty_store", "server"]  # fixtures
 
@@ -33,6 +34,16 @@ def test_a_bare_container_trains_and_uploads(tmp_path: Path, empty_store: Path) 
     status = the_run(outputs).status()
     assert (status["status"], status["git"]) == ("finished", {})
     assert not list(tracking.pending(outputs).iterdir())
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "FAIRSWEEP_DATA"])
+def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "")
+    complete_environment()
+    assert name not in os.environ
+    monkeypatch.setenv(name, "somewhere")
+    complete_environment()
+    assert os.environ[name] == "somewhere"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a container may lack and libraries rely on: a home folder and a name of the user."""
+"""An environment that libraries can rely on: a home folder, a user name, no empty variables."""
 
 import getpass
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def complete_environment() -> None:
-    """Set what is missing, for this process and those that it starts."""
+    """Complete the environment of this process and of those that it starts."""
     try:
         Path.home()
     except RuntimeError:
@@ -17,5 +17,8 @@ def complete_environment() -> None:
         getpass.getuser()
     except (KeyError, OSError):  # the latter since Python 3.13
         os.environ["LOGNAME"] = str(os.getuid())
+    for name in ("MLFLOW_TRACKING_URI", "FAIRSWEEP_DATA"):
+        if not os.environ.get(name, "unset"):
+            del os.environ[name]  # else an empty value would hide the default
     # Without a home it can write to, it warns that its cache is temporary.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

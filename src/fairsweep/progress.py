@@ -1,4 +1,4 @@
-"""What is seen of a run: a live bar on a terminal, a line per epoch, and a summary."""
+"""A run on the terminal: a live bar, a line per epoch, a summary."""
 
 from collections.abc import Iterable
 from types import TracebackType
@@ -52,11 +52,11 @@ class Progress:
         self.bar.stop()
 
     def note(self, text: str) -> None:
-        """A line that is to be read now."""
+        """Print a notice at once."""
         print_line(self.console, text, "yellow")
 
     def show(self, lane: "Lane", lines: "list[Line]") -> None:
-        """Move a lane's bar, and print a line for each epoch that ended."""
+        """Advance a lane's bar to the epoch in progress, and print a line for each finished epoch."""
         if self.quiet:
             return
         epochs: int = lane.trainer.epochs
@@ -64,11 +64,13 @@ class Progress:
             self.tasks[lane] = self.bar.add_task("", total=lane.steps_per_epoch, figures="")
         for line in lines:
             if "train_loss" in line:
-                done = (lane.step - 1) % lane.steps_per_epoch + 1
+                epoch, step = divmod(lane.step, lane.steps_per_epoch)
+                if epoch == epochs:  # the last one stays at 100 %
+                    epoch, step = epochs - 1, lane.steps_per_epoch
                 self.bar.update(
                     self.tasks[lane],
-                    completed=done,
-                    description=f"epoch {(lane.step - 1) // lane.steps_per_epoch + 1}/{epochs}",
+                    completed=step,
+                    description=f"epoch {epoch + 1}/{epochs}",
                     figures=f"loss {line['train_loss']:.4f}  accuracy {line['train_accuracy']:.2%}",
                 )
             if "epoch_seconds" in line:
@@ -76,33 +78,32 @@ class Progress:
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
-    """Print a line as it is, without passwords and without what a terminal would obey."""
+    """Print a line without markup, credentials or terminal control codes."""
     text = printable(without_credentials(text))
     console.print(text, highlight=False, markup=False, style=style, soft_wrap=True)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
-    """Print texts, each behind its name; a table would break the commands in them, which users copy."""
+    """Print labelled texts. A table would wrap the commands in them, which users copy."""
     for name, text in rows:
         print_line(console, f"{name:<10} {text}")
 
 
 def epoch_line(line: "Line", epochs: int) -> str:
-    """One epoch's figures, aligned below those of the epoch before."""
-    parts = [
-        f"epoch {line['epoch']:>{len(str(epochs))}.0f}/{epochs}",
-        f"train loss {line['epoch_train_loss']:.4f}  accuracy {line['epoch_train_accuracy']:6.2%}",
-    ]
-    for split, name in (("val", "val"), ("epoch_test", "test")):
+    """One epoch's losses and accuracies, aligned with the epoch before, in at most 80 columns."""
+    parts = [f"epoch {line['epoch']:>{len(str(epochs))}.0f}/{epochs}"]
+    for name, split in (("train", "epoch_train"), ("val", "val"), ("test", "epoch_test")):
         if f"{split}_loss" in line:
-            accuracy = line[f"{split}_accuracy"]
-            parts.append(f"{name} loss {line[f'{split}_loss']:.4f}  accuracy {accuracy:6.2%}")
-    parts.append(f"{line['epoch_seconds']:.1f} s ({line['images_per_second']:,.0f} images/s)")
-    return "   ".join(parts)
+            loss = line[f"{split}_loss"]
+            digits = f"{loss:.4f}" if abs(loss) < 10 else f"{loss:.4g}"
+            parts.append(f"{name} {digits:>6} {line[f'{split}_accuracy']:7.2%}")
+    if len(parts) < 4:  # three splits leave no room
+        parts += [f"{line['epoch_seconds']:.1f} s", f"{line['images_per_second']:,.0f} images/s"]
+    return "  ".join(parts)
 
 
 def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
-    """How a run ended, its figures, and where everything is."""
+    """Print how a run ended, its results, and where its files are."""
     status = outcome.status
     rows: list[tuple[str, str]] = []
     ending = status["status"] + (" before; reused" if outcome.reused else "")

@@ -409,13 +409,13 @@ def target(found: Findings) -> Figure | None:
             layers.append(Layer("steps", [*reach.curve["time"], end], share, arm, named=True))
             layers += arrivals(found, arm, unit)
         x = Axis("steps" if unit == "step" else "seconds of training")
-        panels.append(Panel("", x, Axis("share there", percent=True, range=(-0.04, 1.06)), layers))
+        panels.append(Panel("", x, Axis("fraction reached", percent=True, range=(-0.04, 1.06)), layers))
     if not panels:
         return None
     title = f"Time to {percent(found.target)} validation accuracy"
     caption = (
-        "The share of each arm's runs that have got there, looked at after each epoch (Kaplan and Meier). A "
-        "point is a run that did; a vertical tick: runs that ended without; a cross: runs that diverged."
+        "The fraction of each arm's runs that have reached the target, after each epoch (Kaplan-Meier). "
+        "Points are runs that reached it, vertical ticks runs that ended before, crosses runs that diverged."
     )
     return Figure("target", title, caption, panels, 380)
 

@@ -137,11 +137,11 @@ def times(found: Findings) -> Table:
         row = [arm_cell(found, arm), number(f"{there.sum()} of {len(there)}")]
         for reach in (found.reached[unit][arm] for unit in found.units):
             low, high = (f"{end:.4g}" if math.isfinite(end) else "open" for end in (reach.low, reach.high))
-            row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "half did not"))
+            row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "median not reached"))
             row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
         rows.append(row)
     heads = ["#median steps", "#95 % interval", "#median seconds", "#95 % interval"]
-    return Table(["arm", "#got there", *heads[: 2 * len(found.units)]], rows)
+    return Table(["arm", "#reached", *heads[: 2 * len(found.units)]], rows)
 
 
 def tuning(found: Findings) -> Table:

@@ -1,0 +1,44 @@
+"""What the terminal shows of a run in training."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fairsweep.progress import Progress, epoch_line
+
+FIGURES = {
+    "epoch": 100.0,
+    "epoch_train_loss": 0.0218,
+    "epoch_train_accuracy": 1.0,
+    "val_loss": 2302.5851,
+    "val_accuracy": 0.9722,
+    "epoch_seconds": 12.4,
+    "images_per_second": 12788.0,
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"epoch_test_loss": 0.0815, "epoch_test_accuracy": 0.5}])
+def test_the_line_of_an_epoch_fits_80_columns(more: dict[str, float]) -> None:
+    line = epoch_line({**FIGURES, **more}, 100)
+    assert len(line) <= 80
+    assert line.startswith("epoch 100/100  train 0.0218 100.00%  val   2303  97.22%")
+
+
+class Position:
+    """As much of a lane as the bar reads."""
+
+    steps_per_epoch, trainer = 10, SimpleNamespace(epochs=2)
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+
+@pytest.mark.parametrize(("step", "shown", "completed"), [(4, 1, 4), (10, 2, 0), (14, 2, 4), (20, 2, 10)])
+def test_the_bar_shows_the_epoch_in_progress(step: int, shown: int, completed: int) -> None:
+    lane: Any = Position(step)
+    progress = Progress(Console(quiet=True))
+    progress.show(lane, [{"train_loss": 0.5, "train_accuracy": 0.9}])
+    (task,) = progress.bar.tasks
+    assert (task.description, task.completed) == (f"epoch {shown}/2", completed)
