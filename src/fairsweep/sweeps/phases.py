@@ -18,7 +18,7 @@ from fairsweep.sweeps.search import Study
 from fairsweep.sweeps.space import Dimension
 from fairsweep.wording import counted, listed
 
-# The most runs of a sweep: see "How far it goes" in the README.
+# The most runs of a sweep: see "How far it goes" in docs/server.md.
 MOST_RUNS = 10_000
 
 
