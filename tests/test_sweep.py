@@ -982,6 +982,11 @@ def arms(adam: str, sgd: str = 'optimizer: sgd, optimizer.lr: "0.1,0.01"') -> st
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "a space after a comma": (
+        ("optimizer.lr=0.1,", "0.01"),
+        ("optimizer.lr=0.1,: ends with a comma", "remove the space"),
+    ),
+    "a list without brackets": (("seeds=0,1,2",), ("seeds=0,1,2: a setting of the sweep", "'seeds=[0,1,2]'")),
     "an empty arm": ((arms(""),), ("hydra.sweeper.arms.adam: is empty",)),
     "an unknown key in an arm": (
         (arms('optimizer: adam, optimizer.lrr: "1,2"'),),

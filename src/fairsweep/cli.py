@@ -41,6 +41,9 @@ SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
 }  # fmt: skip
 
 
+# How Hydra begins its error for a comma in one of those.
+SWEPT_SETTING = "Sweeping over Hydra's configuration is not supported :"
+
 # What else only a sweep has.
 SWEEP_PARTS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
 PRESETS = "sweep"
@@ -85,8 +88,14 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
     if isinstance(error, OverrideParseException):
         reason = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
         override = redacted(error.override)
+        if override.endswith(","):
+            return f"{override}: ends with a comma; remove the space after it, or quote the whole word"
         return f"{override}: cannot be read ({reason}); must be key=value, special text in quotes"
     text = " ".join(str(error).split())
+    if text.startswith(SWEPT_SETTING):
+        setting = text.removeprefix(SWEPT_SETTING).strip(" '").removeprefix("hydra.sweeper.")
+        key, _, values = setting.partition("=")
+        return f"{setting}: a setting of the sweep cannot be swept; a list has brackets: '{key}=[{values}]'"
     if is_wrong_choice(error):
         return f"{' '.join(misfits(sys.argv[1:]))}: must be group=choice, a file in conf/<group>/ ({text})"
     return f"{text} ({' '.join(str(cause).split())})" if isinstance(cause, OmegaConfBaseException) else text
