@@ -47,7 +47,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "reuse": (["same", "any"], ["all", None, True]),
     "record.dir": (NAME[0], [*NAME[1], __file__, f"{__file__}/below"]),
     "record.pictures": (["auto", "all", "none"], ["some", None, True]),
-    "record.keep": (["weights", "all", "none"], ["best", None, 1]),
+    "record.keep": (["auto", "weights", "all", "none"], ["best", None, 1]),
     "data._target_": (
         ["fairsweep.data.digits", "fairsweep.data.image_folder"],
         ["os.system", "fairsweep.data", "fairsweep.data.os.system", "fairsweep.datas.x", "", None, 1],

@@ -130,7 +130,7 @@ RULES: Mapping[str, Rule] = {
     "reuse": one_of("same", "any"),
     "record.dir": FOLDER,
     "record.pictures": one_of("auto", "all", "none"),
-    "record.keep": one_of("weights", "all", "none"),
+    "record.keep": one_of("auto", "weights", "all", "none"),
     "data._target_": target("fairsweep.data."),
     "data.name": FILE_NAME,
     "data.root": TEXT,

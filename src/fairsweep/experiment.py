@@ -548,7 +548,7 @@ class Job:
                 self.progress.note(f"run {self.folder.signature}: {self.lane.note}")
                 self.lane.note = ""
             if self.cfg.record.keep == "all" and any("epoch_seconds" in line for line in event.lines):
-                self.folder.save(f"epoch_{self.lane.epoch:04}.pt", self.lane.snapshot())
+                self.folder.save(f"epoch_{self.lane.epoch:04}.pt", self.lane.weights())
             if self.lane.ending is not None:
                 self.close()
             elif time.monotonic() - self.checkpointed >= CHECKPOINT_SECONDS:

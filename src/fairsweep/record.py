@@ -56,6 +56,7 @@ class RunFolder:
         self.write_config(cfg)
         write_atomically(self.path / "data.json", json.dumps(facts, indent=1).encode())
         self.truncate_journal(0)
+        (self.path / "status.json").unlink(missing_ok=True)  # of an attempt that had lost its checkpoints
         now = time.time()
         self.set_status(
             status="running",
@@ -317,8 +318,9 @@ class RunFolder:
                 "choose another run"
             )
         if not self.keeps_weights():
+            why = status["weights"] if status.get("weights") in schema.REMOVED else "record.keep=none"
             raise ConfigError(
-                f"{self.path}: has no weights (record.keep=none); choose another run, "
+                f"{self.path}: has no weights ({why}); choose another run, "
                 "or train it again with record.keep=weights rerun=true"
             )
         is_best = self.tests_best() and status["best_epoch"] is not None
@@ -330,8 +332,25 @@ class RunFolder:
         return path
 
     def keeps_weights(self) -> bool:
-        """Whether the run's weights stay after its end."""
-        return bool(self.config().record.keep != "none")
+        """Whether the run's weights stay after its end, and were not removed since."""
+        kept_some = bool(self.config().record.keep != "none")
+        return kept_some and self.status().get("weights") not in schema.REMOVED
+
+    def is_undecided(self, mark: str = "kept") -> bool:
+        """Whether a sweep's end decides about the run's weights, or may still give them another mark."""
+        status = self.status()
+        is_open = status.get("weights", "") in ("", "kept") and status.get("weights") != mark
+        return bool(self.config().record.keep == "auto") and not status["single"] and is_open
+
+    def remove_weights(self, why: str) -> None:
+        """Free the disk of weights and checkpoints.
+
+        Args:
+            why: one of `schema.REMOVED`.
+        """
+        self.set_status(weights=why)  # first: weights that are missing without a reason are a loss
+        for path in self.path.glob("*.pt"):
+            path.unlink()
 
     def tests_best(self) -> bool:
         """Whether the best weights, by the objective, are the tested ones; else the last are."""

@@ -22,7 +22,8 @@ def find(directory: str, which: str, data: str | None = None, objective: str | N
     """The folder of a recorded run: by its signature (or the beginning of it), `latest`, or `best`.
 
     `latest` is the finished run that ended last; `best` the finished run with the best objective, the later
-    of equals, among those on the same data that select by the same figure.
+    of equals, among those on the same data that select by the same figure. Both skip runs whose weights
+    were not kept.
 
     Args:
         data: only runs on this data set, given by its name or the beginning of its hash.
@@ -41,7 +42,7 @@ def find(directory: str, which: str, data: str | None = None, objective: str | N
                 "allowed: latest, best, or the name of one folder there"
             )
         return matches[0]
-    runs = on_data([*finished(recorded)], data)
+    runs, skipped = on_data([*finished(recorded)], data), list[str]()
     runs.sort(key=lambda run: run.status["ended"], reverse=True)
     if which == "best" and runs:
         if len({run.status["data"] for run in runs}) > 1:
@@ -57,8 +58,17 @@ def find(directory: str, which: str, data: str | None = None, objective: str | N
     for run in runs:
         if damage := run.folder.damage():
             warn(f"{damage}; this run is skipped")
+        elif not run.folder.keeps_weights():
+            skipped.append(run.folder.signature)
         else:
+            if skipped:
+                which_ones = f"{skipped[0]}{f' and {len(skipped) - 1} more' if skipped[1:] else ''}"
+                warn(f"run={which}: skipped {which_ones}, whose weights were not kept")
             return run.folder
+    if skipped:
+        raise ConfigError(
+            f"run={which}: no finished run in {folder} has weights; train one with record.keep=weights"
+        )
     raise ConfigError(f"run={which}: no finished run in {folder}; train one first")
 
 

@@ -30,6 +30,9 @@ from fairsweep.wording import printable
 STATUSES = ("running", "finished", "diverged", "failed", "paused", "pruned", "interrupted")
 FINAL = ("finished", "diverged")
 
+# Why the weights of a run that had kept some are gone.
+REMOVED = ("record.keep=auto", "runs.py clean")
+
 # The fingerprint of data that were not read, as the run had failed before.
 UNKNOWN = "unknown"
 
@@ -70,7 +73,11 @@ STATUS: Mapping[str, Rule] = {
 }
 # What a status says besides, once a run trains, or has ended.
 PROGRESS: Mapping[str, Rule] = {"steps": integer(1), "step": COUNT, "seconds": NUMBER}
-OPTIONAL: Mapping[str, Rule] = {**PROGRESS, "shared": BOOLEAN}
+OPTIONAL: Mapping[str, Rule] = {
+    **PROGRESS,
+    "shared": BOOLEAN,
+    "weights": one_of("kept", "champion", *REMOVED),
+}
 ENDING: Mapping[str, Rule] = {"ended": NUMBER, "reason": ANY_TEXT}
 FINAL_FIGURES: Mapping[str, Rule] = {
     **PROGRESS,

@@ -205,7 +205,7 @@ def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = Fal
 
     def action(store: Store) -> None:
         state = begin(folder, store, status, note) if status else known(folder.path, store)
-        if status and (again or status["ended"] is None or state["ended"] != status["ended"]):
+        if status and (again or not is_whole(state, status)):
             upload(folder, store, state, status, note)
         if status:
             tag_sweeps(folder, store)
@@ -415,11 +415,17 @@ def is_uploaded(folder: RunFolder, uri: str) -> bool:
     """Whether this store has all of a run, as far as the folder knows."""
     status, state = folder.status(), read_state(folder.path, uri)
     return (
-        status.get("ended") is not None
-        and state.get("ended") == status["ended"]
+        is_whole(state, status)
         and state.get("started", status["started"]) == status["started"]
         and state.get("sweeps") == folder.sweeps()
     )
+
+
+def is_whole(state: dict[str, Any], status: dict[str, Any]) -> bool:
+    """Whether the store has the run's end and, of a run that its sweep has chosen since, its weights."""
+    weights = status.get("weights")
+    has_weights = weights not in ("kept", "champion") or state.get("weights") == weights
+    return status.get("ended") is not None and state.get("ended") == status["ended"] and has_weights
 
 
 def check_experiment(path: Path, cfg: DictConfig, note: Note) -> None:
@@ -566,6 +572,7 @@ def upload(
         step=step,
         mlflow_status=MLFLOW_STATUS.get(status["status"], "KILLED"),
         ended=status["ended"],
+        weights=status.get("weights"),
     )
 
 
@@ -613,7 +620,8 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
         store.client.log_artifacts(run_id, staged, "record")
     if folder.pictures.is_dir():
         store.client.log_artifacts(run_id, str(folder.pictures), "pictures")
-    wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and status["single"])
+    is_chosen = status["single"] or status.get("weights") == "champion"
+    wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and is_chosen)
     if status["status"] != "finished" or not wanted or weights is None:
         return
     outputs = store.client.get_run(run_id).outputs
@@ -629,8 +637,8 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
 
 
 def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
-    """The tested weights of a run that kept some; that they are lost is reported, and stops no upload."""
-    if status["status"] not in FINAL or not folder.keeps_weights():
+    """The tested weights of a run, if they stay; a note reports lost ones, and the upload goes on."""
+    if status["status"] not in FINAL or not folder.keeps_weights() or folder.is_undecided():
         return None
     try:
         return folder.tested_weights_file()

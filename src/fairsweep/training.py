@@ -459,15 +459,17 @@ class Lane:
         }
 
     def kept(self, keep: str) -> dict[str, dict[str, Any]]:
-        """What `record.keep` keeps of a finished run, by file name: `weights`, `all` or `none`."""
+        """The weights that stay of a finished run, by file name, given `record.keep`."""
         if keep == "none":
             return {}
-        snapshots = {"last.pt": self.snapshot()}
+        kept = {"last.pt": self.weights()}
         if self.best is not None:
-            snapshots["best.pt"] = self.best
-        if keep == "all":
-            return snapshots
-        return {name: {"model": state["model"], "step": state["step"]} for name, state in snapshots.items()}
+            kept["best.pt"] = {"model": self.best["model"], "step": self.best["step"]}
+        return kept
+
+    def weights(self) -> dict[str, Any]:
+        """The weights at this step; shares its tensors with the lane."""
+        return {"model": self.model.state_dict(), "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; on the same kind of device, with the same bits."""

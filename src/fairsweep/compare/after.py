@@ -18,6 +18,7 @@ class Told(NamedTuple):
     where: str
     verdict: str = ""
     remarks: Sequence[str] = ()
+    best: str | None = None
 
 
 def known(sweep: SweepFolder) -> Told | None:
@@ -25,7 +26,7 @@ def known(sweep: SweepFolder) -> Told | None:
     try:
         content = read_json(sweep.report.with_suffix(".json"))
         reported = {(run["signature"], run["phase"], run["status"]) for run in content["runs"]}
-        told = Told(str(sweep.report), content["verdict"], content["remarks"])
+        told = Told(str(sweep.report), content["verdict"], content["remarks"], content["best"])
     except (OSError, Damaged, KeyError, TypeError):  # none, or one that was cut short
         return None
     now = {
@@ -45,7 +46,7 @@ def write(sweep: SweepFolder, cfg: DictConfig) -> Told:
             given = folder_source.load([sweep], cfg.tracking.uri)
             settings = Settings(judging.relevant, judging.target, judging.ui)
             found = report.write(given, settings, sweep.report.parent)
-            return Told(str(sweep.report), found.verdict, found.remarks)
+            return Told(str(sweep.report), found.verdict, found.remarks, found.best)
     except Exception as error:  # its runs are done and recorded
         what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         return Told(f"none: {' '.join(without_credentials(what).split())[:300]}")

@@ -28,7 +28,7 @@ from fairsweep.overrides import command
 from fairsweep.progress import Progress
 from fairsweep.record import Place, RunFolder
 from fairsweep.schema import FINAL
-from fairsweep.sweeps import origins, phases, space
+from fairsweep.sweeps import origins, phases, space, weights
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
@@ -574,7 +574,12 @@ class Sweep:
         uploader.flush(self.master)
         if not is_launched:
             return
-        told = self.report() if ending != "interrupted" else None
+        told = None
+        if ending != "interrupted":
+            told = self.report()
+            is_complete = ending == "finished" and not standing.counts()["paused"]
+            self.settle_weights(told.best, is_complete)
+            uploader.flush(self.master)
         self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
 
     def report(self) -> Told:
@@ -584,8 +589,13 @@ class Sweep:
         with self.board.console.status("writing the report"):
             told = after.write(self.folder, self.master)
         uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        uploader.flush(self.master)
         return told
+
+    def settle_weights(self, best_arm: str | None, is_complete: bool) -> None:
+        """Keep the weights of the best, and upload them; free the disk of the others."""
+        choice = weights.choose(self.board.standing, best_arm)
+        for folder in weights.settle(self.folder, self.board.standing, choice, is_complete):
+            uploader.sync(folder, self.master, self.board.note)
 
     # Instead of it
 

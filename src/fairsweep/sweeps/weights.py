@@ -1,0 +1,84 @@
+"""Which weights stay when a sweep ends, and which run is its champion."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import Timeout
+
+from fairsweep.record import RunFolder
+from fairsweep.schema import FINAL, Damaged, read_sweep
+from fairsweep.sweeps.folder import SweepFolder
+from fairsweep.sweeps.standing import Standing
+
+
+class Choice(NamedTuple):
+    """The runs of a sweep whose weights matter, by signature.
+
+    best: the runs of each arm's best trial, and all confirm runs. champion: the one of them to use.
+    """
+
+    best: frozenset[str]
+    champion: str | None
+
+
+def choose(standing: Standing, best_arm: str | None = None) -> Choice:
+    """Choose by validation alone.
+
+    Args:
+        best_arm: the arm that the verdict names; None: the one with the best mean objective is the
+            champion's.
+    """
+    best: dict[str, list[str]] = {}
+    for arm in standing.arms():
+        if arm.best is not None:
+            rows = [row for row in standing.rows if row.arm == arm.name]
+            confirmed = [row.signature for row in rows if row.phase == "confirm"]
+            searched = [row.signature for row in rows if row.trial == arm.best.trial]
+            best[arm.name] = [*confirmed, *searched]
+    means = {arm.name: arm.objective for arm in standing.arms() if arm.objective is not None}
+    if best_arm is None and means:
+        best_arm = max(means, key=lambda name: standing.sign * means[name])
+    candidates = {
+        signature: objective
+        for signature in best.get(best_arm or "", ())
+        if standing.state(signature) == "finished"
+        and (objective := standing.objective(signature)) is not None
+    }
+    champion = max(candidates, key=lambda signature: standing.sign * candidates[signature], default=None)
+    return Choice(frozenset(signature for each in best.values() for signature in each), champion)
+
+
+def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: bool) -> Iterator[RunFolder]:
+    """Carry out `record.keep=auto` at a sweep's end.
+
+    Marks the runs whose weights stay, and removes the other weights if the sweep is complete: an incomplete
+    one may still choose them. Yields the runs that have more to upload now.
+    """
+    for signature in dict.fromkeys(row.signature for row in standing.rows):
+        folder = sweep.run(signature)
+        mark = "champion" if signature == choice.champion else "kept"
+        if not folder.status() or folder.damage() or not folder.is_undecided(mark):
+            continue
+        try:
+            with folder.lock().acquire(timeout=0):
+                if signature in choice.best and folder.status()["status"] in FINAL:
+                    folder.set_status(weights=mark)
+                    yield folder
+                elif is_complete and not is_needed(folder, sweep.path):
+                    folder.remove_weights("record.keep=auto")
+        except Timeout:  # another command trains it
+            continue
+
+
+def is_needed(folder: RunFolder, directory: Path) -> bool:
+    """Whether another sweep that is not complete may still choose this run."""
+    for entry in folder.sweeps().values():
+        if Path(entry["directory"]) == directory:
+            continue
+        try:
+            if read_sweep(Path(entry["directory"]))["status"] != "finished":
+                return True
+        except (Damaged, FileNotFoundError):  # its results are gone with it
+            continue
+    return False
