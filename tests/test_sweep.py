@@ -492,7 +492,8 @@ def key(row: dict[str, str]) -> tuple[str, str, int]:
 def test_halving_prunes_what_another_sweep_may_finish_with_the_same_bits(
     outputs: Outputs, others: Outputs
 ) -> None:
-    space = (*QUICK, "trainer.epochs=4", "optimizer=sgd", "optimizer.lr=0.3,0.1,0.03,0.01")
+    words = (*QUICK, "record.keep=weights", "trainer.epochs=4", "optimizer=sgd")
+    space = (*words, "optimizer.lr=0.3,0.1,0.03,0.01")
     answer = outputs.sweep(*space, "halving=2")
     assert Counter(row["status"] for row in outputs.table) == {"pruned": 3, "finished": 1}
     epochs = sorted(folder.status()["epoch"] for folder in outputs.runs.values())

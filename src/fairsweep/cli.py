@@ -144,13 +144,17 @@ def unread() -> NoReturn:
 
 
 def entry_point(
-    config_name: str, short: Mapping[str, str] = MappingProxyType({}), texts: Sequence[str] = ()
+    config_name: str,
+    short: Mapping[str, str] = MappingProxyType({}),
+    texts: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
     Args:
         short: other names for keys on the command line.
         texts: keys whose values are not of Hydra's grammar.
+        flags: words that alone mean `word=true`.
 
     Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
     Ctrl-C, else what the task says by `sys.exit`.
@@ -180,7 +184,8 @@ def entry_point(
                 for word in filter(is_for_sweeps, args.overrides):
                     fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
-            words = [as_text(in_full(word, names), texts) for word in sys.argv[1:]]
+            given = [f"{word}=true" if word in flags else word for word in sys.argv[1:]]
+            words = [as_text(in_full(word, names), texts) for word in given]
             sys.argv[1:] = [postponed(word) if multirun else word for word in words]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()

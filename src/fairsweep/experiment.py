@@ -636,8 +636,10 @@ def illustrate(folder: RunFolder, cfg: DictConfig, progress: Progress, single: b
     return True
 
 
-def estimate(cfg: DictConfig) -> float:
-    """Seconds that a run takes, by the first second of it and one validation; nothing is kept.
+def estimate(cfg: DictConfig) -> tuple[float, int]:
+    """A run's seconds, by the first second of it and one validation, and the bytes of its weights.
+
+    Nothing is kept.
 
     Raises:
         ConfigError: data, model, device do not fit each other.
@@ -659,7 +661,9 @@ def estimate(cfg: DictConfig) -> float:
             lane.evaluate(lane.data.val)
         per_epoch = time.perf_counter() - started
     seconds: float = lane.total_steps * per_step + cfg.trainer.epochs * per_epoch
-    return seconds
+    copies = 1 + bool(len(lane.data.val))  # the last and the best
+    weights = sum(value.nbytes for value in lane.model.state_dict().values())
+    return seconds, copies * weights
 
 
 def with_weights_file(cfg: DictConfig) -> DictConfig:

@@ -1,5 +1,6 @@
-"""Files that other processes read, and that a power cut must not damage."""
+"""Files that other processes read or lock, and that a power cut must not damage."""
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -27,3 +28,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of this file. Asking needs no right to write."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -47,9 +47,12 @@ class RunFolder:
 
     def lock(self) -> FileLock:
         """The right to write here, of one process at a time; the system takes it back when that one dies."""
-        folder = self.path.parents[1] / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{self.signature}.lock")
+        self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.lock_file)
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path.parents[1] / "locks" / f"{self.signature}.lock"
 
     def create(self, cfg: DictConfig, facts: dict[str, Any], **status: Any) -> None:
         """Begin the record of a run at its first step."""

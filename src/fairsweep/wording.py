@@ -44,6 +44,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def age(seconds: float) -> str:
+    """How long ago something was: `40 s`, `3 h`, `12 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that suits them: `820 kB`, `1.2 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.{0 if unit == 'B' or number >= 10 else 1}f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
 def printable(text: str) -> str:
     """The text with `\\x1b` for an escape character, and the like: a terminal obeys such characters."""
     return "".join(

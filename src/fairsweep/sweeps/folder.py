@@ -1,7 +1,6 @@
 """The sweep's folder: what was asked for, the plan of its runs, how far it is, and the table at its end."""
 
 import csv
-import fcntl
 import io
 import json
 import time
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from fairsweep import schema
 from fairsweep.config import ConfigError, redacted
-from fairsweep.files import write_atomically
+from fairsweep.files import is_locked, write_atomically
 from fairsweep.record import Place, RunFolder
 from fairsweep.schema import Damaged, warn
 
@@ -52,17 +51,8 @@ class SweepFolder:
         return FileLock(folder / f"{sweep}.lock")
 
     def is_held(self, sweep: str) -> bool:
-        """Whether a process carries this sweep out now. Asking needs no right to write."""
-        try:
-            file = (self.outputs / "locks" / f"{sweep}.lock").open("rb")
-        except FileNotFoundError:
-            return False
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        """Whether a process runs this sweep now."""
+        return is_locked(self.outputs / "locks" / f"{sweep}.lock")
 
     def exists(self) -> bool:
         """Whether the sweep was begun."""

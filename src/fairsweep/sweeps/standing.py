@@ -46,6 +46,10 @@ class Standing:
             self.state(signature) for signature in dict.fromkeys(row.signature for row in self.rows)
         )
 
+    def unique(self) -> list[Row]:
+        """The first row of each run, in the order of the plan."""
+        return [*{row.signature: row for row in reversed(self.rows)}.values()][::-1]
+
     def state(self, signature: str) -> str:
         return str(self.statuses.get(signature, {}).get("status", "waiting"))
 
