@@ -743,4 +743,6 @@ def test_the_summary_keeps_the_command_to_copy_on_one_line(train: Trainer) -> No
 
 def test_the_time_of_a_run_of_one_step_can_be_estimated(compose: Compose) -> None:
     words = ("scheduler=onecycle", "trainer.epochs=1", "trainer.batch_size=200")
-    assert experiment.estimate(compose(*QUICK, *words)) > 0
+    seconds, weights = experiment.estimate(compose(*QUICK, *words))
+    assert seconds > 0
+    assert weights > 0

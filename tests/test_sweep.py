@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -1227,6 +1228,7 @@ def test_dry_run_lists_the_runs_and_writes_nothing(outputs: Outputs) -> None:
     ]
     assert blank == ""
     assert last.startswith("3 runs, 2 to train; then up to 2 more, chosen by what these give; about 0 s")
+    assert re.search(r"of training, \d+ kB of weights, of which \d+ kB stay$", last)
     assert snapshot(outputs.path) == before
 
 

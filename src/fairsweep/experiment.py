@@ -661,7 +661,7 @@ def estimate(cfg: DictConfig) -> tuple[float, int]:
             lane.evaluate(lane.data.val)
         per_epoch = time.perf_counter() - started
     seconds: float = lane.total_steps * per_step + cfg.trainer.epochs * per_epoch
-    copies = 1 + bool(len(lane.data.val))  # the last and the best
+    copies = {"none": 0, "all": cfg.trainer.epochs + 2}.get(cfg.record.keep, 2)  # the last and the best
     weights = sum(value.nbytes for value in lane.model.state_dict().values())
     return seconds, copies * weights
 

@@ -345,6 +345,10 @@ class RunFolder:
         is_open = status.get("weights", "") in ("", "kept") and status.get("weights") != mark
         return bool(self.config().record.keep == "auto") and not status["single"] and is_open
 
+    def weights_size(self) -> int:
+        """The bytes of its weights and checkpoints."""
+        return sum(path.stat().st_size for path in self.path.glob("*.pt"))
+
     def remove_weights(self, why: str) -> None:
         """Free the disk of weights and checkpoints.
 

@@ -17,7 +17,7 @@ from fairsweep import tracking
 from fairsweep.progress import print_line, print_rows
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
-from fairsweep.wording import counted, described, duration, printable
+from fairsweep.wording import counted, described, duration, printable, size
 
 if TYPE_CHECKING:
     from fairsweep.compare.after import Told
@@ -232,15 +232,23 @@ class Board:
         console.print()
         print_rows(console, rows)
 
-    def listing(self, rows: list[Row], missing: set[str], more: int, seconds: float) -> None:
-        """The runs that a sweep would have."""
+    def listing(
+        self, rows: list[Row], missing: set[str], more: int, seconds: float, sizes: tuple[float, float]
+    ) -> None:
+        """The runs that a sweep would have.
+
+        Args:
+            sizes: bytes of weights while it runs, and after its end.
+        """
         for row in rows:
             state = "to train" if row.signature in missing else "exists"
             print_line(self.console, f"{row.signature}  {state:<8}  {row.name}")
         text = f"\n{counted(len(rows), 'run')}, {len(missing)} to train"
         if more:
             text += f"; then up to {more} more, chosen by what these give"
-        text += f"; about {duration(seconds)} of training"
+        text += f"; about {duration(seconds)} of training, {size(sizes[0])} of weights"
+        if sizes[1] < sizes[0]:
+            text += f", of which {size(sizes[1])} stay"
         print_line(self.console, text)
 
 

@@ -604,22 +604,32 @@ class Sweep:
         entries = self.check()
         unique = {entry.row.signature: entry for entry in entries}
         missing = {signature for signature, entry in unique.items() if not self.exists(entry)}
-        seconds = {arm: self.seconds(arm, list(unique.values())) for arm in self.arms}
+        costs = {arm: self.cost(arm, list(unique.values())) for arm in self.arms}
         more = self.unplanned - len(entries)
-        per_run = sum(seconds.values()) / len(seconds)
-        total = sum(seconds[unique[signature].row.arm] for signature in missing) + more * per_run
-        self.board.listing([entry.row for entry in unique.values()], missing, more, total)
+        arms = [unique[signature].row.arm for signature in missing]
+        seconds, size = (
+            sum(costs[arm][part] for arm in arms) + more * fmean(cost[part] for cost in costs.values())
+            for part in (0, 1)
+        )
+        kept = size
+        if self.master.record.keep == "auto":
+            seeds = len(self.settings.seeds) + len(self.settings.confirm_seeds)
+            kept = min(size, seeds * sum(cost[1] for cost in costs.values()))
+        self.board.listing([entry.row for entry in unique.values()], missing, more, seconds, (size, kept))
 
-    def seconds(self, arm: str, entries: list[Entry]) -> float:
-        """What a run of an arm takes: as those that exist took, or by the first steps of one."""
+    def cost(self, arm: str, entries: list[Entry]) -> tuple[float, float]:
+        """The seconds and the bytes of weights of a run of an arm: as of those that exist, or estimated."""
         ours = [entry for entry in entries if entry.row.arm == arm] or [
             entry for entry in self.entries.values() if entry.row.arm == arm
         ]
-        statuses = [self.folder.run(entry.row.signature).status() for entry in ours]
-        known = [status["seconds"] for status in statuses if status.get("status") == "finished"]
-        if known:
-            return fmean(known)
-        return experiment.estimate(config.literal(json.loads(ours[0].cfg)))
+        folders = [self.folder.run(entry.row.signature) for entry in ours]
+        statuses = [folder.status() for folder in folders]
+        seconds = [status["seconds"] for status in statuses if status.get("status") == "finished"]
+        weights = [size for folder in folders if (size := folder.weights_size())]
+        if seconds and weights:
+            return fmean(seconds), fmean(weights)
+        estimate = experiment.estimate(config.literal(json.loads(ours[0].cfg)))
+        return fmean(seconds) if seconds else estimate[0], estimate[1]
 
 
 # Settings that `sweep.json` has by their own names.
