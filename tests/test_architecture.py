@@ -15,13 +15,13 @@ ENTRY = "entry points and plugins"
 # From the top: a module may import those of its own floor and of the floors below.
 FLOORS = (
     {ENTRY},
-    {"experiment", "jobs", "sweeps", "compare", "cluster"},
+    {"experiment", "jobs", "sweeps", "compare", "cluster", "listing", "cleaning"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
     | {"store", "uploader", "inputs", "tensorboard", "runs"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
     {"sources", "config", "cli", "signals", "output", "container", "wording", "files", "schema"}
-    | {"overrides", "garbage"},
+    | {"overrides", "garbage", "metrics"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "uploader", "progress")

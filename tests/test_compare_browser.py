@@ -131,7 +131,7 @@ def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(browser: Browser,
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(PATIENCE)
         page.goto(f"http://{address}/#/experiments/1/runs")
-        parent = page.get_by_role("row").filter(has_text="sweep adam vs sgd")
+        parent = page.get_by_role("row").filter(has_text="adam vs sgd · digits · mlp")
         expect(parent).to_be_visible()
         expect(page.get_by_text(names[0])).to_have_count(0)
         parent.get_by_role("button").first.click()

@@ -139,7 +139,8 @@ def test_a_sweep_without_runs_shows_how_far_it_is_and_why_there_is_no_report(out
 def test_a_server_that_is_away_is_named_where_runs_are_read_from_it(outputs: Path) -> None:
     answer = compare(outputs, "experiment=x", status=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert answer.stderr == (
-        "error: tracking.uri=http://127.0.0.1:9: does not answer; is the tracking server running?\n"
+        "error: tracking.uri=http://127.0.0.1:9 (from MLFLOW_TRACKING_URI): does not answer; "
+        "is the tracking server running?\n"
     )
 
 

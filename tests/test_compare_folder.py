@@ -217,7 +217,7 @@ def test_seconds_are_those_of_training_and_may_be_shared(sweep: SweepFolder) -> 
     tables = of_mlflow(sweep.outputs)
     row = tables.runs.iloc[0]
     assert row["seconds"] == sweep.run(row["signature"]).status()["seconds"]
-    client.log_metric(row["run"], "training_seconds", 1234.5, step=10**6)
+    client.log_metric(row["run"], "time/training_seconds", 1234.5, step=10**6)
     client.set_tag(row["run"], "shared_seconds", "true")
     first = of_mlflow(sweep.outputs).runs.iloc[0]
     assert (first["seconds"], first["shared"]) == (1234.5, True)

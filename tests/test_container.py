@@ -11,7 +11,7 @@ from test_experiment import the_run
 from test_sweep import empty_store
 
 from fairsweep import provenance, tracking
-from fairsweep.container import complete_environment
+from fairsweep.container import VARIABLES, complete_environment, with_variables
 
 __all__ = ["empty_store", "server"]  # fixtures
 
@@ -36,7 +36,7 @@ def test_a_bare_container_trains_and_uploads(tmp_path: Path, empty_store: Path) 
     assert not list(tracking.pending(outputs).iterdir())
 
 
-@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "FAIRSWEEP_DATA"])
+@pytest.mark.parametrize("name", VARIABLES.values())
 def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "")
     complete_environment()
@@ -44,6 +44,14 @@ def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv(name, "somewhere")
     complete_environment()
     assert os.environ[name] == "somewhere"
+
+
+def test_an_error_names_the_variable_that_set_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIRSWEEP_DATA", "/nowhere")
+    assert with_variables("data.root=/nowhere: no such folder") == (
+        "data.root=/nowhere (from FAIRSWEEP_DATA): no such folder"
+    )
+    assert with_variables("data.root=/else: no such folder") == "data.root=/else: no such folder"
 
 
 @pytest.fixture

@@ -29,6 +29,11 @@ def test_a_cleaned_sweep_still_knows_its_results_and_trains_nothing(outputs: Out
     outputs.start(*QUICK, "seed=9", single=True).wait()
     sweep, (single,) = outputs.definition["id"], [s for s, run in outputs.runs.items() if not run.sweeps()]
 
+    parent = outputs.tracked[sweep]
+    assert parent.info.run_name == "adam vs sgd · digits · mlp"
+    assert "| arm | best trial | val_accuracy |" in parent.data.tags["mlflow.note.content"]
+    assert [data.dataset.name for data in parent.inputs.dataset_inputs] == ["digits"]
+
     head, first, second, *rest = listed(outputs)
     assert head[:3] == ["id", "age", "status"]
     assert (first[0], first[3]) == (single[:8], "finished")

@@ -54,9 +54,6 @@ def test_a_uri_of_no_store_is_refused_before_training(
         f"tracking.uri={uri}: {problem}; must be sqlite:///<path of a file>, http://"
     )
     assert "for example sqlite:////home/you/mlflow.db" in str(error.value)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI="):
-        experiment.identify(Wanted(compose("tracking=mlflow")))
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from servers import free_port, serving
 
-from fairsweep import build, experiment, store, tracking
+from fairsweep import build, experiment, metrics, store, tracking
 from fairsweep.config import ROOT, leaves
 from fairsweep.experiment import Outcome, Wanted
+from fairsweep.metrics import tracked
 from fairsweep.progress import Progress
 from fairsweep.record import RunFolder
 from fairsweep.schema import read_json
@@ -88,7 +89,7 @@ def train(compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pyte
 def history(client: MlflowClient, run_id: str, folder: RunFolder) -> dict[str, list[tuple[int, int, float]]]:
     keys = {key for line in folder.journal() for key in line} - {"step", "epoch", "time"}
     return {
-        key: sorted((m.step, m.timestamp, m.value) for m in client.get_metric_history(run_id, key))
+        key: sorted((m.step, m.timestamp, m.value) for m in client.get_metric_history(run_id, tracked(key)))
         for key in sorted(keys)
     }
 
@@ -120,8 +121,8 @@ def test_mlflow_holds_parameters_metrics_tags_data_and_artifacts_of_a_run(train:
         "val_accuracy", "images_per_second", "epoch_seconds", "test_loss", "test_accuracy", "objective",
     } == held.keys()  # fmt: skip
     assert [step for step, _, _ in held["train_loss"]] == [3, 4, 6, 8]
-    assert run.data.metrics["test_accuracy"] == outcome.status["test_accuracy"]
-    assert run.data.metrics["training_seconds"] == outcome.status["seconds"]
+    assert run.data.metrics["test/accuracy"] == outcome.status["test_accuracy"]
+    assert run.data.metrics["time/training_seconds"] == outcome.status["seconds"]
 
     tags = run.data.tags
     assert tags["signature"] == folder.signature
@@ -185,7 +186,7 @@ def test_values_that_are_not_finite_are_left_out(train: Trainer) -> None:
     outcome = train("optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=1")
     assert any(line["train_loss"] is None for line in outcome.folder.journal())
     run = train.run(outcome)
-    values = train.client.get_metric_history(run.info.run_id, "train_loss")
+    values = train.client.get_metric_history(run.info.run_id, "train/loss")
     assert values
     assert all(math.isfinite(metric.value) and metric.value < 1e300 for metric in values)
 
@@ -444,7 +445,7 @@ def test_tensorboard_files_hold_the_journal_and_the_graph(train: Trainer) -> Non
     events = EventAccumulator(str(folder.path / "tensorboard"))
     events.Reload()
     assert events.Graph().node
-    expected = journalled(folder)
+    expected = {tracked(key): points for key, points in journalled(folder).items()}
     assert set(events.Tags()["scalars"]) == expected.keys()
     for key, points in expected.items():
         held = [(event.step, event.value) for event in events.Scalars(key)]
@@ -459,3 +460,27 @@ def test_without_tracking_mlflow_is_not_imported(tmp_path: Path) -> None:
     overrides = [override for override in QUICK if not override.startswith("tracking")]
     command = [sys.executable, "-c", code, f"record.dir={tmp_path}", "tracking=none", *overrides]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_run_that_an_earlier_version_began_to_upload_keeps_the_names_of_its_metrics(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(metrics, "TRACKED", {})
+        outcome = train("trainer.stop_epoch=1")
+    state = outcome.folder.path / "tracking.json"
+    state.write_text(state.read_text().replace('"grouped": true', '"grouped": false'))
+    before = train.run(outcome).data.metrics
+    assert "val_accuracy" in before
+    names = set(train.run(train()).data.metrics)
+    assert before.keys() < names
+    assert not any("/" in name for name in names)
+
+
+def test_an_experiment_opens_as_one_of_models_unless_someone_chose_another_kind(train: Trainer) -> None:
+    for name, kind in (("plain", None), ("chosen", "genai")):
+        tags = {store.KIND: kind} if kind else {}
+        train.client.create_experiment(name, tags=tags)
+        train(f"tracking.experiment={name}", f"seed={len(name)}")
+    kinds = [train.client.get_experiment_by_name(name).tags[store.KIND] for name in ("plain", "chosen")]
+    assert kinds == ["custom_model_development", "genai"]

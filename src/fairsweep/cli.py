@@ -27,7 +27,7 @@ from omegaconf.errors import (
 
 from fairsweep import output, signals
 from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
-from fairsweep.container import complete_environment
+from fairsweep.container import complete_environment, with_variables
 from fairsweep.overrides import postponed
 from fairsweep.wording import printable
 
@@ -221,7 +221,8 @@ def entry_point(
     def fail(error: Exception) -> NoReturn:
         if wants_traceback:
             show_traceback(error)
-        print(f"error: {printable(without_credentials(explain(error, short)))}", file=sys.stderr)
+        text = with_variables(explain(error, short))
+        print(f"error: {printable(without_credentials(text))}", file=sys.stderr)
         sys.exit(2)
 
     return decorate

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +166,7 @@ def of_one_sweep(sweep: SweepFolder) -> Entry:
     best = max(scored, key=lambda signature: now.sign * scored[signature], default="")
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
     figures = figures_of(now.objective_key, now.statuses.get(best, {}))
-    what = " · ".join([*on_what(folders, now), content["name"]])
+    what = described_sweep(content)
     return Entry(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
 
 
@@ -188,16 +188,9 @@ def described(folder: RunFolder) -> str:
     return f"{cfg.data.name} · {cfg.model.name} · {optimizer} lr={cfg.optimizer.lr}"
 
 
-def on_what(folders: Sequence[RunFolder], now: standing.Standing) -> Iterator[str]:
-    """The data sets and the models of a sweep's runs, each as one text."""
-    configs = {}
-    for row, folder in zip(now.unique(), folders, strict=True):
-        kind = now.statuses[row.signature].get("data"), row.values.get("model")
-        if kind not in configs and (folder.path / "config.yaml").exists():
-            configs[kind] = folder.config()
-    for group in ("data", "model"):
-        if names := dict.fromkeys(str(cfg[group].name) for cfg in configs.values()):
-            yield ", ".join(names)
+def described_sweep(content: dict[str, Any]) -> str:
+    """`mnist · two_conv · adam vs sgd`."""
+    return " · ".join([*(", ".join(content.get(key) or ()) for key in ("data", "model")), content["name"]])
 
 
 def state(folder: RunFolder, status: dict[str, Any]) -> str:

@@ -139,6 +139,7 @@ DEFINITION: Mapping[str, Rule] = {
     "weights": or_null(MAPPING),  # older sweeps have none
     "reused": COUNT,
     "best_objective": or_null(NUMBER),
+    **dict.fromkeys(("data", "model"), or_null(TEXTS)),  # older sweeps have none
     **dict.fromkeys(("seeds", "confirm_seeds"), list_of(COUNT)),
 }
 

@@ -36,6 +36,8 @@ ALLOWED = (
     "sqlite:///<path of a file>, http://<host>:<port>, https://<host>, or a database such as "
     "postgresql://<user>:<password>@<host>/<name>; for example sqlite:////home/you/mlflow.db"
 )
+# Without this tag MLflow opens an experiment as one of conversations.
+KIND = "mlflow.experimentKind"
 CONNECT_SECONDS = 3.0
 
 
@@ -54,9 +56,8 @@ def check(uri: str | None) -> None:
     """
     if uri is None:
         return
-    key = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") == uri else "tracking.uri"
     if problem := mistake(uri):
-        raise ConfigError(f"{key}={without_credentials(uri)}: {problem}; must be {ALLOWED}")
+        raise ConfigError(f"tracking.uri={without_credentials(uri)}: {problem}; must be {ALLOWED}")
 
 
 def mistake(uri: str) -> str:
@@ -240,9 +241,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 artifacts = folder.as_uri()
             try:
-                # Without this tag the UI shows the experiment as one of conversations.
-                tags = {"mlflow.experimentKind": "custom_model_development"}
-                self.client.create_experiment(name, artifacts, tags)
+                self.client.create_experiment(name, artifacts)
             except MlflowException:  # another process was first
                 if self.client.get_experiment_by_name(name) is None:
                     raise
@@ -251,6 +250,8 @@ class Store:
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
             note(f"tracking.experiment={name}: had been deleted in MLflow; restored, with its runs")
+        if KIND not in found.tags:
+            self.client.set_experiment_tag(found.experiment_id, KIND, "custom_model_development")
         return str(found.experiment_id)
 
     def has(self, run_id: str) -> bool:

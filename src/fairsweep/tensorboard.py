@@ -5,6 +5,7 @@ import warnings
 from importlib.util import find_spec
 
 from fairsweep.config import ConfigError
+from fairsweep.metrics import tracked
 from fairsweep.record import RunFolder
 
 
@@ -38,4 +39,4 @@ def write(folder: RunFolder) -> None:
         for line in folder.journal():
             for key, value in line.items():
                 if key not in ("step", "epoch", "time") and value is not None:
-                    writer.add_scalar(key, value, int(line["step"]), walltime=line["time"])
+                    writer.add_scalar(tracked(key), value, int(line["step"]), walltime=line["time"])

@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import schema
+from fairsweep import metrics, schema
 from fairsweep.config import TEXT, ConfigError, leaves, without_credentials
 from fairsweep.files import write_atomically
 from fairsweep.record import RunFolder
@@ -240,14 +240,14 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
         before = {key: 0 for key in client.get_run(run_id).data.metrics if key.startswith("runs_")}
         counts = before | {f"runs_{status}": count for status, count in sweep["counts"].items()}
         figures = {**counts, "runs_reused": sweep["reused"], "best_objective": sweep["best_objective"]}
-        metrics = [
+        values = [
             Metric(key, value, round(time.time() * 1000), 0)
             for key, value in figures.items()
             if value is not None and math.isfinite(value)
         ]
         # Not as parameters, which MLflow lets nobody change: the sweep may grow.
         tags = [RunTag(key, str(sweep[key])[:PARAM_LENGTH]) for key in SWEEP_TAGS]
-        client.log_batch(run_id, metrics, tags=tags)
+        client.log_batch(run_id, values, tags=tags)
         if sweep["ended"] is None:
             client.update_run(run_id, status="RUNNING")
             return
@@ -258,6 +258,10 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
                         client.log_artifact(run_id, str(directory / file))
                 if (directory / "report").is_dir():
                     client.log_artifacts(run_id, str(directory / "report"), "report")
+            if (directory / "report" / "verdict.md").exists():
+                text = (directory / "report" / "verdict.md").read_text()
+                client.set_tag(run_id, "mlflow.note.content", text[:TAG_LENGTH])
+            log_data_of(directory, outputs, client, run_id)
         finally:
             terminate(client, run_id, sweep)
 
@@ -265,6 +269,15 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
     if done and sweep["ended"] is not None:
         marker.unlink(missing_ok=True)
     return done
+
+
+def log_data_of(directory: Path, outputs: Path, client: "MlflowClient", run_id: str) -> None:
+    """Log the data sets of a sweep's runs as its own; repeated, that changes nothing."""
+    plan = (directory / "plan.jsonl").read_bytes().splitlines(keepends=True)
+    rows = [json.loads(line) for line in plan if line.endswith(b"\n")]
+    folders = [RunFolder(outputs / "runs" / row["signature"]) for row in rows if row]
+    for folder in {folder.status().get("data"): folder for folder in folders}.values():
+        log_data(client, run_id, folder)
 
 
 def terminate(client: "MlflowClient", run_id: str, status: dict[str, Any]) -> None:
@@ -463,6 +476,8 @@ def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -
         run_id = create(folder, store, cfg, status, mark, note)
     state = {"run_id": run_id, "experiment": experiment, "experiment_name": cfg.tracking.experiment}
     state |= {"started": status["started"], "step": -1, "mlflow_status": "RUNNING", "ended": None}
+    known_metrics = {} if is_new else store.client.get_run(run_id).data.metrics
+    state["grouped"] = not any(key in metrics.TRACKED for key in known_metrics)
     state["sweeps"] = folder.sweeps() if is_new else {}
     write_state(folder.path, store.uri, **state)
     return state
@@ -528,20 +543,26 @@ def arm(cfg: DictConfig) -> str:
 
 def describe(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     """Log the configuration and the data set; repeated, that changes nothing."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    from mlflow.entities import Param
 
     values = leaves(OmegaConf.to_container(folder.config(), resolve=True))
     params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
     for first in range(0, len(params), PARAMS):
         client.log_batch(run_id, params=params[first : first + PARAMS])
-    facts = folder.facts()
-    if facts:  # else it failed before its data were read
+    log_data(client, run_id, folder)
+
+
+def log_data(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
+    """Log the data set of a run, unless it failed before its data were read."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if folder.path.is_dir() and (facts := folder.facts()):
         profile = {"shape": facts["shape"], "classes": len(facts["classes"])}
         data = Dataset(
             name=facts["name"],
             digest=facts["fingerprint"][:32] or "unknown",
             source_type="local",
-            source=json.dumps({"uri": str(values.get("data.root", "scikit-learn"))}),
+            source=json.dumps({"uri": str(folder.config().data.get("root", "scikit-learn"))}),
             profile=json.dumps(profile),
         )
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
@@ -558,7 +579,9 @@ def upload(
             client.update_run(run_id, status="RUNNING")
         if state["step"] < 0:  # or it was cut short
             describe(client, run_id, folder)
-        step = log_figures(client, run_id, folder, state["step"], status)
+        # A run that an earlier version began to upload goes on under the names of that version.
+        name_of = metrics.tracked if state.get("grouped") else str
+        step = log_figures(client, run_id, folder, state["step"], status, name_of)
         if has_ended:
             log_files(folder, store, run_id, status, note)
     finally:
@@ -577,15 +600,20 @@ def upload(
 
 
 def log_figures(
-    client: "MlflowClient", run_id: str, folder: RunFolder, known_step: int, status: dict[str, Any]
+    client: "MlflowClient",
+    run_id: str,
+    folder: RunFolder,
+    known_step: int,
+    status: dict[str, Any],
+    name_of: Callable[[str], str],
 ) -> int:
-    """The journal behind a step, and how the run stands; the last step."""
+    """Upload the journal after a step, and how the run stands; gives the last step."""
     from mlflow.entities import Metric, RunTag
 
     lines = [line for line in folder.journal(durable=True) if line["step"] > known_step]
     step = int(lines[-1]["step"]) if lines else known_step
-    metrics = [
-        Metric(key, value, round(line["time"] * 1000), int(line["step"]))
+    figures = [
+        Metric(name_of(key), value, round(line["time"] * 1000), int(line["step"]))
         for line in lines
         for key, value in line.items()
         if key not in ("step", "epoch", "time") and value is not None and math.isfinite(value)
@@ -596,10 +624,10 @@ def log_figures(
         tags.append(RunTag("shared_seconds", str(status.get("shared", False)).lower()))
         if status.get("seconds") is not None:
             now = round(status["ended"] * 1000)
-            metrics.append(Metric("training_seconds", status["seconds"], now, max(step, 0)))
-    for first in range(METRICS, len(metrics), METRICS):
-        client.log_batch(run_id, metrics[first : first + METRICS])
-    client.log_batch(run_id, metrics[:METRICS], tags=tags)
+            figures.append(Metric(name_of("training_seconds"), status["seconds"], now, max(step, 0)))
+    for first in range(METRICS, len(figures), METRICS):
+        client.log_batch(run_id, figures[first : first + METRICS])
+    client.log_batch(run_id, figures[:METRICS], tags=tags)
     return step
 
 
@@ -752,7 +780,7 @@ def begin_sweep(directory: Path, store: Store, experiment: str, note: Note) -> s
             "mlflow.source.type": "LOCAL",
             "mlflow.user": user(),
         }
-        name = f"sweep {sweep['name']}"
+        name = " · ".join([sweep["name"], *(", ".join(sweep.get(key) or ()) for key in ("data", "model"))])
         run_id = store.client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
         adopt(store, number, sweep["id"], run_id)
     write_state(directory, store.uri, run_id=run_id, experiment=number, experiment_name=experiment)

@@ -1,13 +1,14 @@
 """The tables of what a tracking store has: sweeps of any machine, or runs by experiment or filter."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairsweep import tracking
+from fairsweep import metrics, tracking
 from fairsweep.compare.load import (
     CURVES,
     LAST,
@@ -91,12 +92,25 @@ def of_runs(source: Source, experiment: str | None, where: str | None) -> Tables
     notes: list[str] = []
     runs = [run for run in source.search(where or "", experiment) if "signature" in run.data.tags]
     runs = current(runs, notes)
+    hint = renamed(where or "")
     if not runs:
-        raise ConfigError(f"{what} in {source.name}: finds no runs; what is there: mlflow's user interface")
+        raise ConfigError(
+            f"{what} in {source.name}: finds no runs{hint}; MLflow's user interface shows what is there"
+        )
+    notes += [f"filter={where}{hint}."] if hint else []
     rows = [row_of(run) | {"seed": number(run.data.params.get("seed"))} for run in runs]
     params = {run.info.run_id: run.data.params for run in runs}
     about = {"what": what, "uri": source.name, "notes": notes}
     return assemble(with_seconds(source, rows), params, partial(curves, source), **about)
+
+
+def renamed(where: str) -> str:
+    """What to know of a filter by a metric's name of earlier versions, which newer runs do not have."""
+    for old in re.findall(r"\bmetrics?\.[`\"]?(\w+)", where):
+        if metrics.tracked(old) != old:
+            new = metrics.tracked(old)
+            return f": `{old}` is a name of earlier versions; newer runs have metrics.`{new}`"
+    return ""
 
 
 def parent_of(source: Source, sweep: str | None = None) -> "Run":
@@ -168,14 +182,14 @@ def too_few(runs: "Sequence[Run]", definition: dict[str, Any], where: str, notes
 
 def row_of(run: "Run", sweep: str = "") -> dict[str, Any]:
     """What MLflow knows of a run, as a row of `Tables.runs`."""
-    info, tags, metrics = run.info, run.data.tags, run.data.metrics
+    info, tags, values = run.info, run.data.tags, run.data.metrics
     versions = [f"{key[8:]} {value}" for key, value in sorted(tags.items()) if key.startswith("version.")]
     status = tags.get("status", "unknown")
     row = UNKNOWN | {"status": status, "reason": tags.get("reason", "")}
-    row |= {key: metrics.get(key, math.nan) for key in LAST}
+    row |= {key: metrics.figure(values, key) for key in LAST}
     if status != "finished":  # figures of its end belong to a run that has ended well
         row |= dict.fromkeys(("objective", "test_accuracy", "test_loss"), math.nan)
-    row |= {"seconds": metrics.get("training_seconds", math.nan)}
+    row |= {"seconds": metrics.figure(values, "training_seconds")}
     row |= {"shared": tags.get("shared_seconds") == "true", "reused": tags.get("sweep") != sweep}
     row |= {"started": (info.start_time or math.nan) / 1000}
     row |= {"run": info.run_id, "experiment": info.experiment_id, "name": info.run_name}
@@ -189,7 +203,8 @@ def with_seconds(source: Source, rows: list[dict[str, Any]]) -> list[dict[str, A
     """The rows, those of runs before `training_seconds` with the sum of their epochs' seconds."""
     recorded = [row for row in rows if row["experiment"] and math.isnan(row["seconds"])]
     sums: dict[str, float] = {}
-    for value in source.histories(list(dict.fromkeys(row["run"] for row in recorded)), ("epoch_seconds",)):
+    names = "epoch_seconds", metrics.tracked("epoch_seconds")
+    for value in source.histories(list(dict.fromkeys(row["run"] for row in recorded)), names):
         sums[value["run_id"]] = sums.get(value["run_id"], 0.0) + value["value"]
     for row in recorded:
         row["seconds"] = sums.get(row["run"], math.nan)
@@ -199,7 +214,9 @@ def with_seconds(source: Source, rows: list[dict[str, Any]]) -> list[dict[str, A
 def curves(source: Source, runs: Sequence[str]) -> pd.DataFrame:
     """Validation figures of these runs, a row per run and epoch; see `Tables.curves`."""
     columns = {"run_id": "run", "key": "key", "step": "step", "value": "value"}
-    long = pd.DataFrame(source.histories(runs, FIGURES), columns=[*columns]).rename(columns=columns)
+    names = {metrics.tracked(key): key for key in FIGURES} | {key: key for key in FIGURES}
+    long = pd.DataFrame(source.histories(runs, [*names]), columns=[*columns]).rename(columns=columns)
+    long["key"] = long["key"].map(names)
     # Of values that were uploaded twice for a step, the last.
     last = long.drop_duplicates(["run", "key", "step"], keep="last")
     wide = last.pivot(index=["run", "step"], columns="key", values="value").reindex(columns=FIGURES)

@@ -64,7 +64,7 @@ def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> No
 
 
 def write(given: Tables, settings: Settings, folder: Path) -> Findings:
-    """Find what the tables show, and write `report.html`, `report.json`, `figures/`, `tables/`.
+    """Find what the tables show, and write `report.html`, `report.json`, `verdict.md`, `figures/`, `tables/`.
 
     Args:
         folder: made if it is not there; an earlier report in it is replaced.
@@ -75,6 +75,7 @@ def write(given: Tables, settings: Settings, folder: Path) -> Findings:
     found = analysis.find(given, settings)
     drawn = figures(found)
     content = {"report.html": page(found, drawn).encode(), "report.json": as_json(found).encode()}
+    content["verdict.md"] = as_markdown(found).encode()
     for name, frame in tables.frames(found).items():
         content[f"tables/{name}.csv"] = frame.to_csv(index=False).encode()
     for figure in drawn:
@@ -171,6 +172,12 @@ def sections(found: Findings, drawn: Sequence[Figure]) -> list[tuple[str, str, F
     made.append(("held", "What each arm was given, and what was held fixed", None, fixed))
     html = [(name, title, figure, [table.html() for table in shown]) for name, title, figure, shown in made]
     return [*html, ("all", "All runs", of.get("parallel"), [tables.runs(found).html("runs")])]
+
+
+def as_markdown(found: Findings) -> str:
+    """The verdict, its remarks and the table of arms, as MLflow shows them on a sweep's page."""
+    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
+    return f"**{found.verdict}**\n\n{remarks}\n{tables.arms(found).markdown()}"
 
 
 def as_json(found: Findings) -> str:

@@ -61,6 +61,13 @@ class Table:
         body = f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>"
         return Markup(f'<div class="scroll"><table{name}>\n{body}</table></div>')
 
+    def markdown(self) -> str:
+        """The table as GitHub and MLflow render it."""
+        heads = " | ".join(text for text, _ in self.columns())
+        aligned = " | ".join("---:" if is_number else "---" for _, is_number in self.columns())
+        rows = [" | ".join(cell.text.replace("|", "\\|") for cell in row) for row in self.rows]
+        return "\n".join(f"| {line} |" for line in (heads, aligned, *rows)) + "\n"
+
 
 def figure(value: float, accuracy: bool) -> Cell:
     """A figure, accuracies in percent; empty where there is none."""

@@ -338,6 +338,7 @@ class Sweep:
             overrides=self.asked.common,
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
+            **{group: self.names(group) for group in ("data", "model")},
             weights={name: file._asdict() for name, file in self.weights.items()},
             arms={
                 arm.name: {
@@ -351,6 +352,10 @@ class Sweep:
         )
         uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         uploader.sync_pending(self.master)
+
+    def names(self, group: str) -> list[str]:
+        """The data sets, or the models, of the runs that are known by now."""
+        return list(dict.fromkeys(json.loads(entry.cfg)[group]["name"] for entry in self.entries.values()))
 
     def default(self, arm: Arm) -> dict[str, str]:
         """What the arm's keys are where nobody searches them."""
