@@ -108,7 +108,7 @@ def test_the_newest_sweep_in_mlflow_is_reported_where_none_was_begun_here(output
     content = json.loads((outputs / "report" / "report.json").read_text())
     assert (content["what"], content["settings"]["relevant"]) == ("sweep made0up0", 0.001)
     assert sorted(path.name for path in (outputs / "report").iterdir()) == [
-        "figures", "report.html", "report.json", "tables",
+        "figures", "report.html", "report.json", "tables", "verdict.md",
     ]  # fmt: skip
 
 

@@ -261,7 +261,8 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
             if (directory / "report" / "verdict.md").exists():
                 text = (directory / "report" / "verdict.md").read_text()
                 client.set_tag(run_id, "mlflow.note.content", text[:TAG_LENGTH])
-            log_data_of(directory, outputs, client, run_id)
+            with suppress(FileNotFoundError, Damaged):  # whoever reads the sweep reports a damaged plan
+                log_data_of(directory, outputs, client, run_id)
         finally:
             terminate(client, run_id, sweep)
 
@@ -273,8 +274,8 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
 
 def log_data_of(directory: Path, outputs: Path, client: "MlflowClient", run_id: str) -> None:
     """Log the data sets of a sweep's runs as its own; repeated, that changes nothing."""
-    plan = (directory / "plan.jsonl").read_bytes().splitlines(keepends=True)
-    rows = [json.loads(line) for line in plan if line.endswith(b"\n")]
+    plan = schema.content_of(directory / "plan.jsonl").splitlines(keepends=True)
+    rows = [schema.parsed(directory / "plan.jsonl", line, {}) for line in plan if line.endswith(b"\n")]
     folders = [RunFolder(outputs / "runs" / row["signature"]) for row in rows if row]
     for folder in {folder.status().get("data"): folder for folder in folders}.values():
         log_data(client, run_id, folder)
