@@ -10,7 +10,7 @@ from fairsweep.garbage import uncollected
 from fairsweep.sweeps import board
 
 
-@entry_point("compare", short={"sweep": "which"}, texts=["filter"])  # conf/sweep/ is a group of train.py's
+@entry_point("compare", short={"sweep": "which"})  # conf/sweep/ is a group of train.py's
 def main(cfg: DictConfig) -> None:
     """Check what is asked for, show how far the sweeps are that were begun here, and make the report."""
     request.check(cfg)

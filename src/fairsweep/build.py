@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import os
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -30,6 +31,16 @@ TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones"
 HORIZONS = ("T_max", "total_steps")
 
 
+def located(target: str) -> Any:
+    """What a dotted name names. Hydra would print its own three lines about a name that does not exist."""
+    logger = logging.getLogger("hydra.utils")
+    before, logger.disabled = logger.disabled, True
+    try:
+        return hydra.utils.get_object(target)
+    finally:
+        logger.disabled = before
+
+
 def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> T:
     """Call the class or function that a group's `_target_` names with the group's other values.
 
@@ -42,7 +53,7 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
         raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
     try:
         # Not by `instantiate`, which would also follow a target inside the node that is not allowed.
-        make = hydra.utils.get_object(str(target))
+        make = located(str(target))
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{group}._target_={target}: no such class") from error
     if not inspect.isfunction(make) and not (inspect.isclass(make) and issubclass(make, kind)):

@@ -1,9 +1,12 @@
 """Hydra's entry point with the errors of a good command-line tool: one line, and an exit status."""
 
+import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -25,8 +28,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from fairsweep import output, signals
-from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep import arguments, output, overrides, signals
+from fairsweep.config import ROOT, RULES, ConfigError, nearest, redacted, unknown, without_credentials
 from fairsweep.container import complete_environment, with_variables
 from fairsweep.overrides import postponed
 from fairsweep.wording import printable
@@ -79,6 +82,11 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         return f"{given.lstrip('+')}: not allowed: {str(cause).splitlines()[0]}"
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if not group.startswith("hydra/"):  # a choice may be a path
+            group, _, choice = str(error.missing_cfg_file).partition("/")
+        if choice.endswith(".py"):
+            kind = RULES[f"{group}._target_"].allowed if f"{group}._target_" in RULES else "a class"
+            return f"{group}={choice}: is a file; write {group}=other {group}._target_=..., {kind}"
         if choice == "submitit_slurm":
             return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
         if error.options:
@@ -115,19 +123,15 @@ def misfits(words: list[str]) -> Iterator[str]:
             yield word
 
 
-def in_full(word: str, short: Mapping[str, str]) -> str:
-    """A word of the command line, its key as the configuration has it."""
-    key, equals, value = word.partition("=")
-    name, dot, rest = key.partition(".")
-    return f"{short[name]}{dot}{rest}={value}" if equals and name in short else word
-
-
-def as_text(word: str, texts: Sequence[str]) -> str:
-    """A word of the command line, quoted for Hydra where its value is some other language."""
-    key, _, value = word.partition("=")
-    if key not in texts or value in ("", "null") or value[0] in "'\"":
-        return word
-    return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
+@contextmanager
+def without_private_choices() -> Iterator[None]:
+    """Inside, what is printed omits choices such as `_common`, which other choices build on."""
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:
+        print(re.sub(r"(?<=[ :])_\w+, ", "", text.getvalue()), end="")
 
 
 def show_traceback(error: BaseException) -> NoReturn:
@@ -146,14 +150,12 @@ def unread() -> NoReturn:
 def entry_point(
     config_name: str,
     short: Mapping[str, str] = MappingProxyType({}),
-    texts: Sequence[str] = (),
     flags: Sequence[str] = (),
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
     Args:
         short: other names for keys on the command line.
-        texts: keys whose values are not of Hydra's grammar.
         flags: words that alone mean `word=true`.
 
     Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
@@ -177,18 +179,25 @@ def entry_point(
             complete_environment()
             # With this, Hydra hands its errors on instead of printing them its own way.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            args = get_args_parser().parse_args()
+            typed = sys.argv[1:]
+            args = get_args_parser().parse_intermixed_args(typed)
             multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+            if multirun and config_name != "train":
+                fail(ConfigError("-m: only src/train.py sweeps; omit it"))
             only_shows = args.cfg or args.info or args.help or args.hydra_help or args.shell_completion
             if config_name == "train" and not (multirun or only_shows):
                 for word in filter(is_for_sweeps, args.overrides):
                     fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             names = {**short, **(SWEEP_WORDS if multirun else {})}
-            given = [f"{word}=true" if word in flags else word for word in sys.argv[1:]]
-            words = [as_text(in_full(word, names), texts) for word in given]
+            words = arguments.rewritten(typed, names, flags, multirun)
+            overrides.typed[:] = typed
             sys.argv[1:] = [postponed(word) if multirun else word for word in words]
             try:
-                hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
+                compose = hydra.main(
+                    version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name
+                )
+                with without_private_choices() if args.help else nullcontext():
+                    compose(job)()
             except BrokenPipeError:
                 unread()
             except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:

@@ -1,6 +1,7 @@
 """Overrides of a multirun command that Hydra must not apply before it composes jobs."""
 
 import re
+import shlex
 import sys
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -43,6 +44,10 @@ def as_typed(word: str) -> str:
     return word if match is None else f"{match[1]}={'null' if match[2] == NULL else match[2]}"
 
 
+# The words of this process's command line, as they were before any was rewritten.
+typed: list[str] = []
+
+
 def command() -> str:
-    """The command line as it was typed, without credentials."""
-    return " ".join(redacted([as_typed(word) for word in sys.argv]))
+    """The command line as it was typed, for a shell, without credentials."""
+    return shlex.join(redacted([sys.argv[0], *(typed or map(as_typed, sys.argv[1:]))]))

@@ -179,8 +179,8 @@ def read_arm(
     """
     if not isinstance(content, dict) or not content:
         raise ConfigError(
-            f"{ARMS}.{name}: is empty: must say what makes it an arm, as {{optimizer: sgd, "
-            '"optimizer.lr": "tag(log, interval(1e-3, 1))"}'
+            f"{ARMS}.{name}: is empty; say what makes it an arm, for example "
+            f"arms.{name}.optimizer=sgd 'arms.{name}.optimizer.lr=tag(log, interval(1e-3, 1))'"
         )
     try:
         texts = [override_text(key, value) for key, value in content.items()]
