@@ -63,9 +63,9 @@ def test_one_arm_of_a_preset_is_changed_dropped_or_added(outputs: Outputs) -> No
     preset = (*QUICK, "+sweep=adam_vs_sgd", "confirm=0", "dry_run=true", "trials=2")
     changed = outputs.sweep(*preset, "arms.sgd.optimizer.lr=0.1,0.2", "arms.adam.optimizer.lr=0.01,0.02")
     assert arms_of(changed.stdout) == {("sgd", "0.1"), ("sgd", "0.2"), ("adam", "0.01"), ("adam", "0.02")}
-    added = ("+arms.rms.optimizer=rmsprop", "arms.rms.optimizer.lr=0.3")
-    other = outputs.sweep(*preset[:-1], "trials=1", "~arms.sgd", "arms.adam.optimizer.lr=0.1", *added)
-    assert arms_of(other.stdout) == {("adam", "0.1"), ("rms", "0.3")}
+    added = ("+arms.rms.optimizer=rmsprop", "arms.rms.optimizer.lr=0.3,0.4")
+    other = outputs.sweep(*preset, "~arms.sgd", "arms.adam.optimizer.lr=0.1,0.2", *added)
+    assert arms_of(other.stdout) == {("adam", "0.1"), ("adam", "0.2"), ("rms", "0.3"), ("rms", "0.4")}
 
 
 def test_the_example_for_an_empty_arm_works_as_it_is_printed(outputs: Outputs) -> None:
