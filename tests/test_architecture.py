@@ -21,7 +21,7 @@ FLOORS = (
     {"build"},
     {"data", "images", "memory", "models", "losses"},
     {"sources", "config", "cli", "signals", "output", "container", "wording", "files", "schema"}
-    | {"overrides", "garbage", "metrics"},
+    | {"arguments", "overrides", "garbage", "metrics"},
 )
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = ("config", "cli", "record", "sources", "experiment", "tracking", "uploader", "progress")

@@ -9,7 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.cli import SWEEP_WORDS, in_full
+from fairsweep.arguments import in_full
+from fairsweep.cli import SWEEP_WORDS
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.overrides import as_typed, postponed
 from fairsweep.sweeps import phases, request
