@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> Any:
     with uploader.running(progress.note):
         (outcome,) = experiment.run([Wanted(cfg)], progress)
         with signals.postponed():
+            uploader.register(outcome.folder, cfg, progress.note)
             uploader.flush(cfg)
             summary(progress.console, outcome, cfg)
     if exit_status := EXIT_STATUS[outcome.status["status"]]:

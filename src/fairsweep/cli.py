@@ -123,6 +123,18 @@ def misfits(words: list[str]) -> Iterator[str]:
             yield word
 
 
+def reproduced(typed: list[str]) -> list[str]:
+    """A command line with what `from=RUN` stands for."""
+    sources = [word for word in typed if word.startswith("from=")]
+    if not sources:
+        return typed
+    from fairsweep import reproduce  # which needs a tracking store
+
+    others = [word for word in typed if word not in sources]
+    given = [arguments.as_text(word, is_sweep=False) for word in others]
+    return [*reproduce.words(sources[-1].removeprefix("from="), given), *others]
+
+
 @contextmanager
 def without_private_choices() -> Iterator[None]:
     """Inside, what is printed omits choices such as `_common`, which other choices build on."""
@@ -188,9 +200,13 @@ def entry_point(
             if config_name == "train" and not (multirun or only_shows):
                 for word in filter(is_for_sweeps, args.overrides):
                     fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
+            try:
+                typed = reproduced(typed) if config_name == "train" else typed
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                fail(error)
             names = {**short, **(SWEEP_WORDS if multirun else {})}
             words = arguments.rewritten(typed, names, flags, multirun)
-            overrides.typed[:] = typed
+            overrides.typed[:] = sys.argv[1:]
             sys.argv[1:] = [postponed(word) if multirun else word for word in words]
             try:
                 compose = hydra.main(

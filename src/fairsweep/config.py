@@ -199,6 +199,7 @@ RULES: Mapping[str, Rule] = {
     "tracking.uri": or_null(TEXT),
     "tracking.experiment": TEXT,
     "tracking.log_model": one_of("auto", "all", "none"),
+    "tracking.register": or_null(TEXT),
     "tracking.tensorboard": BOOLEAN,
 }
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from fairsweep import config, provenance, record, runs, signals, sources, store, tensorboard, uploader
 from fairsweep.config import OBJECTIVES, ConfigError
+from fairsweep.files import write_atomically
 from fairsweep.memory import causes, has_memory, is_out_of_memory
 from fairsweep.progress import Progress
 from fairsweep.record import Place, RunFolder
@@ -524,6 +525,8 @@ class Job:
             facts, origin = self.lane.data.facts(), provenance.of(self.cfg, self.lane)
             steps = self.lane.total_steps
             self.folder.create(self.cfg, facts, **first_status(self.wanted), steps=steps, **origin)
+            if patch := provenance.uncommitted():
+                write_atomically(self.folder.path / "code.patch", patch.encode())
         except OSError as error:
             if new:
                 shutil.rmtree(self.folder.path, ignore_errors=True)

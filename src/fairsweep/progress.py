@@ -10,7 +10,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fairsweep import tracking
-from fairsweep.config import without_credentials
+from fairsweep.config import ConfigError, without_credentials
+from fairsweep.record import RunFolder
 from fairsweep.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -102,6 +103,14 @@ def epoch_line(line: "Line", epochs: int) -> str:
     return "  ".join(parts)
 
 
+def weights_file(folder: RunFolder) -> str:
+    """Where the tested weights are, or why there are none."""
+    try:
+        return str(folder.tested_weights_file())
+    except ConfigError as error:
+        return f"none: {str(error).removeprefix(f'{folder.path}: ')}"
+
+
 def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     """Print how a run ended, its results, and where its files are."""
     status = outcome.status
@@ -120,7 +129,9 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
     epochs = counted(status["epoch"], "epoch")
     rows.append(("trained", f"{epochs}, {status['seconds']:.1f} s, on {status['device']}"))
     rows.append(("files", str(outcome.folder.path)))
+    if status["status"] == "finished":
+        rows.append(("weights", weights_file(outcome.folder)))
     if cfg.tracking.uri is not None:
-        rows += tracking.summary(cfg)
+        rows += tracking.summary(cfg, outcome.folder)
     console.print()
     print_rows(console, rows)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fairsweep import overrides
-from fairsweep.config import CUTS, ROOT
+from fairsweep.config import CUTS, ROOT, without_credentials
 from fairsweep.schema import UNKNOWN
 from fairsweep.sources import fingerprint
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CODE = (
     "build.py", "capture.py", "data.py", "images.py", "losses.py", "models.py", "sources.py", "training.py",
 )  # fmt: skip
+
+# The most of a patch that is kept with a run.
+PATCH_LENGTH = 1_000_000
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 
@@ -72,6 +75,17 @@ def git_state() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):  # not installed; the checkout is another user's
         return {}
     return {"commit": commit.stdout.strip(), "dirty": str(bool(changes.stdout.strip())).lower()}
+
+
+@cache
+def uncommitted() -> str:
+    """The changes of tracked files since the commit, as a patch; cut at `PATCH_LENGTH` characters."""
+    if git_state().get("dirty") != "true":
+        return ""
+    words = ["git", "-C", str(ROOT), "diff", "HEAD", "--binary"]
+    found = subprocess.run(words, capture_output=True, check=False).stdout
+    patch = without_credentials(found.decode(errors="replace"))
+    return patch if len(patch) <= PATCH_LENGTH else f"{patch[:PATCH_LENGTH]}\n# cut: the patch is longer\n"
 
 
 def stale_reason(reuse: str, status: dict[str, Any]) -> str:

@@ -18,16 +18,22 @@ class Finished(NamedTuple):
     data: str
 
 
-def find(directory: str, which: str, data: str | None = None, objective: str | None = None) -> RunFolder:
+def find(
+    directory: str,
+    which: str,
+    data: str | None = None,
+    objective: str | None = None,
+    needs_weights: bool = True,
+) -> RunFolder:
     """The folder of a recorded run: by its signature (or the beginning of it), `latest`, or `best`.
 
     `latest` is the finished run that ended last; `best` the finished run with the best objective, the later
-    of equals, among those on the same data that select by the same figure. Both skip runs whose weights
-    were not kept.
+    of equals, among those on the same data that select by the same figure.
 
     Args:
         data: only runs on this data set, given by its name or the beginning of its hash.
         objective: by which figure `best` is; None: by that of the latest.
+        needs_weights: `latest` and `best` skip runs whose weights were not kept.
 
     Raises:
         ConfigError: there is none, or there are several; or `best`, of several data sets.
@@ -58,7 +64,7 @@ def find(directory: str, which: str, data: str | None = None, objective: str | N
     for run in runs:
         if damage := run.folder.damage():
             warn(f"{damage}; this run is skipped")
-        elif not run.folder.keeps_weights():
+        elif needs_weights and not run.folder.keeps_weights():
             skipped.append(run.folder.signature)
         else:
             if skipped:

@@ -637,7 +637,7 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
     if status["status"] not in (*FINAL, "failed") or not has_artifacts(store, run_id, note):
         return
     cfg = folder.config()
-    names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log"]
+    names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log", "code.patch"]
     weights = weights_file(folder, status, note)
     if weights is not None:
         names.append(weights.name)
@@ -653,16 +653,24 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
     wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and is_chosen)
     if status["status"] != "finished" or not wanted or weights is None:
         return
-    outputs = store.client.get_run(run_id).outputs
-    if outputs is not None and outputs.model_outputs:  # from an upload that was cut short later
-        return
     try:
-        log_model(run_id, folder, store.uri)
+        has_model(run_id, folder, store)
     except Exception as error:  # torch.export cannot take every model
         if store.is_away(error):
             raise
         folder.log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), store.uri)}")
         note(f"run {folder.signature}: MLflow gets no model of it: {reason(error, store.uri)}")
+
+
+def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
+    """The id of a run's MLflow model, which is logged if it is not there."""
+    outputs = store.client.get_run(run_id).outputs
+    if outputs is not None and outputs.model_outputs:
+        model = str(outputs.model_outputs[0].model_id)
+    else:
+        model = log_model(run_id, folder, store.uri)
+    write_state(folder.path, store.uri, model=model)
+    return model
 
 
 def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
@@ -692,8 +700,11 @@ def has_artifacts(store: Store, run_id: str, note: Note) -> bool:
     return False
 
 
-def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
-    """The tested weights as an MLflow model: pixel values 0..255 (N, C, H, W) to class probabilities."""
+def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
+    """Log the tested weights as an MLflow model; its id.
+
+    It takes pixel values 0..255, float32 (N, C, H, W), and gives the probabilities of the classes.
+    """
     import mlflow
     import numpy as np
     import torch
@@ -708,13 +719,42 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> None:
         probabilities = model(torch.from_numpy(example)).numpy()
     mlflow.set_tracking_uri(address(uri))
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        mlflow.pytorch.log_model(
+        info = mlflow.pytorch.log_model(
             model,
             name="model",
             input_example=example,
             signature=infer_signature(example, probabilities),
             pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy")],
         )
+    return str(info.model_id)
+
+
+def register(folder: RunFolder, cfg: DictConfig, name: str, note: Note) -> bool:
+    """Make a run's model the `champion` of a registered model; whether it is now.
+
+    Repeated, that changes nothing.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    def action(store: Store) -> None:
+        state = known(folder.path, store)
+        if not state:
+            raise ValueError("its run is not uploaded yet; repeat the command")
+        mlflow.set_tracking_uri(address(store.uri))
+        mlflow.set_registry_uri(address(store.uri))
+        with suppress(MlflowException):  # there is none yet
+            if store.client.get_model_version_by_alias(name, "champion").run_id == state["run_id"]:
+                return
+        model = has_model(state["run_id"], folder, store)
+        made = mlflow.register_model(f"models:/{model}", name)
+        store.client.set_registered_model_alias(name, "champion", made.version)
+        note(f"registered: models:/{name}@champion is run {folder.signature} now, version {made.version}")
+
+    with reported(cfg.tracking.uri, note):
+        outputs = outputs_of(folder)
+        return attempt(f"tracking.register={name}", cfg.tracking.uri, outputs, action, folder.log, note)
+    return False
 
 
 # A run's sweeps
@@ -830,9 +870,18 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
         yield folder
 
 
-def summary(cfg: DictConfig) -> list[tuple[str, str]]:
-    """What to say of tracking at a command's end: how to see the runs, and how many are not there yet."""
-    rows = [("compare", ui_command(cfg.tracking.uri))]
+def summary(cfg: DictConfig, folder: RunFolder | None) -> list[tuple[str, str]]:
+    """What a command's end says of tracking: how to see the runs and serve a model, and what is not uploaded.
+
+    Args:
+        folder: of the run whose model is to be served.
+    """
+    uri = cfg.tracking.uri
+    rows = [("compare", ui_command(uri))]
+    if folder is not None and (model := read_state(folder.path, uri).get("model")):
+        served = f"models:/{model}"
+        words = (f"MLFLOW_TRACKING_URI={shlex.quote(without_credentials(address(uri)))}", mlflow_command())
+        rows.append(("serve", f"{' '.join(words)} models serve -m {served} --env-manager local -p 5001"))
     if missing := len(waiting(Path(cfg.record.dir).absolute(), cfg.tracking.uri)):
         rows.append(("to upload", f"{counted(missing, 'record')}; the next command does it"))
     return rows
@@ -842,5 +891,9 @@ def ui_command(uri: str) -> str:
     """What a user types to see the runs in MLflow's UI."""
     if uri.startswith(("http:", "https:")):
         return f"open {without_credentials(uri)}"
-    mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
-    return f"{mlflow} ui --backend-store-uri {shlex.quote(without_credentials(address(uri)))}"
+    return f"{mlflow_command()} ui --backend-store-uri {shlex.quote(without_credentials(address(uri)))}"
+
+
+def mlflow_command() -> str:
+    """MLflow's command, as a shell finds it."""
+    return "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"

@@ -201,6 +201,18 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> N
         current[0].send(cfg, "sweep", directory)
 
 
+def register(folder: RunFolder | None, cfg: DictConfig, note: Note) -> None:
+    """Register a finished run's model as `tracking.register` asks, after it is uploaded."""
+    if (name := cfg.tracking.register) is None:
+        return
+    if cfg.tracking.uri is None or not current:
+        note(f"tracking.register={name}: nothing is registered, as nothing is tracked (tracking.uri=null)")
+    elif folder is None or folder.status().get("status") != "finished" or not folder.keeps_weights():
+        note(f"tracking.register={name}: nothing is registered, as there is no finished run with weights")
+    else:
+        current[0].send(cfg, "register", folder.path, name=name)
+
+
 def sync_pending(cfg: DictConfig) -> None:
     """Upload what earlier commands could not, meanwhile."""
     outputs = Path(cfg.record.dir).absolute()
@@ -332,6 +344,8 @@ def carry_out(request: dict[str, Any], note: Note) -> bool:
             return tracking.prepare(outputs, cfg, note, request["model"])
         case "run":
             return tracking.sync(RunFolder(path), cfg, note, request["again"])
+        case "register":
+            return tracking.register(RunFolder(path), cfg, request["name"], note)
         case "sweep":
             return tracking.sync_sweep(path, outputs, cfg, note)
     return tracking.sync_pending(str(outputs), cfg, note)

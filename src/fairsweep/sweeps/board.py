@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsweep import tracking
-from fairsweep.progress import print_line, print_rows
+from fairsweep.progress import print_line, print_rows, weights_file
+from fairsweep.record import RunFolder
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
 from fairsweep.wording import counted, described, duration, printable, size
@@ -198,11 +199,19 @@ class Board:
             text += f"; now {', '.join(names[:3])}{', ...' if names[3:] else ''}"
         return Group(*lines, Text(printable(text)))
 
-    def summary(self, ending: str, cfg: DictConfig, remarks: Sequence[str], told: "Told | None") -> None:
+    def summary(
+        self,
+        ending: str,
+        cfg: DictConfig,
+        remarks: Sequence[str],
+        told: "Told | None",
+        champion: RunFolder | None,
+    ) -> None:
         """What came out, what failed and why, what to mind, and where everything is.
 
         Args:
             remarks: what to mind, if there is no report, whose remarks are more.
+            champion: the run to use.
         """
         standing, console = self.standing, self.console
         counts = standing.counts()
@@ -227,8 +236,10 @@ class Board:
         ]
         if told:
             rows.append(("report", told.where))
+        if champion is not None:
+            rows.append(("champion", f"{champion.signature}: {weights_file(champion)}"))
         if cfg.tracking.uri is not None:
-            rows += tracking.summary(cfg)
+            rows += tracking.summary(cfg, champion)
         console.print()
         print_rows(console, rows)
 

@@ -21,6 +21,7 @@ from fairsweep.config import (
     leaves,
     list_of,
 )
+from fairsweep.reproduce import grammatical
 from fairsweep.sweeps import words
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.compose import Composer
@@ -231,12 +232,3 @@ def infer_arms(swept: Mapping[str, Word]) -> list[Arm]:
 def override_text(key: Any, value: Any) -> str:
     """An entry of a YAML mapping as an override."""
     return f"{key}={value if isinstance(value, str) else grammatical(value)}"
-
-
-def grammatical(value: Any) -> str:
-    """A YAML value in Hydra's grammar, whose keys have no quotes."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}:{grammatical(inner)}' for key, inner in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(grammatical, value))}]"
-    return json.dumps(value)

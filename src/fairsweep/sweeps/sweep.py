@@ -579,13 +579,14 @@ class Sweep:
         uploader.flush(self.master)
         if not is_launched:
             return
-        told = None
+        told = champion = None
         if ending != "interrupted":
             told = self.report()
             is_complete = ending == "finished" and not standing.counts()["paused"]
-            self.settle_weights(told.best, is_complete)
+            champion = self.settle_weights(told.best, is_complete)
+            uploader.register(champion, self.master, self.board.note)
             uploader.flush(self.master)
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told)
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told, champion)
 
     def report(self) -> Told:
         """Write the report, or show again the one that is there."""
@@ -596,11 +597,12 @@ class Sweep:
         uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
         return told
 
-    def settle_weights(self, best_arm: str | None, is_complete: bool) -> None:
-        """Keep the weights of the best, and upload them; free the disk of the others."""
+    def settle_weights(self, best_arm: str | None, is_complete: bool) -> RunFolder | None:
+        """Keep the weights of the best, and upload them; free the disk of the others. Gives the champion."""
         choice = weights.choose(self.board.standing, best_arm)
         for folder in weights.settle(self.folder, self.board.standing, choice, is_complete):
             uploader.sync(folder, self.master, self.board.note)
+        return self.folder.run(choice.champion) if choice.champion else None
 
     # Instead of it
 

@@ -1,0 +1,97 @@
+"""`from=RUN`: the words of a command line that compose the configuration of a recorded run again."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from fairsweep import runs, tracking
+from fairsweep.config import ROOT, ConfigError, leaves
+from fairsweep.record import RunFolder
+from fairsweep.schema import read_config
+
+# What says where and how a run is recorded, not what it is.
+OWN = ("record", "tracking", "rerun", "reuse", "trainer.stop_epoch")
+
+# Words that say where recorded runs are.
+PLACES = ("record.dir=", "tracking=", "tracking.uri=")
+
+
+def words(which: str, given: Sequence[str]) -> list[str]:
+    """Overrides that make the configuration of a recorded run.
+
+    Args:
+        which: the run's signature or its beginning, `latest`, `best`, its folder, or an MLflow run's id or
+            address.
+        given: the other overrides of the command line, which follow these: a group that they choose anew is
+            theirs.
+
+    Raises:
+        ConfigError: there is no such run, or its configuration is damaged.
+    """
+    chosen = {word.lstrip("+").partition("=")[0] for word in given}
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        place = compose("train", [word for word in given if word.startswith(PLACES)])
+        with found(which, place) as folder:
+            recorded = read_config(folder.path / "config.yaml")
+        choices = {
+            group: choice
+            for group, node in recorded.items()
+            if group not in chosen and (choice := choice_of(group, node)) is not None
+        }
+        groups = [f"{group}={choice}" for group, choice in choices.items()]
+        base = leaves(OmegaConf.to_container(compose("train", groups), resolve=True))
+    values = {
+        key: value
+        for key, value in leaves(recorded).items()
+        if not is_of(key, OWN) and not is_of(key, chosen) and (key not in base or base[key] != value)
+    }
+    return [*groups, *(f"++{key}={grammatical(value)}" for key, value in values.items())]
+
+
+@contextmanager
+def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
+    """The recorded run, here or in MLflow."""
+    address = re.search(r"(?:^|/runs/)([0-9a-f]{32})$", which)
+    if address and place.tracking.uri is not None:
+        with tracking.find_run(address[1], place.tracking.uri, place.record.dir) as folder:
+            yield folder
+    elif (Path(which) / "config.yaml").is_file():
+        yield RunFolder(Path(which).absolute())
+    else:
+        try:
+            yield runs.find(place.record.dir, which, needs_weights=False)
+        except ConfigError as error:
+            raise ConfigError(f"from={which}: {str(error).removeprefix(f'run={which}: ')}") from error
+
+
+def choice_of(group: str, node: Any) -> str | None:
+    """The file of `conf/<group>/` that a part of a configuration was made with; `other`, if it is none."""
+    folder = ROOT / "conf" / group
+    if not folder.is_dir() or not isinstance(node, Mapping):
+        return None
+    for key in ("name", "_target_"):
+        for path in sorted(folder.glob("[!_]*.yaml")):
+            content = OmegaConf.load(path)
+            if isinstance(content, DictConfig) and key in content and content[key] == node.get(key):
+                return path.stem
+    return "other" if (folder / "other.yaml").exists() else None
+
+
+def is_of(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is one of these, or inside one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def grammatical(value: Any) -> str:
+    """A value in Hydra's grammar, whose mappings have keys without quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}:{grammatical(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(grammatical, value))}]"
+    return json.dumps(value)

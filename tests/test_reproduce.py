@@ -1,0 +1,113 @@
+"""`from=RUN` composes a recorded run again; `tracking.register` and `mlflow models serve` hand it on."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+from servers import free_port
+from test_cli import assert_one_line
+from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
+
+__all__ = ["empty_store", "outputs"]  # fixtures
+
+MLP = ("model=mlp", "model.widths=[12]", "data.limit=200", "trainer.epochs=1", "trainer.threads=1")
+
+
+def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(outputs: Outputs) -> None:
+    words = (*MLP, "optimizer=sgd", "optimizer.lr=0.07", "scheduler=step", "trainer.weights=null")
+    assert outputs.start(*words, single=True).wait().status == 0
+    (signature,), (run,) = outputs.runs, outputs.tracked.values()
+    for which in (signature[:6], "latest", outputs.runs[signature].path, run.info.run_id):
+        answer = outputs.start(f"from={which}", single=True).wait()
+        assert "finished before; reused" in answer.stdout, answer
+    elsewhere = f"record.dir={outputs.path}/elsewhere"
+    address = f"from=http://host/#/experiments/1/runs/{run.info.run_id}"
+    store = f"tracking.uri=sqlite:///{outputs.path}/mlflow.db"
+    assert outputs.start(elsewhere, address, store, single=True).wait().status == 0
+    assert [path.name for path in (outputs.path / "elsewhere" / "runs").glob("[!.]*")] == [signature]
+
+
+def test_overrides_on_top_of_a_recorded_run_win(outputs: Outputs) -> None:
+    outputs.start(*MLP, "optimizer=sgd", "optimizer.lr=0.07", "tracking=none", single=True).wait()
+    (signature,) = outputs.runs
+    outputs.start(f"from={signature}", "optimizer=adam", "tracking=none", single=True).wait()
+    outputs.sweep(f"from={signature}", "tracking=none", "seed=0,1", "trainer.epochs=2")
+    trained = {
+        (cfg.optimizer._target_, cfg.optimizer.lr, cfg.trainer.epochs, cfg.seed, tuple(cfg.model.widths))
+        for cfg in (run.config() for run in outputs.runs.values())
+    }
+    assert trained == {
+        ("torch.optim.SGD", 0.07, 1, 0, (12,)),
+        ("torch.optim.Adam", 0.001, 1, 0, (12,)),
+        ("torch.optim.SGD", 0.07, 2, 0, (12,)),
+        ("torch.optim.SGD", 0.07, 2, 1, (12,)),
+    }
+
+
+def test_a_run_that_is_not_there_is_one_line(outputs: Outputs) -> None:
+    answer = outputs.start("from=abc", single=True).wait()
+    assert_one_line(answer, "from=abc: no runs of that name in", "allowed: latest, best")
+
+
+def champion(outputs: Outputs) -> str:
+    return str(outputs.client.get_model_version_by_alias("best", "champion").run_id)
+
+
+def test_the_champion_of_a_sweep_is_registered_once(outputs: Outputs) -> None:
+    words = (*QUICK, ARMS, "trials=2", "confirm=1", "tracking.register=best")
+    answer = outputs.sweep(*words)
+    assert "registered: models:/best@champion is run " in answer.stdout
+    (signature,) = [s for s, run in outputs.runs.items() if run.status().get("weights") == "champion"]
+    assert champion(outputs) == outputs.tracked[signature].info.run_id
+
+    outputs.sweep(*words)
+    assert len(outputs.client.search_model_versions("name='best'")) == 1
+    outputs.start(*QUICK, "seed=7", "tracking.register=best", single=True).wait()
+    versions = outputs.client.search_model_versions("name='best'")
+    assert {int(version.version) for version in versions} == {1, 2}
+    assert champion(outputs) != outputs.tracked[signature].info.run_id
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [("tracking=none", "nothing is tracked"), ("record.keep=none", "there is no finished run with weights")],
+)
+def test_what_cannot_be_registered_is_reported(outputs: Outputs, setting: str, reason: str) -> None:
+    answer = outputs.start(*MLP, setting, "tracking.register=best", single=True).wait()
+    assert answer.status == 0, answer
+    assert f"tracking.register=best: nothing is registered, as {reason}" in answer.stdout
+
+
+@pytest.mark.slow
+def test_the_command_that_a_run_prints_serves_its_model(outputs: Outputs) -> None:
+    answer = outputs.start(*MLP, single=True).wait()
+    (line,) = re.findall(r"^serve +(.*)$", answer.stdout, re.MULTILINE)
+    setting, *words = shlex.split(line.replace("5001", str(port := free_port())))
+    (example,) = outputs.path.glob("artifacts/models/*/artifacts/serving_input_example.json")
+    env = os.environ | dict([setting.split("=", 1)])
+    with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            (probabilities, _) = json.loads(ask(port, example.read_bytes()))["predictions"]
+        finally:
+            server.terminate()
+    assert sum(probabilities) == pytest.approx(1)
+    assert len(probabilities) == 10
+
+
+def ask(port: int, question: bytes) -> bytes:
+    """The answer of a server that starts."""
+    request = Request(f"http://127.0.0.1:{port}/invocations", question, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urlopen(request) as answer:
+                return bytes(answer.read())
+        except (URLError, ConnectionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
