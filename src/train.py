@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment, jobs, signals, uploader
+from fairsweep import experiment, jobs, reproduce, signals, uploader
 from fairsweep.cli import entry_point
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress, summary
@@ -17,7 +17,7 @@ from fairsweep.progress import Progress, summary
 EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrupted": 130}
 
 
-@entry_point("train")
+@entry_point("train", expand=reproduce.expanded)
 def main(cfg: DictConfig) -> Any:
     """Train and tell; as one job of a sweep, only train. Returns the objective."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:

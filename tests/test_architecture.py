@@ -17,7 +17,7 @@ FLOORS = (
     {ENTRY},
     {"experiment", "jobs", "sweeps", "compare", "cluster", "listing", "cleaning"},
     {"training", "capture", "record", "tracking", "provenance", "progress", "pictures", "prediction"}
-    | {"store", "uploader", "inputs", "tensorboard", "runs"},
+    | {"store", "uploader", "inputs", "tensorboard", "runs", "reproduce", "export"},
     {"build"},
     {"data", "images", "memory", "models", "losses"},
     {"sources", "config", "cli", "signals", "output", "container", "wording", "files", "schema"}

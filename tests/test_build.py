@@ -238,7 +238,7 @@ def test_the_defaults(compose: Compose) -> None:
         assert cfg[group] == GROUPS[group][choice]
     assert OmegaConf.load(ROOT / "conf/trainer/default.yaml").device == "auto"
     assert (cfg["seed"], cfg["objective"], cfg["rerun"], cfg["reuse"]) == (0, "val_accuracy", False, "same")
-    assert cfg["record"] | {"dir": ""} == {"dir": "", "pictures": "auto", "keep": "weights"}
+    assert cfg["record"] | {"dir": ""} == {"dir": "", "pictures": "auto", "keep": "auto"}
     assert set(cfg) == {*GROUPS, "seed", "objective", "rerun", "reuse", "record"}
 
 

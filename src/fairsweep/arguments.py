@@ -24,7 +24,7 @@ def rewritten(
     Args:
         short: other names for keys.
         flags: words that alone mean `word=true`.
-        is_sweep: a comma separates the values of `data.root`, unless the text names a folder.
+        is_sweep: a comma separates several folders, unless the text names one.
     """
     overrides = [*get_args_parser().parse_intermixed_args(list(words)).overrides]
     options = without(words, overrides)
@@ -65,7 +65,7 @@ def as_text(word: str, is_sweep: bool) -> str:
     key, _, value = word.partition("=")
     if key not in TEXTS or value in ("", "null") or value[0] in "'\"":
         return word
-    if is_sweep and key == "data.root" and "," in value and not Path(value).exists():
+    if is_sweep and key in FOLDERS and "," in value and not Path(value).exists():
         return word
     if value.startswith(("~/", "~\\")) or value == "~":
         value = str(Path(value).expanduser())

@@ -123,18 +123,6 @@ def misfits(words: list[str]) -> Iterator[str]:
             yield word
 
 
-def reproduced(typed: list[str]) -> list[str]:
-    """A command line with what `from=RUN` stands for."""
-    sources = [word for word in typed if word.startswith("from=")]
-    if not sources:
-        return typed
-    from fairsweep import reproduce  # which needs a tracking store
-
-    others = [word for word in typed if word not in sources]
-    given = [arguments.as_text(word, is_sweep=False) for word in others]
-    return [*reproduce.words(sources[-1].removeprefix("from="), given), *others]
-
-
 @contextmanager
 def without_private_choices() -> Iterator[None]:
     """Inside, what is printed omits choices such as `_common`, which other choices build on."""
@@ -163,12 +151,14 @@ def entry_point(
     config_name: str,
     short: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[str] = (),
+    expand: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
 
     Args:
         short: other names for keys on the command line.
         flags: words that alone mean `word=true`.
+        expand: rewrites the words of the command line first.
 
     Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
     Ctrl-C, else what the task says by `sys.exit`.
@@ -201,12 +191,12 @@ def entry_point(
                 for word in filter(is_for_sweeps, args.overrides):
                     fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
             try:
-                typed = reproduced(typed) if config_name == "train" else typed
+                typed = expand(typed)
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 fail(error)
             names = {**short, **(SWEEP_WORDS if multirun else {})}
             words = arguments.rewritten(typed, names, flags, multirun)
-            overrides.typed[:] = sys.argv[1:]
+            overrides.typed[:] = sys.argv
             sys.argv[1:] = [postponed(word) if multirun else word for word in words]
             try:
                 compose = hydra.main(

@@ -3,30 +3,35 @@
 import glob
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 
 from omegaconf import DictConfig
 
 from fairsweep import images, runs, store, tracking
-from fairsweep.config import RULES, TEXT, ConfigError, leaves, or_null, resolved
+from fairsweep.config import RULES, TEXT, ConfigError, Rule, leaves, one_of, or_null, resolved
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES, not_read
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
 OWN = {"output": TEXT, "dataset": or_null(TEXT)}
+EXPORT = {"format": one_of("pt2", "torchscript", "onnx"), "output": or_null(TEXT)}
 INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, own: Mapping[str, Rule] = MappingProxyType({})) -> None:
     """Check the values that mean the same as in a run's configuration.
+
+    Args:
+        own: rules of keys that mean something else.
 
     Raises:
         ConfigError: the first that is missing or not allowed.
     """
     for key, value in leaves(resolved(cfg)).items():
-        rule = OWN.get(key) or RULES.get(key)
+        rule = own.get(key) or OWN.get(key) or RULES.get(key)
         if rule is not None and not rule.holds(value):
             raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
     if "tracking" in cfg:  # show.py has none

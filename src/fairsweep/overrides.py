@@ -44,10 +44,15 @@ def as_typed(word: str) -> str:
     return word if match is None else f"{match[1]}={'null' if match[2] == NULL else match[2]}"
 
 
-# The words of this process's command line, as they were before any was rewritten.
+# The command line of this process, before any of its words was rewritten.
 typed: list[str] = []
+
+
+def command_line() -> list[str]:
+    """The words of the command line as they were typed."""
+    return typed or [as_typed(word) for word in sys.argv]
 
 
 def command() -> str:
     """The command line as it was typed, for a shell, without credentials."""
-    return shlex.join(redacted([sys.argv[0], *(typed or map(as_typed, sys.argv[1:]))]))
+    return shlex.join(redacted(command_line()))

@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import runs, tracking
+from fairsweep import arguments, runs, tracking
 from fairsweep.config import ROOT, ConfigError, leaves
 from fairsweep.record import RunFolder
 from fairsweep.schema import read_config
@@ -20,6 +20,16 @@ OWN = ("record", "tracking", "rerun", "reuse", "trainer.stop_epoch")
 
 # Words that say where recorded runs are.
 PLACES = ("record.dir=", "tracking=", "tracking.uri=")
+
+
+def expanded(typed: list[str]) -> list[str]:
+    """A command line with the words that `from=RUN` stands for."""
+    sources = [word for word in typed if word.startswith("from=")]
+    if not sources:
+        return typed
+    others = [word for word in typed if word not in sources]
+    given = [arguments.as_text(word, is_sweep=False) for word in others]
+    return [*words(sources[-1].removeprefix("from="), given), *others]
 
 
 def words(which: str, given: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from fairsweep import overrides
 from fairsweep.cluster.worker import Identity, Order, Worker
 from fairsweep.config import Rule, either, integer, number, one_of, or_null
 from fairsweep.jobs import CannotLaunch
@@ -226,7 +227,7 @@ class Pool:
             # Runs are few and long: each on the machine that has most to give.
             scheduling_strategy="SPREAD",
         )(Worker)
-        actor = remote.remote(sys.argv, str(Path.cwd()), cpus, self.scratch)
+        actor = remote.remote(overrides.command_line(), str(Path.cwd()), cpus, self.scratch)
         self.hands.append(Hand(actor, actor.identity.remote()))
 
     def dismiss(self, hand: Hand) -> None:
