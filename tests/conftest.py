@@ -29,6 +29,14 @@ def compose(tmp_path: Path) -> Compose:
 
 
 @pytest.fixture(scope="session")
+def kept() -> Path:
+    """The folder for pictures of screens and pages, to be looked at after the tests; git ignores it."""
+    folder = ROOT / "tests" / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_mnist() -> str:
     """The folder that holds MNIST/raw/ with the four original files."""
     root = Path(os.environ.get("FAIRSWEEP_DATA", ROOT.parent / "shared" / "data"))

@@ -107,7 +107,48 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
     seen.settle(row, BEGUN | {"status": "failed", "reason": f"{evil}\nmore", "ended": 1.0})
     seen.note(f"note {evil}")
     cfg = OmegaConf.create({"tracking": {"uri": None}})
-    seen.summary("failed", cfg, [evil], Told(evil, evil, [evil]))
-    seen.listing([row], set(), 0, 1.0)
+    seen.summary("failed", cfg, [evil], Told(evil, evil, [evil]), None)
+    seen.listing([row], set(), 0, 1.0, (0, 0))
     assert not {"\x1b", "\x07"} & set(output.getvalue())
     assert output.getvalue().count(r"\x1b[2Jred\x07") > 10
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_live_table_fits_its_terminal_adds_up_and_shows_no_test_figures(
+    width: int, tmp_path: Path, kept: Path
+) -> None:
+    text = StringIO()
+    console = Console(file=text, width=width, height=24, force_terminal=True, record=True)
+    seen = Board(console, SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1", confirm=4)
+    trials = [(arm, trial) for arm in ("adam", "sgd with momentum") for trial in range(2)]
+    rows = [
+        Row(f"a{place:015x}", f"{arm} lr=0.{trial} seed=0", arm, trial, "search", 0, {"lr": f"0.{trial}"})
+        for place, (arm, trial) in enumerate(trials)
+    ]
+    seen.plan(rows, more=4)
+    seen.launch(rows[3:])
+    for row, objective in zip(rows[:2], (0.9, 0.95), strict=True):
+        done = {"status": "finished", "ended": 1.0, "objective": objective, "test_accuracy": 0.1234}
+        seen.settle(row, BEGUN | done)
+    seen.settle(rows[2], BEGUN | {"status": "failed", "ended": 1.0, "reason": "out of luck"})
+    seen.standing.statuses[rows[3].signature] = BEGUN
+    text.truncate(0)
+    console.print(seen.table())
+    console.save_svg(str(kept / f"board_{width}.svg"), clear=False)
+    lines = console.export_text().splitlines()[-5:]
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert "3/8 runs  search 3/4, confirm 0/4" in lines[0]
+    assert lines[1].split() == [
+        "arm",
+        "best",
+        "trial",
+        "val_accuracy",
+        "finished",
+        "running",
+        "failed",
+        "waiting",
+    ]
+    assert lines[2].split() == ["adam", "lr=0.01", "95.00", "%", "2", "0", "0", "0"]
+    assert lines[3].split() == ["sgd", "with", "momentum", "0", "1", "1", "0"]
+    assert lines[4].rstrip() == "training sgd with momentum lr=0.1 seed=0"
+    assert "12.34" not in "".join(lines)

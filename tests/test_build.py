@@ -72,6 +72,7 @@ TRACKING = {
     "uri": "set here",
     "experiment": "fairsweep",
     "log_model": "auto",
+    "register": None,
     "tensorboard": False,
 }
 

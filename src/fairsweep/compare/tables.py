@@ -15,7 +15,7 @@ from fairsweep.compare.load import UNRECORDED, no_setting
 from fairsweep.wording import duration, short, shown
 
 # What the test accuracy of the chosen trials is of.
-OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "the search's seeds", "": "no seeds"}
+OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "search seeds", "": "no seeds"}
 
 
 class Cell(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from omegaconf import DictConfig
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -48,12 +49,16 @@ class Board:
 
     Args:
         command: what it trains says so in `trained_by`; all else is reused.
+        confirm: confirm runs that will be planned.
     """
 
-    def __init__(self, console: Console, folder: SweepFolder, objective_key: str, command: str) -> None:
+    def __init__(
+        self, console: Console, folder: SweepFolder, objective_key: str, command: str, confirm: int = 0
+    ) -> None:
         self.console, self.folder, self.command = console, folder, command
         self.standing = Standing(objective_key)
         self.more = 0  # runs that are still to be planned
+        self.confirm = confirm
         self.flying: dict[str, Row] = {}  # with the launcher, by signature
         self.since = 0.0  # when the launcher got them
         self.before: dict[str, int] = {}  # their steps when they were first seen in training
@@ -105,7 +110,7 @@ class Board:
             self.flying = {}
 
     def settle(self, row: Row, status: dict[str, Any]) -> None:
-        """A run has ended, or paused; in a log this is its line."""
+        """A run has ended, or paused: print its line, on a terminal above the table."""
         with self.lock:
             known = self.standing.statuses.get(row.signature, {})
             self.flying.pop(row.signature, None)
@@ -117,8 +122,7 @@ class Board:
                 self.standing.reused.add(row.signature)
             else:
                 self.trained += 1
-            if self.live is None:
-                print_line(self.console, self.line(row, status, reused))
+            print_line(self.console, self.line(row, status, reused))
 
     def line(self, row: Row, status: dict[str, Any], reused: bool) -> str:
         """One run in a log."""
@@ -182,22 +186,36 @@ class Board:
         return max(self.end - now, 0) if done else None
 
     def table(self) -> Group:
-        """Runs by status and the best so far, arm by arm; and the time left."""
+        """How far the sweep is, arm by arm, with the best trials so far and what trains now.
+
+        Without test figures: until the end, nobody should choose by them.
+        """
         with self.lock:
-            left, seconds = self.left(), self.seconds_left()
-            total = sum(self.standing.counts().values()) + self.more
-            names = [
+            left, seconds, counts = self.left(), self.seconds_left(), self.standing.counts()
+            total = sum(counts.values()) + self.more
+            running = [
                 row.name for row in self.flying.values() if self.standing.state(row.signature) == "running"
             ]
-            lines = [arm_table(self.standing)]
-        text = f"{total - left} of {total} runs done"
-        if self.standing.reused:
-            text += f", {len(self.standing.reused)} of them reused"
-        if seconds is not None:
-            text += f"; about {duration(seconds)} left"
-        if names:
-            text += f"; now {', '.join(names[:3])}{', ...' if names[3:] else ''}"
-        return Group(*lines, Text(printable(text)))
+            arms, phases = arm_table(self.standing, is_live=True), self.phases()
+        head = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        head.add_column(ratio=1)
+        time_left = "" if seconds is None else f"about {duration(seconds)} left"
+        bar = ProgressBar(total=max(total, 1), completed=total - left)
+        head.add_row(bar, f"{total - left}/{total} runs", phases, time_left)
+        parts = [f"{len(self.standing.reused)} reused"] if self.standing.reused else []
+        parts += [f"training {', '.join(running)}"] if running else []
+        return Group(head, arms, Text(printable("; ".join(parts)), no_wrap=True, overflow="ellipsis"))
+
+    def phases(self) -> str:
+        """How far each phase is: `search 9/14, confirm 0/20`."""
+        ended, planned = Counter[str](), Counter[str]()
+        for row in self.standing.unique():
+            planned[row.phase] += 1
+            ended[row.phase] += self.standing.state(row.signature) not in OPEN
+        confirm = max(self.confirm, planned["confirm"])
+        search = planned["search"] + max(0, self.more - (confirm - planned["confirm"]))
+        text = f"search {ended['search']}/{search}"
+        return f"{text}, confirm {ended['confirm']}/{confirm}" if confirm else text
 
     def summary(
         self,
@@ -293,27 +311,30 @@ def show_arms(console: Console, folder: SweepFolder) -> None:
         console.print()
 
 
-def arm_table(standing: Standing) -> Table:
-    """A line for each arm: its runs by status, its best trial, and that one on fresh seeds."""
+def arm_table(standing: Standing, is_live: bool = False) -> Table:
+    """A line for each arm: its best trial, the test accuracy of that on fresh seeds, its runs by status."""
     arms = standing.arms()
-    confirmed = any(arm.confirmed for arm in arms)
+    confirmed = any(arm.confirmed for arm in arms) and not is_live
     table = columns("arm", "best trial", standing.objective_key, bold="bold")
     for column in table.columns[1:]:
         column.no_wrap = True  # the values of a trial stand below each other
+    table.columns[2].justify = "right"
     if confirmed:
-        table.add_column("fresh seeds", justify="right")
-        table.add_column("test accuracy", justify="right")
-    table.add_column("runs")
+        table.add_column("test, fresh seeds", justify="right")
+    present = {status for arm in arms for status in arm.statuses}
+    always = ("finished", "running", "waiting") if is_live else ("finished",)
+    shown = [status for status in MARKS if status in present or status in always]
+    for status in shown:
+        table.add_column(status, justify="right", style=MARKS[status])
     percent = standing.objective_key == "val_accuracy"
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
         values = "\n".join(described({key: value}) for key, value in best.items())
         cells = [arm.name or "all", values, spread([arm.objective], percent)]
         if confirmed:
-            cells.append(spread((status["objective"] for status in arm.confirmed), percent))
             cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
         # Not as markup, which would eat [d].
-        table.add_row(*(Text(printable(cell)) for cell in cells), by_status(arm.statuses))
+        table.add_row(*(Text(printable(cell)) for cell in cells), *(f"{arm.statuses[s]}" for s in shown))
     return table
 
 

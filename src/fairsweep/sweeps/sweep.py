@@ -89,7 +89,8 @@ class Sweep:
         self.id = asked.id({name: origins.of(cfgs) for name, cfgs in variants.items()})
         self.folder = SweepFolder(self.directory(), self.outputs)
         self.weights = self.starting_weights(chain(*variants.values()))
-        self.board = Board(get_console(), self.folder, str(master.objective), self.command)
+        confirm = len(asked.arms) * len(self.settings.confirm_seeds)
+        self.board = Board(get_console(), self.folder, str(master.objective), self.command, confirm)
         self.progress = Progress(self.board.console, quiet=True)
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
