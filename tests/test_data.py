@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from fairsweep import data, experiment
+from fairsweep import data, experiment, sources
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
 from fairsweep.data import Data, Source, Split
 from fairsweep.experiment import Wanted
@@ -204,9 +204,9 @@ def not_gzip(folder: Path) -> None:
     [
         (cut_short, r"train-images-idx3-ubyte is truncated .*31375 bytes, expected 31376"),
         (cut_within_header, r"train-images-idx3-ubyte is truncated .*6 bytes, expected 16"),
-        (swap_magic, r"train-labels-idx1-ubyte is no idx .*0x00000803, expected 0x00000801"),
+        (swap_magic, r"train-labels-idx1-ubyte is not an idx .*0x00000803, expected 0x00000801"),
         (drop_one, r"data.root=.* has no t10k-images-idx3-ubyte .*KMNIST downloaded"),
-        (empty_one, r"t10k-labels-idx1-ubyte is no idx file .*expected 0x00000801"),
+        (empty_one, r"t10k-labels-idx1-ubyte is not an idx file .*expected 0x00000801"),
         (label_too_large, r"t10k-labels-idx1-ubyte has a label 10, expected 0 to 9"),
         (labels_too_few, r"40 x 28 x 28 pixels for 39 labels"),
         (other_size, r"40 x 32 x 32 pixels .*expected 40 x 28 x 28"),
@@ -238,13 +238,36 @@ def test_a_download_leaves_all_four_files_or_none(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("torchvision.datasets.KMNIST", fake)
     root = tmp_path / "new"
-    told = r"data.root=.*KMNIST .*cannot be downloaded \(Error .*: no network\); set data.root"
+    told = r"data.root=.*KMNIST .*cannot be downloaded \(no network\); .*train-images-idx3-ubyte"
     with pytest.raises(ConfigError, match=told):
         data.mnist(str(root), "KMNIST")
     assert list(tmp_path.iterdir()) == []  # the root may be a typing error
     complete = True
     assert len(data.mnist(str(root), "KMNIST").train) == 40
     assert [path.name for path in root.iterdir()] == ["KMNIST"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_names_with_a_dot_are_read_and_hashed_as_those_with_a_dash(tmp_path: Path, suffix: str) -> None:
+    write_dataset(tmp_path / "dash")
+    write_dataset(tmp_path / "dot", suffix)
+    for path in (tmp_path / "dot").iterdir():
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    hashes = {
+        fingerprint({"_target_": "fairsweep.data.mnist", "dataset": "KMNIST", "root": str(tmp_path / name)})
+        for name in ("dash", "dot")
+    }
+    assert len(hashes) == 1
+    assert len(data.mnist(str(tmp_path / "dot"), "KMNIST").train) == 40
+
+
+def test_a_data_set_that_the_system_installed_is_read_in_place(
+    tmp_path: Path, no_download: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SYSTEM_DATA", tmp_path / "system")
+    write_dataset(tmp_path / "system" / "fashion-mnist", ".gz")
+    assert len(data.mnist(str(tmp_path / "mine"), "FashionMNIST").train) == 40
+    assert not (tmp_path / "mine").exists()
 
 
 # Image folders
@@ -358,6 +381,11 @@ def more_than_two_parts(root: Path) -> None:
         write_images(root / part, {"a": 1, "b": 1})
 
 
+def val_without_test(root: Path) -> None:
+    for part in ("train", "val"):
+        write_images(root / part, {"a": 1, "b": 1})
+
+
 def other_test_classes(root: Path) -> None:
     for name in ("a", "b"):
         for path in (root / name).iterdir():
@@ -378,7 +406,11 @@ def other_test_classes(root: Path) -> None:
         ),
         (nested, r"a/inner is a folder within the class a; .*<root>/<class>/<image>"),
         (loose, r"loose.png is in no class"),
-        (more_than_two_parts, r"holds a, b, test, train, val; .*nothing is read"),
+        (
+            more_than_two_parts,
+            r"has a, b, test, train, val; must be one folder for training and one for test",
+        ),
+        (val_without_test, r"has a, b, train, val, but no test; .* use data.root=\S+/train; .*to test$"),
         (other_test_classes, r"train and test differ in their classes: b, c"),
     ],
 )
@@ -473,7 +505,7 @@ def test_mean_and_std_can_be_given() -> None:
         ({"mean": [0.1, 0.2]}, r"data.mean=\[0.1, 0.2\]: .*one for each of the 1 channel"),
         ({"mean": 33.3}, r"data.mean=33.3: must be from 0 to 1"),
         ({"std": float("nan")}, r"data.std=nan: must be from 0 to 1"),
-        ({"std": 0}, r"data.std=0: is 0"),
+        ({"std": 0}, r"data.std=0: must be above 0"),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any], told: str) -> None:
@@ -529,7 +561,7 @@ def test_a_shift_beyond_the_image_is_refused() -> None:
 
 def test_images_without_any_contrast_are_refused() -> None:
     blank = Split(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10) % 2)
-    with pytest.raises(ConfigError, match=r"data.std=null: is 0.*all training pixels"):
+    with pytest.raises(ConfigError, match=r"data.std=null: all training pixels .* are equal"):
         prepare(Source(blank, None, ("a", "b")))
 
 

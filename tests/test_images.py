@@ -190,7 +190,7 @@ def scan(path: Path) -> None:
     ("make", "told"),
     [
         (postscript, "must be an image in one of the formats JPEG, PNG,"),
-        (scan, "it has more than 178,956,970 pixels; scale it down"),
+        (scan, "it has more than 179 megapixels; scale it down"),
         (lambda path: path.write_bytes(b"no image"), "must be an image in one of the formats JPEG, PNG,"),
     ],
 )

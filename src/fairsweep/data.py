@@ -23,7 +23,7 @@ from torch.nn.functional import grid_sample
 from fairsweep.config import ConfigError
 from fairsweep.images import Reader
 from fairsweep.memory import free_memory
-from fairsweep.sources import IDX_FILES, digits_file, idx_files, image_files, open_idx
+from fairsweep.sources import IDX_FILES, digits_file, idx_files, idx_name, image_files, open_idx
 
 # Of the unpacked files.
 MNIST_MD5 = dict(
@@ -228,7 +228,7 @@ def digits() -> Source:
 
 
 def mnist(root: str, dataset: str = "MNIST") -> Source:
-    """MNIST, FashionMNIST or KMNIST from its four files, downloaded only where there is none.
+    """MNIST, FashionMNIST or KMNIST from its four files, downloaded if there are none.
 
     Raises:
         ConfigError: a file is missing, truncated or altered, or the download fails.
@@ -262,7 +262,7 @@ def read_idx(file: Path, dimensions: int, dataset: str) -> NDArray[np.uint8]:
     magic = bytes((0, 0, 8, dimensions))
     if content[:4] != magic:
         raise ConfigError(
-            f"data.root: {file} is no idx file of {dimensions} dimension(s): "
+            f"data.root: {file} is not an idx file of {dimensions} dimension(s): "
             f"it starts with 0x{content[:4].hex()}, expected 0x{magic.hex()}"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start].ljust(start - 4, b"\0"))
@@ -271,13 +271,13 @@ def read_idx(file: Path, dimensions: int, dataset: str) -> NDArray[np.uint8]:
             f"data.root: {file} is truncated or altered: "
             f"{len(content)} bytes, expected {start + math.prod(shape)}"
         )
-    found, expected = hashlib.md5(content, usedforsecurity=False).hexdigest(), MNIST_MD5[file.stem]
+    found, expected = hashlib.md5(content, usedforsecurity=False).hexdigest(), MNIST_MD5[idx_name(file)]
     if dataset == "MNIST" and found != expected:
         raise ConfigError(
             f"data.root: {file} is not MNIST's: its content's MD5 is {found}, expected {expected}"
         )
     if dataset != "MNIST" and found == expected:
-        raise ConfigError(f"data.root: {file} is MNIST's, expected is {dataset}'s")
+        raise ConfigError(f"data.root: {file} is MNIST's, expected {dataset}'s")
     return np.ndarray(shape, np.uint8, content, start)
 
 
@@ -296,9 +296,10 @@ def download(dataset: str, root: str) -> tuple[Path, ...]:
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         if files := idx_files(dataset, root):  # another process was faster
             return files
+        reason = str(error).strip().rpartition("\n")[2]  # torchvision's message lists every mirror
         raise ConfigError(
-            f"data.root={root}: {dataset} is not there and cannot be downloaded "
-            f"({' '.join(str(error).split())}); set data.root to a folder that holds its files"
+            f"data.root={root}: {dataset} was not found and cannot be downloaded ({reason}); use a "
+            f"folder that has {', '.join(IDX_FILES)} (or .idx for -idx, or .gz), itself or in {dataset}/raw/"
         ) from error
     files = idx_files(dataset, root)
     assert files is not None
@@ -386,8 +387,9 @@ def prepare(
         stds = per_channel("data.std", std, channels)
     if 0 in stds:
         raise ConfigError(
-            f"data.std={'null' if std is None else std}: is 0, be it set or that all training "
-            "pixels of a channel are equal; set it above 0"
+            f"data.std={std}: must be above 0"
+            if std is not None
+            else "data.std=null: all training pixels of a channel are equal; check the images or set data.std"
         )
     return Data(
         name=name,

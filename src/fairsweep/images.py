@@ -81,7 +81,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"must be an image in one of the formats {', '.join(formats())}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels; scale it down"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -186,7 +186,7 @@ class Reader:
             names = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
             why = self.unreadable[paths[0]]
             count = counted(len(paths), "unreadable image")
-            raise ValueError(f"{count}: {names} ({why}); repair or remove what is broken")
+            raise ValueError(f"{count}: {names} ({why}); repair, replace or remove each")
         return scales
 
     @contextmanager

@@ -23,6 +23,9 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+# Where Debian's packages install data sets, by other names; only read.
+SYSTEM_DATA = Path("/usr/share/datasets")
+SYSTEM_NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist"}
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tif", ".tiff", ".webp",
@@ -61,19 +64,22 @@ def digits_file() -> Path:
 
 
 def idx_files(dataset: str, root: str) -> tuple[Path, ...] | None:
-    """The four files of `dataset`, in the order of `IDX_FILES`; None where there is none of them.
+    """The four files of `dataset`, in the order of `IDX_FILES`; None if there are none.
 
-    They lie in `<root>/<dataset>/raw` (as torchvision's do), `<root>/raw` or `<root>`, also as .gz.
+    They are in `<root>/<dataset>/raw` (like torchvision's), `<root>/<dataset>`, `<root>/raw` or `<root>`, or
+    where Debian installs data sets. Each may be a .gz, and may have a dot before `idx`, like Kaggle's.
 
     Raises:
         ConfigError: some of the four are missing.
     """
     top = Path(root).expanduser()
-    for folder in (top / dataset / "raw", top / "raw", top):
+    system = SYSTEM_DATA / SYSTEM_NAMES[dataset]
+    for folder in (top / dataset / "raw", top / dataset, top / "raw", top, system):
         found = {
             name: path
             for name in IDX_FILES
-            for path in (folder / f"{name}.gz", folder / name)
+            for spelling in (name.replace("-idx", ".idx"), name)
+            for path in (folder / f"{spelling}.gz", folder / spelling)
             if path.is_file()
         }
         if found:
@@ -84,6 +90,11 @@ def idx_files(dataset: str, root: str) -> tuple[Path, ...] | None:
                 )
             return tuple(found[name] for name in IDX_FILES)
     return None
+
+
+def idx_name(path: Path) -> str:
+    """Which of `IDX_FILES` a file is."""
+    return path.name.removesuffix(".gz").replace(".idx", "-idx")
 
 
 def open_idx(path: Path) -> BinaryIO:
@@ -108,13 +119,19 @@ def image_files(root: str) -> ImageFiles:
     folders, _, others = listing(top)
     train = [folder for folder in folders if folder.name.lower() in ("train", "training")]
     test = [folder for folder in folders if folder.name.lower() in ("test", "testing")]
+    if train and not test and listing(train[0])[0]:
+        raise ConfigError(
+            f"data.root={root}: has {', '.join(folder.name for folder in folders)}, but no test; to cut "
+            f"validation and test from {train[0].name}, use data.root={train[0]}; to test on other images, "
+            "rename their folder to test"
+        )
     if not train or not test:
         classes, files, others = class_images(top)
         return ImageFiles(classes, files, None, others)
     if len(folders) > 2:
         raise ConfigError(
-            f"data.root={root}: holds {', '.join(folder.name for folder in folders)}; beside one "
-            "folder for training and one for test (validation is cut from training) nothing is read"
+            f"data.root={root}: has {', '.join(folder.name for folder in folders)}; must be one folder for "
+            "training and one for test; validation is cut from training, so move its images there"
         )
     classes, train_files, train_others = class_images(train[0])
     test_classes, test_files, test_others = class_images(test[0])
