@@ -22,7 +22,10 @@ def main(cfg: DictConfig) -> None:
         results = prediction.classify(folder, wanted)
         print(prediction.table(results))
         pictures.save(pictures.predictions(results), output)
-        print(f"\nrun      {folder.path}\ntrained  {inputs.described(folder)}\npicture  {output}")
+        print()
+        for note in prediction.notes(results):
+            print(f"note     {note}")
+        print(f"run      {folder.path}\ntrained  {inputs.described(folder)}\npicture  {output}")
 
 
 if __name__ == "__main__":

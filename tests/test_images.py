@@ -123,15 +123,15 @@ def test_colours_of_16_bits_are_read_where_their_upper_half_holds_them(tmp_path:
         data.image_folder(str(tmp_path / "twelve"), channels=3, size=16)
 
 
-FACTS = {"shape": [1, 16, 16], "background": "mixed", "extent": 1.0}
+FACTS = {"shape": [1, 16, 16], "background": "mixed", "extent": 1.0, "mean": [0.5]}
 
 
 def test_a_picture_is_scaled_as_the_training_images_were(tmp_path: Path) -> None:
     path = write(tmp_path / "picture.png", RAMP.astype(np.uint16) * 4)  # at most 1020: 10 bits of its own
     for full_scales, full in (({"I;16": 4095}, 4095), ({}, 1023)):
-        read = prediction.read(path, FACTS | {"full_scales": full_scales})
+        read, _ = prediction.read(path, FACTS | {"full_scales": full_scales})
         assert (read[0] == RAMP.astype(int) * 4 * 255 // full).all()
-    assert (prediction.read(path, FACTS)[0] == RAMP.astype(int) * 4 // 257).all()  # a record from before
+    assert (prediction.read(path, FACTS)[0][0] == RAMP.astype(int) * 4 // 257).all()  # a record from before
     with pytest.raises(ConfigError, match=r"values from 0 to 1020 in mode I;16; must be 0 to 255"):
         prediction.read(path, FACTS | {"full_scales": {"I;16": 255}})
 

@@ -114,12 +114,13 @@ def test_a_digit_drawn_in_any_way_is_classified_as_its_original(
 
 
 def facts(channels: int = 1, **values: Any) -> dict[str, Any]:
-    return {"shape": [channels, 8, 8], "background": "dark", "extent": 1.0} | values
+    mean = [0.2, 0.3, 0.4][:channels]
+    return {"shape": [channels, 8, 8], "background": "dark", "extent": 1.0, "mean": mean} | values
 
 
 def read(array: Pixels, folder: Path, facts: dict[str, Any]) -> Pixels:
     Image.fromarray(array).save(folder / "picture.png")
-    return prediction.read(folder / "picture.png", facts)
+    return prediction.read(folder / "picture.png", facts)[0]
 
 
 def test_content_that_fills_the_training_frames_is_not_cropped_but_gets_their_background(
@@ -145,6 +146,44 @@ def test_an_empty_page_is_seen_as_background(tmp_path: Path) -> None:
     page = np.full((100, 60), 230, np.uint8)
     assert (read(page, tmp_path, facts(extent=0.7)) == 0).all()
     assert (read(page, tmp_path, facts(extent=0.7, background="light")) == 255).all()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_inverted_digits_are_told_from_the_test_images_themselves(inverted: bool, trained: RunFolder) -> None:
+    for digit in prediction.test_split(trained).images[:, 0].numpy():
+        image = Image.fromarray(255 - digit if inverted else digit)
+        expected = ["a light background, but trained on images with a dark one; inverted"] * inverted
+        assert [*prediction.differences(image, image, trained.facts())] == expected
+
+
+UNLIKE: list[tuple[Image.Image, dict[str, Any], str]] = [
+    (in_colour(np.full((28, 28), 255, np.uint8)), facts(), "in colour, but trained on grey"),
+    (
+        Image.new("RGB", (8, 8), (90, 90, 90)),
+        facts(3, background="mixed"),
+        "grey, but trained on images in col",
+    ),
+    (
+        Image.new("L", (3, 8), 90),
+        facts(background="mixed"),
+        "only 3 x 8 pixels, but trained on 8 x 8; enlarged",
+    ),
+    (Image.new("L", (30, 30), 90), facts(), "blank: nothing stands out"),
+    (
+        Image.linear_gradient("L"),
+        facts(),
+        "an uneven background, but trained on images with a plain dark one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("image", "trained_on", "difference"), UNLIKE, ids=[case[2] for case in UNLIKE])
+def test_what_does_not_look_like_the_training_images_is_said(
+    image: Image.Image, trained_on: dict[str, Any], difference: str, tmp_path: Path
+) -> None:
+    image.save(tmp_path / "picture.png")
+    _, unlike = prediction.read(tmp_path / "picture.png", trained_on)
+    assert any(text.startswith(difference) for text in unlike)
 
 
 def test_test_images_are_taken_by_number_with_their_true_labels(trained: RunFolder) -> None:
@@ -388,6 +427,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
     assert [int(line[1]) for line in lines] == known.labels[:3].tolist()
+    assert "note     3 of 3 images: a light background, but trained on images with a dark one" in done.stdout
     assert all(50 < float(line[2].rstrip("%")) <= 100 for line in lines)
     assert str(output) in done.stdout
     assert np.asarray(Image.open(output).convert("L")).std() > 20

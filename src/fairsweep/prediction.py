@@ -1,6 +1,7 @@
 """A recorded run as a classifier: of its own test images, and of pictures from anywhere."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +25,25 @@ BATCH = 500
 # From this share of the frame on, a data set's content fills its frame: there is nothing to crop to.
 FILLS_FRAME = 0.95
 
+# Mean difference of the channels of an image (of 255), and of the means of the training images, with colours.
+COLOURED, COLOURED_TRAINING = 24, 0.01
+
+# A smaller share of border pixels near their median is an uneven background.
+EVEN_BORDER = 0.5
+
 
 class Prediction(NamedTuple):
-    """What the network took an image for; `image` is uint8 (C, H, W), as the network saw it."""
+    """The class a network gives an image; `image` is uint8 (C, H, W), as the network saw it.
+
+    unlike: how the image differs from the training images.
+    """
 
     name: str
     image: Tensor
     label: str
     probability: float
     true: str | None
+    unlike: tuple[str, ...] = ()
 
 
 def classifier(folder: RunFolder) -> Classifier:
@@ -88,13 +99,19 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
         names = [f"test:{number}" for number in wanted]
         images = split.images[list(wanted)]
         truth: list[str | None] = [classes[label] for label in split.labels[list(wanted)]]
+        unlike: list[tuple[str, ...]] = [()] * len(wanted)
     else:
         names = [str(path) for path in wanted]
-        images = torch.stack([torch.from_numpy(read(path, facts)) for path in wanted])
+        pixels, unlike = map(list, zip(*(read(path, facts) for path in wanted), strict=True))
+        images = torch.stack([torch.from_numpy(image) for image in pixels])
         truth = [None] * len(wanted)
     best, labels = probabilities(classifier(folder), images).max(1)
-    rows = zip(names, images, labels.tolist(), best.tolist(), truth, strict=True)
-    return [Prediction(name, image, classes[label], p, true) for name, image, label, p, true in rows]
+    known = zip(truth, unlike, strict=True)
+    rows = zip(names, images, labels.tolist(), best.tolist(), known, strict=True)
+    return [
+        Prediction(name, image, classes[label], probability, *more)
+        for name, image, label, probability, more in rows
+    ]
 
 
 def table(results: Sequence[Prediction]) -> str:
@@ -103,14 +120,23 @@ def table(results: Sequence[Prediction]) -> str:
     labels = [printable(result.label) for result in results]
     name_width, label_width = max(map(len, names)), max(map(len, labels))
     lines = []
-    for name, label, (_, _, predicted, probability, true) in zip(names, labels, results, strict=True):
-        verdict = "  right" if true == predicted else f"  wrong: is {printable(true)}" if true else ""
-        lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {probability:7.2%}{verdict}")
+    for name, label, result in zip(names, labels, results, strict=True):
+        true = result.true
+        verdict = "  right" if true == result.label else f"  wrong: is {printable(true)}" if true else ""
+        lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {result.probability:7.2%}{verdict}")
     return "\n".join(lines)
 
 
-def read(path: Path, facts: Mapping[str, Any]) -> Pixels:
-    """An image file in the form of the training images that `facts` tells of: uint8 (C, H, W).
+def notes(results: Sequence[Prediction]) -> list[str]:
+    """How images differ from the training images, each difference once, with the number of images."""
+    counts = Counter(difference for result in results for difference in result.unlike)
+    if len(results) == 1:
+        return [*counts]
+    return [f"{count} of {len(results)} images: {difference}" for difference, count in counts.items()]
+
+
+def read(path: Path, facts: Mapping[str, Any]) -> tuple[Pixels, tuple[str, ...]]:
+    """An image file in the form of the training images, uint8 (C, H, W), and how it differed from them.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -124,10 +150,55 @@ def read(path: Path, facts: Mapping[str, Any]) -> Pixels:
     if channels == 1 and is_flat(image) and stored.image.has_transparency_data:
         # What a picture shows by its transparency alone, as white ink on nothing does; light on dark.
         image = stored.image.convert("RGBA").getchannel("A")
+    unlike = tuple(differences(stored.image, image, facts))
     if channels == 1 and facts["background"] in ("dark", "light"):
         image = like_training(image, facts)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1).copy()
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1).copy(), unlike
+
+
+def differences(stored: Image.Image, image: Image.Image, facts: Mapping[str, Any]) -> Iterator[str]:
+    """How an image file, as `stored` and as 8-bit `image`, differs from the training images."""
+    channels, height, width = facts["shape"]
+    colours = np.asarray(stored.convert("RGB").resize((64, 64)), np.int16)
+    is_coloured = np.ptp(colours, axis=2).mean() > COLOURED
+    if is_coloured and channels == 1:
+        yield "in colour, but trained on grey images; the colours were dropped"
+    if not is_coloured and np.ptp(facts["mean"]) > COLOURED_TRAINING:
+        yield "grey, but trained on images in colour"
+    if 2 * image.width < width or 2 * image.height < height:
+        yield f"only {image.width} x {image.height} pixels, but trained on {width} x {height}; enlarged"
+    if facts["background"] not in ("dark", "light"):
+        return
+    grey = image.convert("L")
+    difference, distance, threshold = against_background(grey)
+    content = distance > threshold
+    edge = np.concatenate([distance[0], distance[-1], distance[:, 0], distance[:, -1]])
+    if not content.any() or is_flat(grey):
+        yield "blank: nothing stands out from its background"
+    elif (edge <= 32).mean() < EVEN_BORDER:
+        yield f"an uneven background, but trained on images with a plain {facts['background']} one"
+    elif (background := "light" if difference[content].sum() < 0 else "dark") != facts["background"]:
+        change = "inverted" if channels == 1 else "not inverted, the label may be wrong"
+        yield f"a {background} background, but trained on images with a {facts['background']} one; {change}"
+
+
+def against_background(
+    grey: Image.Image,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """How much brighter pixels are than the border's median, by sign and size; the size of content.
+
+    The picture is slightly blurred first, against noise; the threshold is Otsu's.
+    """
+    blurred = grey.filter(ImageFilter.GaussianBlur(max(grey.size) / 200))
+    difference = np.asarray(blurred, np.float32) - border_level(grey)
+    distance = np.abs(difference)
+    return difference, distance, otsu(distance)
+
+
+def border_level(grey: Image.Image) -> float:
+    pixels = np.asarray(grey)
+    return float(np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])))
 
 
 def is_flat(image: Image.Image) -> bool:
@@ -144,12 +215,8 @@ def like_training(image: Image.Image, facts: Mapping[str, Any]) -> Image.Image:
     scaled so that its longer side has the same share of the frame, brought to full contrast, and placed
     like theirs: by its centre of mass or the centre of its box (`centre`).
     """
-    grey = np.asarray(image, np.float32)
-    blurred = image.filter(ImageFilter.GaussianBlur(max(image.size) / 200))
-    level = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
-    difference = np.asarray(blurred, np.float32) - level
-    distance = np.abs(difference)
-    threshold = otsu(distance)
+    grey, level = np.asarray(image, np.float32), border_level(image)
+    difference, distance, threshold = against_background(image)
     content = distance > threshold
     if not content.any():
         return Image.new("L", image.size, 0 if facts["background"] == "dark" else 255)
