@@ -114,7 +114,7 @@ def test_the_confusion_matrix_counts_true_against_predicted() -> None:
     figure = pictures.confusion(labels, predicted, ["cat", "dog", "$owl"])
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {(0, 0): "2", (1, 0): "1", (1, 1): "1", (0, 2): "1"}  # (column, row)
-    assert figure.axes[0].get_title("left") == "3 of 5 test images right: 60.00%"
+    assert figure.axes[0].get_title("left") == "3 of 5 test images correct: 60.00%"
     assert shows(pixels(figure), "#08306b")  # all of a class in one cell: the darkest blue
 
 
@@ -143,6 +143,33 @@ def test_samples_show_each_class_in_its_column() -> None:
     assert texts(figure) == ["some: 7 of 7 training images", "a", "b", "c", "a", "b", "c", "b"]
     shown = [int(np.asarray(image.get_array()).mean()) for image in figure.axes[0].images]
     assert shown == [0, 100, 200, 0, 100, 200, 100]
+
+
+@pytest.mark.filterwarnings("error")
+def test_class_names_of_any_script_are_drawn_or_escaped_without_warnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["中文", "كلب", "अ", "😀", "café"]
+    pictures.font_with.cache_clear()
+    monkeypatch.setattr(pictures, "characters", lambda file, name: {0xE9, 0x2192, *range(32, 127)})
+    assert pictures.legible("中é") == r"\u4e2dé"
+    monkeypatch.undo()
+    pictures.font_with.cache_clear()
+    labels = torch.arange(5)
+    pictures.png(pictures.confusion(labels, labels, names))
+    split = Split(torch.full((5, 1, 4, 4), 200, dtype=torch.uint8), labels)
+    pictures.png(pictures.worst(split, torch.eye(5), names))
+
+
+def test_a_name_that_the_usual_font_lacks_gets_another_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures.font_with.cache_clear()
+    has = {pictures.FONT: set(range(32, 127)), "DejaVu Serif": {ord("я")}}
+    monkeypatch.setattr(pictures, "characters", lambda file, name: has.get(name, ()))
+    figure = Figure()
+    figure.text(0, 0, pictures.legible("a я"))
+    pictures.png(figure)
+    pictures.font_with.cache_clear()
+    assert figure.texts[0].get_fontfamily() == [pictures.FONT, "DejaVu Serif"]
 
 
 def test_predictions_are_shown_with_name_label_and_probability() -> None:

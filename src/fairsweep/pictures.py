@@ -5,7 +5,8 @@ Figures are matplotlib objects without pyplot, so nothing is global and no displ
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from omegaconf import DictConfig
 from torch import Tensor
@@ -27,6 +31,7 @@ from fairsweep.prediction import Prediction
 from fairsweep.record import RunFolder
 from fairsweep.wording import printable
 
+FONT = "DejaVu Sans"  # comes with matplotlib
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#999999",
@@ -34,6 +39,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "figure.dpi": 130,
+    "font.family": FONT,
     "font.size": 10,
     "grid.color": "#e8e8e8",
     "legend.frameon": False,
@@ -49,17 +55,17 @@ SAMPLES = 96
 PREDICTIONS = 96
 COLUMNS = 12
 
-# From so many classes on, counts in the cells of a confusion matrix could not be read.
+# With this many classes, counts in the cells of a confusion matrix would be too small to read.
 MANY_CLASSES = 25
 
 
 def draw(folder: RunFolder) -> list[Path]:
     """Make the pictures of a recorded run, from the record alone; the files written.
 
-    Where no weights were kept, or there are no test images, there are only the curves.
+    Without kept weights or test images, there are only the curves.
 
     Raises:
-        ConfigError: the data are not there or have changed, or the weights are lost or damaged.
+        ConfigError: the data are missing or have changed, or the weights are lost or damaged.
     """
     figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
     if folder.keeps_weights() and len(split := prediction.test_split(folder)):
@@ -87,6 +93,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def png(figure: Figure) -> bytes:
+    texts = [item for item in figure.findobj(Text) if isinstance(item, Text)]
+    used = {font_with(char) for text in texts for char in text.get_text()} - {None, FONT}
+    for text in texts if used else ():
+        text.set_fontfamily([FONT, *sorted(filter(None, used))])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -97,7 +107,9 @@ def curves(journal: list[dict[str, float]], status: dict[str, Any], cfg: DictCon
     """Loss and accuracy against the epoch, in training, in validation and, if journaled, in test."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     optimizer = str(cfg.optimizer._target_).rpartition(".")[2]
-    title = f"{cfg.model.name} on {cfg.data.name}, {optimizer}, lr {cfg.optimizer.lr:g}, seed {cfg.seed}"
+    title = legible(
+        f"{cfg.model.name} on {cfg.data.name}, {optimizer}, lr {cfg.optimizer.lr:g}, seed {cfg.seed}"
+    )
     if status.get("test_accuracy") is not None:
         title += f": test accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
@@ -134,7 +146,7 @@ def panel(axes: Axes, journal: list[dict[str, float]], what: str, best: int | No
 
 
 def scale_loss(axes: Axes) -> None:
-    """Logarithmic where the loss falls to less than a third."""
+    """Logarithmic if the loss falls to less than a third."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) and values.max() > 3 * values.min():
@@ -168,7 +180,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> Figu
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
     right, total = int(counts.trace()), int(counts.sum())
-    axes.set_title(f"{right:,} of {total:,} test images right: {right / total:.2%}", color=INK)
+    axes.set_title(f"{right:,} of {total:,} test images correct: {right / total:.2%}", color=INK)
     # The root of the share, for a few errors in a thousand to be seen.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     figure.colorbar(image, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
@@ -220,19 +232,19 @@ def predictions(results: Sequence[Prediction]) -> Figure:
 
 
 def samples(data: Data) -> Figure:
-    """Training images, as many of each class; with up to 12 classes, a column is a class."""
+    """Training images, equally many of each class; with up to 12 classes, each has its column."""
     count = len(data.classes)
     columns = COLUMNS // count * count or COLUMNS
     of_class = [(data.train.labels == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
     rounds = range(SAMPLES // columns * columns // len(of_class))
     order = [int(index[turn]) for turn in rounds for index in of_class if turn < len(index)]
     captions = [shortened(data.classes[label], 16) for label in data.train.labels[order].tolist()]
-    title = f"{data.name}: {len(order)} of {len(data.train):,} training images"
+    title = f"{legible(data.name)}: {len(order)} of {len(data.train):,} training images"
     return grid(data.train.images[order], captions, title, columns)
 
 
 def verdict(label: str, probability: float, true: str | None) -> str:
-    """`true → label` and the probability, in as many lines as it takes."""
+    """`true → label` and the probability, in two or three lines if they are long."""
     label, true = shortened(label, 14), true and shortened(true, 14)
     if true is None:
         return f"{label}  {probability:.1%}"
@@ -240,9 +252,31 @@ def verdict(label: str, probability: float, true: str | None) -> str:
     return f"{true}{gap}→ {label}\n{probability:.1%}"
 
 
+def legible(text: str) -> str:
+    """The text with `\\u4e2d` for a character that no font on this system has."""
+    return "".join(
+        char if char == "\n" or font_with(char) else char.encode("unicode_escape").decode()
+        for char in printable(text)
+    )
+
+
+@cache
+def font_with(char: str) -> str | None:
+    """The family of a font on this system that has the character; matplotlib's own font first."""
+    fonts = sorted(fontManager.ttflist, key=lambda font: (font.name != FONT, font.style != "normal"))
+    # The last-resort font has a box for every character.
+    names = (font.name for font in fonts if ord(char) in characters(font.fname, font.name))
+    return next(names, None)
+
+
+@cache
+def characters(file: str, family: str) -> Collection[int]:
+    return () if family.startswith("Last Resort") else FT2Font(file).get_charmap().keys()
+
+
 def shortened(text: str, length: int = 20) -> str:
-    """The text with its middle left out where it is too long."""
-    text, half = printable(text), length // 2
+    """The text, without its middle if it is too long."""
+    text, half = legible(text), length // 2
     return text if len(text) <= length else f"{text[: length - half - 1]}…{text[-half:]}"
 
 
