@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @entry_point("show")
 def main(cfg: DictConfig) -> None:
-    """Show class counts and the model's layers, and write a picture of sample images."""
+    """Print class counts and the model's layers, and write a picture of sample images."""
     inputs.check(cfg)
     output = inputs.picture_file(cfg.output)
     if note := sources.note(cfg.data):
@@ -29,18 +29,18 @@ def main(cfg: DictConfig) -> None:
 
     data = build.data(cfg)
     model = build.model(cfg, data.shape, len(data.classes))
+    console = Console()
     print(f"{data.name}: images of {' x '.join(map(str, data.shape))}, {len(data.classes)} classes")
-    Console().print(class_counts(data))
-    columns = ("output_size", "num_params", "mult_adds")
+    console.print(class_counts(data))
+    columns = ["output_size", "num_params", *(["mult_adds"] if console.width >= 96 else [])]
     print(summary(model, (1, *data.shape), col_names=columns, col_width=18, device="cpu", verbose=0))
     pictures.save(pictures.samples(data), output)
     print(f"\npicture  {output}")
 
 
 def class_counts(data: "Data") -> Table:
-    """How many images of each class each split has."""
-    title = Text(f"{data.name}, images of {' x '.join(map(str, data.shape))}")  # not as rich's markup
-    table = Table("class", title=title, show_footer=True)
+    """The number of images per class and split."""
+    table = Table("class", show_footer=True)
     table.columns[0].footer = "all"
     columns = []
     for name in ("train", "val", "test"):

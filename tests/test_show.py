@@ -1,5 +1,6 @@
 """`src/show.py`: class counts, the model's layers, a picture of samples; and what it refuses."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from fairsweep.config import ROOT
 
 def show(*words: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
     script = [sys.executable, *options, str(ROOT / "src" / "show.py"), *words]
-    return subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        script, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "COLUMNS": "80"}
+    )
 
 
 def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
@@ -41,7 +44,8 @@ def test_it_tells_counts_and_layers_and_writes_samples(tmp_path: Path) -> None:
     assert done.stdout.startswith(
         f"data.root={tmp_path}/images: 1 file of other types not read: 1 .heic (1.heic)"
     )
-    assert "[bold]pets, images of" in done.stdout
+    assert "[bold]pets: images of" in done.stdout
+    assert max(map(len, done.stdout.splitlines()[1:-1])) <= 80
     # Two convolutions and a linear layer on 8 channels of 4 x 4.
     parameters = (3 * 9 + 1) * 4 + (4 * 9 + 1) * 8 + (8 * 4 * 4 + 1) * 2
     assert f"Total params: {parameters}" in done.stdout
