@@ -398,14 +398,14 @@ def other_test_classes(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (no_folder, r"has 1 class folder\(s\), expected two or more"),
+        (no_folder, r"has 1 class folder\(s\); must have two or more"),
         (class_without_images, r"class \S+/empty has no images .*, only 1\\x1b.heic; add some"),
         (
             broken_images,
             r"6 unreadable images: \S+broken0.png, \S+1.png, \S+2.png, \.\.\. \(must be an image in one of",
         ),
         (nested, r"a/inner is a folder within the class a; .*<root>/<class>/<image>"),
-        (loose, r"loose.png is in no class"),
+        (loose, r"loose.png belongs to no class"),
         (
             more_than_two_parts,
             r"has a, b, test, train, val; must be one folder for training and one for test",

@@ -211,8 +211,8 @@ def test_test_images_that_have_changed_are_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("missing.png", "nothing there; must be an image file"),
-        ("folder/*.jpg", "nothing there"),
+        ("missing.png", "no such file; must be an image file"),
+        ("folder/*.jpg", "no such file"),
         ("empty", "no images in this folder"),
         ("folder/notes.txt", "is not a readable image"),
         ("folder", "broken.png is not a readable image"),
@@ -427,7 +427,10 @@ def test_the_command_tells_labels_and_writes_a_picture(
     assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
     assert [int(line[1]) for line in lines] == known.labels[:3].tolist()
-    assert "note     3 of 3 images: a light background, but trained on images with a dark one" in done.stdout
+    assert (
+        "note     3 of 3 images (0.png, ...): a light background, but trained on images with a dark one"
+        in done.stdout
+    )
     assert all(50 < float(line[2].rstrip("%")) <= 100 for line in lines)
     assert str(output) in done.stdout
     assert np.asarray(Image.open(output).convert("L")).std() > 20
@@ -437,7 +440,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     ("words", "message"),
     [
         ([], "input=: must be an image file"),
-        (["input=no.png"], "input=no.png: nothing there"),
+        (["input=no.png"], "input=no.png: no such file"),
         (["input=test:1", "run=bcd"], "run=bcd: no runs of that name"),
         (["input=test:1", "output=picture.jpg"], "output=picture.jpg: must be"),
         (["input=test:1", "inptu=3"], "inptu"),
@@ -458,5 +461,5 @@ def test_weights_that_do_not_fit_the_model_any_more_are_said(
     trained: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "weights", lambda folder: {"0.weight": torch.zeros(1)})
-    with pytest.raises(ConfigError, match="weights do not fit its model any more"):
+    with pytest.raises(ConfigError, match="weights no longer fit its model"):
         prediction.classifier(trained)

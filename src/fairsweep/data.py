@@ -68,7 +68,7 @@ class Split:
 
 
 class Source(NamedTuple):
-    """A data set as it was read; `test` is None where there is no official one.
+    """A data set as it was read; `test` is None if there is no official one.
 
     full_scales: of images deeper than 8 bits, the value that became 255, by their kind (see `images.Stored`).
     """
@@ -81,7 +81,7 @@ class Source(NamedTuple):
     def check(self) -> None:
         """
         Raises:
-            ConfigError: a function of the user's gave something else than splits of one shape.
+            ConfigError: a user's function did not return splits of one shape.
         """
         shape = tuple(getattr(self.train.images, "shape", ()))[1:]
         for images, labels in ((s.images, s.labels) for s in (self.train, self.test) if s is not None):
@@ -118,12 +118,12 @@ class Source(NamedTuple):
 
 
 def described(array: Any) -> str:
-    """The type and the shape of a tensor, or of what is given in its place."""
+    """The type and shape of a tensor, or of any other value."""
     return f"{getattr(array, 'dtype', type(array).__name__)} {tuple(getattr(array, 'shape', ()))}"
 
 
 class Augment(NamedTuple):
-    """At most so many pixels of shift each way, and degrees of rotation either way; 0: none."""
+    """The largest shift in pixels and rotation in degrees, in either direction; 0: none."""
 
     shift: int
     rotate: float
@@ -159,7 +159,7 @@ class Data:
         """The same with augmentation, by pixels and degrees; it shares the images.
 
         Raises:
-            ConfigError: a shift by more than there is.
+            ConfigError: a shift by a whole side or more.
         """
         side = min(self.shape[1:])
         if shift >= side:
@@ -169,9 +169,9 @@ class Data:
         return dataclasses.replace(self, augment=Augment(int(shift), float(rotate)))
 
     def facts(self) -> dict[str, Any]:
-        """What one must know to bring any picture to the form of these images; goes into JSON.
+        """What is needed to bring any picture to the form of these images; goes into JSON.
 
-        background: "dark" or "light", by the median of the pixels at the border; "mixed" where fewer than
+        background: "dark" or "light", by the median of the pixels at the border; "mixed" if fewer than
             two thirds of them are within 32 of it, as in photographs.
         extent: the longer side of the content's box as a share of the frame, where content is what
             differs from that median by over 64; the median over at most 2,000 training images.
@@ -286,7 +286,7 @@ def download(dataset: str, root: str) -> tuple[Path, ...]:
     from torchvision import datasets  # type: ignore[import-untyped]  # slow, and rarely needed
 
     top = Path(root).expanduser().absolute()
-    # A folder made for it would be left behind where the root is mistyped and the download fails.
+    # A new folder would be left behind if the root is mistyped and the download fails.
     existing = next(folder for folder in (top, *top.parents) if folder.exists())
     try:
         with tempfile.TemporaryDirectory(dir=existing, prefix=".download-") as scratch:
@@ -340,7 +340,7 @@ def check_memory(count: int, channels: int, size: int) -> None:
     if needed > free:
         raise ConfigError(
             f"data.size={size}: {count:,} images of {channels}x{size}x{size} take {needed / 1e9:,.1f} GB; "
-            f"of the memory, {free / 1e9:,.1f} GB are free; use a smaller size"
+            f"{free / 1e9:,.1f} GB of memory are free; use a smaller size"
         )
 
 
@@ -358,7 +358,7 @@ def prepare(
 ) -> Data:
     """Split, limit and measure a data set.
 
-    Validation is cut from the training images, after test where the source has none. The cuts are
+    Validation is cut from the training images, after test if the source has none. The cuts are
     stratified and depend on `val_seed` alone. `limit`, the most images that each split keeps, comes
     after them and does not move an image from one split to another.
 
@@ -406,7 +406,7 @@ def prepare(
 
 
 def cut(key: str, size: float, split: Split, classes: int, generator: torch.Generator) -> tuple[Split, Split]:
-    """What is left of a split, and the stratified part of `size` that was cut off."""
+    """The rest of a split, and the stratified part of `size` cut from it."""
     if size == 0:
         return split, split.pick(torch.empty(0, dtype=torch.long))
     count = max(1, round(size * len(split))) if size < 1 else int(size)

@@ -16,21 +16,21 @@ from fairsweep.wording import counted
 
 Pixels = NDArray[np.uint8]
 
-# Pillow goes by content, not by name, and for some formats it starts other programs: Ghostscript for EPS.
+# Pillow goes by content, not by name, and starts other programs for some formats: Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 
-# Bits that a camera or a scanner may use of the 16 or 32 that a file stores.
+# Bits that a camera or scanner may use of the 16 or 32 in a file.
 DEPTHS = (8, 10, 12, 14, 16)
 
-# Records from before full scales were recorded: what their images were read with.
+# Full scales used before they were recorded.
 UNRECORDED = {"I;16": 65535, "I": 65535, "F": 255, "RGB;16": 65535}
 
 
 class Stored(NamedTuple):
-    """An image as its file has it; `kind` is that of values deeper than 8 bits, else empty.
+    """An image as stored in its file; `kind` is the kind of values deeper than 8 bits, else empty.
 
     Kinds are Pillow's modes: "I;16" and "I" for integers of 16 and 32 bits, "F" for floats. "RGB;16" is any
-    mode with 16 bits a channel of which Pillow only gives the upper 8.
+    mode with 16 bits a channel, of which Pillow only reads the upper 8.
     """
 
     image: Image.Image
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
+    """The FORMATS that this Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -49,10 +49,10 @@ def opened(path: Path) -> Iterator[ImageFile]:
     """An image file whose header has been read, in one of FORMATS.
 
     Raises:
-        Exception: it is not a readable image; decoders raise much besides OSError over a broken file.
+        Exception: it is not a readable image; decoders raise many types of errors on broken files.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow warns of is read all the same, or raises
+        warnings.simplefilter("ignore")  # Pillow reads the image despite its warning, or raises
         with Image.open(path, formats=formats()) as file:
             yield file
 
@@ -101,7 +101,7 @@ def full_scale(kind: str, low: float, high: float) -> int:
     them.
 
     Raises:
-        ValueError: no such depth holds them, or Pillow does not give all of their bits.
+        ValueError: no such depth holds them, or Pillow does not read all of their bits.
     """
     span = f"values from {low:g} to {high:g} in mode {kind}"
     if kind == "F":
@@ -125,7 +125,7 @@ def as_bytes(stored: Stored, channels: int, scale: Mapping[str, float]) -> Image
         scale: full scales by kind; those of kinds that are not in it are the image's own.
 
     Raises:
-        ValueError: its values are beyond the full scale, or have none.
+        ValueError: its values exceed the full scale, or none fits them.
     """
     image, kind = stored
     if kind:
@@ -148,17 +148,17 @@ class Reader:
 
     def __init__(self, channels: int, size: int) -> None:
         self.channels, self.size = channels, size
-        self.deep: list[tuple[Pixels, Path]] = []  # to be read again once all values have been seen
+        self.deep: list[tuple[Pixels, Path]] = []  # read again once all values have been seen
         self.limits: dict[str, tuple[float, float]] = {}  # by kind, over all images so far
         self.unreadable: dict[Path, str] = {}  # and why
 
     def read(self, paths: Sequence[Path]) -> Pixels:
-        """These images, uint8 (N, C, H, W); of what is deep or unreadable, zeros until `finish`."""
+        """These images, uint8 (N, C, H, W); deep or unreadable ones are zeros until `finish`."""
         images = np.zeros((len(paths), self.channels, self.size, self.size), np.uint8)
-        # One thread: the time goes into Pillow's Python code, and a pool made it slower.
+        # One thread: most time is spent in Python code, and a pool made it slower.
         for pixels, path in zip(images, paths, strict=True):
             with self.attempt(path):
-                # Twice as large as needed, for the resizing to have something to average.
+                # Twice as large as needed, so that resizing has pixels to average.
                 stored = load(path, 2 * self.size)
                 if not stored.kind:
                     self.fill(pixels, stored, {})
@@ -175,7 +175,7 @@ class Reader:
         """Fill in the deep images; gives the full scales, by kind.
 
         Raises:
-            ValueError: files are unreadable, or Pillow does not give all bits of what they hold.
+            ValueError: files are unreadable, or Pillow does not read all bits of their values.
         """
         scales = {kind: full_scale(kind, low, high) for kind, (low, high) in self.limits.items()}
         for pixels, path in self.deep:
@@ -186,12 +186,12 @@ class Reader:
             names = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
             why = self.unreadable[paths[0]]
             count = counted(len(paths), "unreadable image")
-            raise ValueError(f"{count}: {names} ({why}); repair, replace or remove each")
+            raise ValueError(f"{count}: {names} ({why}); repair or remove")
         return scales
 
     @contextmanager
     def attempt(self, path: Path) -> Iterator[None]:
-        """Inside, an exception is noted as what is wrong with this file."""
+        """Records an exception inside as the reason why this file is unreadable."""
         try:
             yield
         except Exception as error:  # decoders raise much besides OSError over a broken file

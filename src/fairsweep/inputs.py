@@ -1,4 +1,4 @@
-"""What `predict` is asked: which run, which pictures. Found and checked without torch."""
+"""Finds and checks the run and the pictures that `predict` is given; without torch."""
 
 import glob
 import json
@@ -22,7 +22,7 @@ INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
 
 
 def check(cfg: DictConfig, own: Mapping[str, Rule] = MappingProxyType({})) -> None:
-    """Check the values that mean the same as in a run's configuration.
+    """Check the values that have the same meaning as in a run's configuration.
 
     Args:
         own: rules of keys that mean something else.
@@ -46,7 +46,7 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
         data: for `latest` and `best`, only runs on this data set, by its name or the beginning of its hash.
 
     Raises:
-        ConfigError: there is no such run, its record is damaged, or its weights are not there.
+        ConfigError: there is no such run, its record is damaged, or its weights are missing.
     """
     found: AbstractContextManager[RunFolder]
     if re.fullmatch("[0-9a-f]{32}", which):
@@ -75,10 +75,10 @@ def described(folder: RunFolder) -> str:
 
 
 def find_input(text: str) -> range | list[Path]:
-    """The numbers of the test images that are asked for, or the image files, by name.
+    """The numbers of the test images, or the image files sorted by name.
 
     Raises:
-        ConfigError: there is nothing of that name, or a file is not a readable image.
+        ConfigError: nothing has that name, or a file is not a readable image.
     """
     if text.startswith("test:"):
         match = re.fullmatch(r"test:(\d+)(?:-(\d+))?", text)
@@ -99,7 +99,7 @@ def find_input(text: str) -> range | list[Path]:
         matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
         files = sorted(match for match in map(Path, matches) if match.is_file())
         if not files:
-            raise ConfigError(f"input={text}: nothing there; must be {INPUTS}")
+            raise ConfigError(f"input={text}: no such file; must be {INPUTS}")
     for file in files:
         try:
             with images.opened(file):
@@ -111,12 +111,12 @@ def find_input(text: str) -> range | list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without what is hidden."""
+    """The contents of a folder, sorted by name, without hidden files."""
     return sorted(item for item in folder.iterdir() if not item.name.startswith("."))
 
 
 def note(text: str) -> str:
-    """What the user should know of the images asked for: files of a folder that are not read. Often empty."""
+    """A note on files of the input folder that are not read; often empty."""
     path = Path(text).expanduser()
     if text.startswith("test:") or not path.is_dir():
         return ""
@@ -125,10 +125,10 @@ def note(text: str) -> str:
 
 
 def picture_file(path: str) -> Path:
-    """Where a picture is to be written.
+    """The file to write a picture to.
 
     Raises:
-        ConfigError: no file name of a PNG.
+        ConfigError: not the name of a PNG file.
     """
     file = Path(path).expanduser().absolute()
     if file.suffix.lower() != ".png" or file.is_dir():

@@ -1,4 +1,4 @@
-"""The models. Each takes the shape (C, H, W) of the images and the number of classes, and gives logits."""
+"""The models. Each takes the shape (C, H, W) of the images and the number of classes, and returns logits."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,8 +17,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "none": nn.Identity,
 }
-# Max-pooling commutes with these, which then have a quarter of the values to work on: result and gradient
-# are the same.
+# Max-pooling commutes with these: pooling first leaves them a quarter of the values, with the same result
+# and gradient.
 MONOTONE = ("relu", "tanh", "none")
 
 

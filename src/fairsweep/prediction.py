@@ -1,6 +1,5 @@
 """A recorded run as a classifier: of its own test images, and of pictures from anywhere."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 BATCH = 500
 
-# From this share of the frame on, a data set's content fills its frame: there is nothing to crop to.
+# Content with at least this share of the frame fills it: nothing is cropped.
 FILLS_FRAME = 0.95
 
 # Mean difference of the channels of an image (of 255), and of the means of the training images, with colours.
@@ -57,7 +56,7 @@ def classifier(folder: RunFolder) -> Classifier:
         return build.classifier(folder.config(), folder.facts(), weights)
     except RuntimeError as error:
         raise ConfigError(
-            f"{folder.path}: its weights do not fit its model any more "
+            f"{folder.path}: its weights no longer fit its model "
             f"({' '.join(str(error).split())}); train it again"
         ) from error
 
@@ -75,11 +74,11 @@ def test_split(folder: RunFolder) -> Split:
     """The test images of a run.
 
     Raises:
-        ConfigError: the data are not there, or are not those of the run any more.
+        ConfigError: the data are missing, or have changed since the run.
     """
     data = build.data(folder.config())
     if data.fingerprint != folder.facts()["fingerprint"]:
-        raise ConfigError(f"run {folder.signature}: its data ({data.name}) have changed since")
+        raise ConfigError(f"run {folder.signature}: its data ({data.name}) have changed since it was trained")
     return data.test
 
 
@@ -128,11 +127,17 @@ def table(results: Sequence[Prediction]) -> str:
 
 
 def notes(results: Sequence[Prediction]) -> list[str]:
-    """How images differ from the training images, each difference once, with the number of images."""
-    counts = Counter(difference for result in results for difference in result.unlike)
+    """How images differ from the training images, each once, with how many images and the first one."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        for difference in result.unlike:
+            names.setdefault(difference, []).append(printable(Path(result.name).name))
     if len(results) == 1:
-        return [*counts]
-    return [f"{count} of {len(results)} images: {difference}" for difference, count in counts.items()]
+        return [*names]
+    return [
+        f"{len(some)} of {len(results)} images ({some[0]}{', ...' * (len(some) > 1)}): {difference}"
+        for difference, some in names.items()
+    ]
 
 
 def read(path: Path, facts: Mapping[str, Any]) -> tuple[Pixels, tuple[str, ...]]:
@@ -148,7 +153,7 @@ def read(path: Path, facts: Mapping[str, Any]) -> tuple[Pixels, tuple[str, ...]]
     except Exception as error:  # decoders raise much besides OSError over a broken file
         raise ConfigError(f"input: {path} is not a readable image: {images.reason(error)}") from error
     if channels == 1 and is_flat(image) and stored.image.has_transparency_data:
-        # What a picture shows by its transparency alone, as white ink on nothing does; light on dark.
+        # The picture is in its transparency alone, such as white ink on nothing; light on dark.
         image = stored.image.convert("RGBA").getchannel("A")
     unlike = tuple(differences(stored.image, image, facts))
     if channels == 1 and facts["background"] in ("dark", "light"):
@@ -207,7 +212,7 @@ def is_flat(image: Image.Image) -> bool:
 
 
 def like_training(image: Image.Image, facts: Mapping[str, Any]) -> Image.Image:
-    """A grey picture with the background that the training images have, and content placed as theirs.
+    """A grey picture with the background of the training images, and its content placed like theirs.
 
     The background is the median of the picture's border; content is what differs from it by more than
     Otsu's threshold, after a slight blur against noise. Where the content of the training images does not
@@ -253,7 +258,7 @@ def place(ink: NDArray[np.float32], facts: Mapping[str, Any]) -> Pixels:
 
 
 def otsu(values: NDArray[np.float32]) -> float:
-    """The threshold that parts values from 0 to 255 into the two groups with the least variance within."""
+    """The threshold that splits values from 0 to 255 into the two groups with the least variance within."""
     counts, edges = np.histogram(values, 128, (0, 255))
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = counts.cumsum(), (counts * middles).cumsum()

@@ -1,4 +1,4 @@
-"""Where the images lie, and a hash of them; without torch, to know a finished run again at once."""
+"""Finds the files of a data set and hashes them; without torch, to recognize a finished run at once."""
 
 import gzip
 import hashlib
@@ -31,14 +31,14 @@ IMAGE_SUFFIXES = (
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
-# The cache of hashes keeps this many, of files that have not changed for this long.
+# The cache keeps this many hashes, of files that have not changed for this long.
 MOST_CACHED, SETTLED_SECONDS = 100, 2.0
 
 
 class ImageFiles(NamedTuple):
-    """Image files, each with the index of its class; `test` is None where there is no such part.
+    """Image files, each with the index of its class; `test` is None if there is no test folder.
 
-    passed_over: other files beside them, without hidden ones.
+    passed_over: files of other types beside them, except hidden ones.
     """
 
     classes: tuple[str, ...]
@@ -48,18 +48,20 @@ class ImageFiles(NamedTuple):
 
 
 def digits_file() -> Path:
-    """The file of scikit-learn's 1,797 digits: one line an image, 64 values 0..16 and the label.
+    """The file of scikit-learn's 1,797 digits: one line per image, 64 values from 0 to 16 and the label.
 
     Raises:
-        ConfigError: scikit-learn is not installed, or has no such file.
+        ConfigError: scikit-learn is not installed, or lacks the file.
     """
     # Only looked up: importing scikit-learn takes more than a second.
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise ConfigError("data=digits: its images come with scikit-learn, which is not installed")
+        raise ConfigError(
+            "data=digits: its images come with scikit-learn, which is not installed; pip install scikit-learn"
+        )
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if not path.is_file():
-        raise ConfigError(f"data=digits: scikit-learn has no file {path}; install it again")
+        raise ConfigError(f"data=digits: scikit-learn lacks {path}; reinstall it")
     return path
 
 
@@ -106,7 +108,7 @@ def image_files(root: str) -> ImageFiles:
     """The images in `<root>/<class>/`, or in `<root>/train/<class>/` and `<root>/test/<class>/`.
 
     The two may also be called `training` and `testing`. Classes are sorted by name, or by value
-    where all are numbers; images by name. Hidden files and folders are ignored.
+    if all are numbers; images by name. Hidden files and folders are ignored.
 
     Raises:
         ConfigError: no such folder, a class without images, or something that fits neither layout.
@@ -114,7 +116,7 @@ def image_files(root: str) -> ImageFiles:
     top = Path(root).expanduser()
     if not top.is_dir():
         raise ConfigError(
-            f"data.root={root}: no such folder; name one that has a sub-folder of images per class"
+            f"data.root={root}: no such folder; must be a folder with one subfolder of images per class"
         )
     folders, _, others = listing(top)
     train = [folder for folder in folders if folder.name.lower() in ("train", "training")]
@@ -144,7 +146,7 @@ def image_files(root: str) -> ImageFiles:
 
 
 def listing(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The sub-folders of a folder, its images and its other files, by name, without what is hidden."""
+    """The subfolders of a folder, its images and its other files, sorted by name, without hidden ones."""
     folders, images, others = list[Path](), list[Path](), list[Path]()
     try:
         with os.scandir(folder) as entries:
@@ -160,12 +162,14 @@ def listing(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
 
 
 def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[Path]]:
-    """The names of a folder's sub-folders, all images in them with the index of theirs, and other files."""
+    """The names of a folder's subfolders, all images in them with their class index, and other files."""
     folders, loose, passed_over = listing(top)
     if loose:
-        raise ConfigError(f"data.root: {loose[0]} is in no class; images must be in one sub-folder per class")
+        raise ConfigError(
+            f"data.root: {loose[0]} belongs to no class; images must be in one subfolder per class"
+        )
     if len(folders) < 2:
-        raise ConfigError(f"data.root: {top} has {len(folders)} class folder(s), expected two or more")
+        raise ConfigError(f"data.root: {top} has {len(folders)} class folder(s); must have two or more")
     if all(folder.name.isdecimal() for folder in folders):
         folders.sort(key=lambda folder: (int(folder.name), folder.name))
     files = []
@@ -173,7 +177,7 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], li
         nested, images, others = listing(folder)
         if nested:
             raise ConfigError(
-                f"data.root: {nested[0]} is a folder within the class {folder.name}; expected are "
+                f"data.root: {nested[0]} is a folder within the class {folder.name}; must be "
                 "<root>/<class>/<image>, or the same within <root>/train and <root>/test"
             )
         if not images:
@@ -188,10 +192,10 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], li
 
 
 def note(cfg: Mapping[str, Any]) -> str:
-    """What the user should know of the files behind a data configuration: those passed over. Often empty.
+    """A note on files of a data configuration that are not read; often empty.
 
     Raises:
-        ConfigError: the files are missing, incomplete, or not in order.
+        ConfigError: the files are missing or incomplete, or do not fit the layout.
     """
     source = str(cfg["_target_"]).rpartition(".")[2]
     if source == "mnist":
@@ -202,7 +206,7 @@ def note(cfg: Mapping[str, Any]) -> str:
 
 
 def not_read(where: str, files: Sequence[Path]) -> str:
-    """How many files are of other types than images, with some names; empty where there are none."""
+    """How many files are not images, with some of their names; empty if there are none."""
     if not files:
         return ""
     suffixes = Counter(path.suffix.lower() or "without a suffix" for path in files)
@@ -216,10 +220,10 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
 
     Args:
         cfg: `data` of a run's configuration.
-        cache: a file that keeps hashes by the names, sizes and times of the files they are of.
+        cache: a file that keeps hashes by the names, sizes and times of the hashed files.
 
     Returns:
-        None where the files are still to be downloaded, or only reading the data can tell.
+        None if the files are still to be downloaded, or the data must be read to know.
 
     Raises:
         ConfigError: the files are incomplete or cannot be read.
@@ -256,7 +260,7 @@ def unpacked(path: Path) -> bytes:
 
 
 def cached(cache: Path | None, head: bytes, files: Sequence[Path], read: Callable[[Path], bytes]) -> str:
-    """The hash of `head` and of what `read` gives of each file; from the cache where no file has changed."""
+    """The hash of `head` and what `read` returns for each file; from the cache if no file has changed."""
     stats = [path.stat() for path in files]
     stamp = hashlib.blake2b(head, digest_size=16)
     for path, stat in zip(files, stats, strict=True):
@@ -269,9 +273,9 @@ def cached(cache: Path | None, head: bytes, files: Sequence[Path], read: Callabl
     for path in files:
         digest.update(read(path))
     found = digest.hexdigest()
-    # A file that changed just now may change again without its time telling.
+    # A file that has just changed may change again within the resolution of its timestamp.
     is_settled = max(stat.st_ctime for stat in stats) < time.time() - SETTLED_SECONDS
-    # A command that may yet be refused makes no folder.
+    # The command may still be refused, and must then leave no folder behind.
     if cache is not None and cache.parent.is_dir() and is_settled:
         newest = dict([*known.items(), (key, found)][-MOST_CACHED:])
         with suppress(OSError):  # it only saves time
@@ -280,7 +284,7 @@ def cached(cache: Path | None, head: bytes, files: Sequence[Path], read: Callabl
 
 
 def read_cache(cache: Path | None) -> dict[str, str]:
-    """The hashes that the cache file has; none where it is missing or damaged."""
+    """The hashes in the cache file; none if it is missing or damaged."""
     try:
         content = json.loads(cache.read_bytes()) if cache is not None else {}
     except (OSError, ValueError):
