@@ -121,7 +121,7 @@ def table(results: Sequence[Prediction]) -> str:
     lines = []
     for name, label, result in zip(names, labels, results, strict=True):
         true = result.true
-        verdict = "  right" if true == result.label else f"  wrong: is {printable(true)}" if true else ""
+        verdict = "  correct" if true == result.label else f"  wrong: is {printable(true)}" if true else ""
         lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {result.probability:7.2%}{verdict}")
     return "\n".join(lines)
 
