@@ -294,7 +294,7 @@ LATER: dict[str, tuple[str, ...]] = {
     "scheduler=onecycle scheduler.total_steps=3": ("scheduler.total_steps=3", "at least", "= 10"),
     "+scheduler.gamma=1": ("scheduler.gamma", "ConstantLR has no such argument", "factor"),
     "trainer.weights=nothing": ("trainer.weights=nothing", "neither a file nor a run"),
-    "data=image_folder data.root=/nowhere": ("data.root=/nowhere: no such folder", "sub-folder"),
+    "data=image_folder data.root=/nowhere": ("data.root=/nowhere: no such folder", "subfolder"),
     "model._target_=fairsweep.models.Wrong": ("model (fairsweep.models.Wrong)", "(2, 3)", "10 classes"),
     "model._target_=fairsweep.models.Wrong +model.channels=3": ("fairsweep.models.Wrong", "(1, 28, 28)"),
 }
