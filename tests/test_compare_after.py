@@ -36,7 +36,9 @@ def test_a_sweep_ends_with_its_verdict_and_a_report_that_mlflow_has_too(outputs:
         assert text in " ".join(answer.stdout.split())
     parent = outputs.tracked[outputs.definition["id"]].info.run_id
     files = {file.path for file in outputs.client.list_artifacts(parent, "report")}
-    assert files == {f"report/{name}" for name in ("figures", "report.html", "report.json", "tables")}
+    assert files == {
+        f"report/{name}" for name in ("figures", "report.html", "report.json", "tables", "verdict.md")
+    }
 
     # The same command: the same report. More seeds: another one.
     written = (folder / "report.html").stat().st_mtime_ns

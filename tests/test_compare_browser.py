@@ -60,7 +60,19 @@ def column(page: Page, name: str) -> list[str]:
     return cells.all_inner_texts()
 
 
-def test_the_report_works_from_disk_without_a_network(browser: Browser, screenshots: Path) -> None:
+def are_stacked(page: Page) -> bool:
+    """Whether the panels of the verdict's figure begin at about the same distance from the left."""
+    page.wait_for_timeout(500)  # the figures are drawn again one after the other
+    backs = page.locator("#plot-verdict .bglayer rect")
+    places = [backs.nth(place).bounding_box() for place in range(backs.count())]
+    left = [box["x"] for box in places if box is not None]
+    assert len(left) > 1
+    return max(left) - min(left) < 150
+
+
+def test_the_report_works_from_disk_without_a_network(
+    browser: Browser, screenshots: Path, kept: Path
+) -> None:
     found = report.write(study(), Settings(), screenshots / "report")
     context = browser.new_context(offline=True, viewport={"width": 1240, "height": 900})
     context.set_default_timeout(PATIENCE)
@@ -70,7 +82,7 @@ def test_the_report_works_from_disk_without_a_network(browser: Browser, screensh
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto((screenshots / "report" / "report.html").as_uri())
 
-    expect(page.locator("#verdict")).to_have_text(found.verdict)
+    expect(page.locator("#verdict")).to_have_text(f"{found.verdict} The runs behind it")
     for name in ("verdict", "sensitivity", "curves", "target", "budget", "tuning"):
         expect(page.locator(f"#plot-{name} .trace").first).to_be_attached()
     expect(page.locator("#plot-parallel .parcoords")).to_be_attached()
@@ -103,6 +115,14 @@ def test_the_report_works_from_disk_without_a_network(browser: Browser, screensh
     assert set(column(page, "arm")) == {"adam"}
     page.screenshot(path=screenshots / "picked.png")
 
+    page.set_viewport_size({"width": 1300, "height": 900})
+    page.screenshot(path=kept / "report_1300.png", full_page=True)
+    assert not are_stacked(page)
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.wait_for_function("document.documentElement.scrollWidth <= 420")
+    assert are_stacked(page)
+    page.screenshot(path=kept / "report_420.png", full_page=True)
+
     assert errors == []
     assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
 
@@ -117,7 +137,9 @@ def command(*words: str) -> str:
 
 
 @pytest.mark.slow
-def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(browser: Browser, screenshots: Path) -> None:
+def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(
+    browser: Browser, screenshots: Path, kept: Path
+) -> None:
     port = free_port()
     address = f"127.0.0.1:{port}"
     where = f"record.dir={screenshots}/outputs"
@@ -130,14 +152,24 @@ def test_mlflows_own_pages_show_the_sweep_and_compare_its_runs(browser: Browser,
     with serving(shlex.split(ui), port, screenshots / "ui.log"):
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(PATIENCE)
-        page.goto(f"http://{address}/#/experiments/1/runs")
+        training = f"http://{address}/#/experiments/1/runs?workflowType=machine_learning"
+        page.goto(training)
         parent = page.get_by_role("row").filter(has_text="adam vs sgd · digits · mlp")
         expect(parent).to_be_visible()
         expect(page.get_by_text(names[0])).to_have_count(0)
         parent.get_by_role("button").first.click()
         for name in names:
             expect(page.get_by_text(name).first).to_be_visible()
-        page.screenshot(path=screenshots / "mlflow_runs.png")
+        page.screenshot(path=kept / "mlflow_experiment.png")
+        parent.get_by_role("link", name="adam vs sgd").click()
+        expect(page.get_by_text("mean test accuracy").first).to_be_visible()
+        expect(page.get_by_role("table").filter(has_text="best trial")).to_be_visible()
+        page.screenshot(path=kept / "mlflow_parent.png", full_page=True)
+        page.goto(training)
+        page.get_by_text(names[0]).first.click()
+        page.get_by_text("Model metrics").first.click()
+        expect(page.get_by_text("val/accuracy").first).to_be_visible()
+        page.screenshot(path=kept / "mlflow_child.png", full_page=True)
 
         report_page = browser.new_page()
         report_page.goto((screenshots / "outputs" / "report" / "report.html").as_uri())

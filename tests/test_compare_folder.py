@@ -197,7 +197,7 @@ def test_a_garbled_tag_is_named_and_a_plan_makes_up_for_it(sweep: SweepFolder) -
     (parent,) = client.search_runs(["1"], "tags.fairsweep_sweep LIKE '%'")
     client.set_tag(parent.info.run_id, "status", "running")  # so it has no plan yet
     tables = of_mlflow(sweep.outputs)
-    assert f"Run {run} is left out: its tag sweep.{sweep.path.name} is not readable." in tables.notes
+    assert f"Run {run} is omitted: its tag sweep.{sweep.path.name} is not readable." in tables.notes
     assert len(tables.runs) == RUNS - 1
     client.set_tag(run, f"sweep.{sweep.path.name}", '[{"arm": "adam"}]')
     assert of_mlflow(sweep.outputs).notes == tables.notes
@@ -208,7 +208,7 @@ def test_a_status_that_nobody_knows_is_named_and_is_no_result(sweep: SweepFolder
     run = of_mlflow(sweep.outputs).runs["run"][0]
     client.set_tag(run, "status", "\x1b[31mgone")
     found = find(of_mlflow(sweep.outputs), Settings())
-    assert f"1 run of unknown status, taken as without a result: {run} (\\x1b[31mgone)." in found.remarks
+    assert f"1 run of unknown status counted as having no result: {run} (\\x1b[31mgone)." in found.remarks
 
 
 def test_seconds_are_those_of_training_and_may_be_shared(sweep: SweepFolder) -> None:

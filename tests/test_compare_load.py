@@ -100,7 +100,7 @@ def test_runs_that_were_trained_again_are_left_out(store: Store) -> None:
         store.client.set_tag(run, "superseded", "true")
     tables = store.load("made0up0")
     assert not set(gone) & set(tables.runs["run"])
-    assert tables.notes == ["2 runs trained again since: the old record is left out."]
+    assert tables.notes == ["2 runs trained again since: the old record is omitted."]
 
 
 def test_a_run_that_is_there_twice_counts_once_and_the_ended_one_it_is(store: Store) -> None:

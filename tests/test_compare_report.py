@@ -132,7 +132,7 @@ def no_objective(runs: pd.DataFrame) -> None:
             None,
         ),
         (changed(study(GAP), parallel), "No verdict: the arms differ by the same amount at every seed", None),
-        (study(GAP, confirm=[7]), "No verdict: one seed only cannot tell a difference from luck", None),
+        (study(GAP, confirm=[7]), "No verdict: one seed cannot tell a difference from luck", None),
         (
             study({"only": ADAM}),
             r"No comparison: there is one arm only, only\. With lr=0\.003, its mean test accuracy over 10 "
@@ -235,7 +235,7 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
         ),
         (
             changed(study(), ended("running", phase("confirm"), 3), status="running"),
-            r"The sweep is still running \(39 finished, 3 running, 2 diverged so far\): all that",
+            r"The sweep is still running \(39 finished, 3 running, 2 diverged so far\): everything",
         ),
         (
             changed(study(), ended("interrupted", phase("confirm"), 3), status="interrupted"),
@@ -250,19 +250,19 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
             study({"a": ADAM, "b": replace(SGD, lrs=SGD.lrs[:-1])}),
             r"not have the same number of trials \(a 6 and b 5\)",
         ),
-        (study(seeds=[3]), "The search had one seed only"),
-        (study(confirm=range(1, 11)), r"adam: seeds \[1\] were the search's, too: they are not fresh"),
+        (study(seeds=[3]), "The search used one seed per trial"),
+        (study(confirm=range(1, 11)), r"adam: seeds \[1\] were also used by the search: they are not fresh"),
         (
             study({"a": replace(ADAM, best=1e-9), "b": SGD}),
-            r"a: the best lr, 0\.0001, is the lowest that was tried: .*extend=true",
+            r"a: the best lr, 0\.0001, is the lowest tried: .*extend=true",
         ),
         (
             study({"a": replace(ADAM, best=1e9), "b": SGD}),
-            r"a: the best lr, 0\.03, is the highest that was tried",
+            r"a: the best lr, 0\.03, is the highest tried",
         ),
         (
             changed(study({"a": replace(ADAM, best=1e9), "b": SGD}), sampler="tpe"),
-            r"a: the best lr, 0\.03, is the highest that was tried: .*More trials would tell",
+            r"a: the best lr, 0\.03, is the highest tried: .*More trials would tell",
         ),
         (
             changed(study(), put("commit", ["a"] * 4 + ["b"] * 40)),
@@ -273,7 +273,7 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
             r"Mixed devices, so times are not comparable \(cpu: 43 runs; NVIDIA H200: 1 run\)",
         ),
         (changed(study(), put("precision", ["bf16"] + ["fp32"] * 43)), "Mixed precisions"),
-        (changed(study(), put("dirty", ["true"] * 44)), "44 runs had changes in the project"),
+        (changed(study(), put("dirty", ["true"] * 44)), "44 runs ran with uncommitted changes"),
         (
             changed(study(), ended("failed", phase("confirm", "sgd"), 2)),
             r"Compared are the 8 seeds of which all have one, without the results of adam \[100, 101\]",
@@ -282,7 +282,7 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
             changed(study(), put("trial", lambda runs: runs["trial"].mask(phase("confirm", "sgd")(runs), 2))),
             r"sgd: trial 3 is the best on validation, but trial 2 was confirmed",
         ),
-        (study({"a": Arm((1e-2,)), "b": Arm((1e-2,))}, confirm=()), "nothing was tuned: this compares"),
+        (study({"a": Arm((1e-2,)), "b": Arm((1e-2,))}, confirm=()), "was not tuned: this compares"),
     ],
 )
 def test_trouble_is_pointed_out(given: Tables, said: str) -> None:
@@ -329,8 +329,8 @@ def test_shared_seconds_are_neither_compared_nor_summed(tmp_path: Path) -> None:
     times = [row[-1].text for row in tables.given(found).rows]
     assert times == ["66 s", ""]  # 22 runs of 3 s
     assert [text for text in found.remarks if "seconds" in text] == [
-        "10 runs trained beside others in one process, so their seconds depend on these: seconds are neither "
-        "compared nor summed, steps are."
+        "10 runs trained beside others in one process, so their seconds depend on those: the report compares "
+        "and sums steps, not seconds."
     ]
     limited = study().params.assign(**{"trainer.max_seconds": "5"})
     found = found_in(replace(changed(study(), beside_others), params=limited))
@@ -355,10 +355,10 @@ def test_what_is_said_of_several_pairs_at_once_says_so() -> None:
     found = found_in(study({**GAP, "worse": Arm(accuracy=0.9)}))
     assert "(Bonferroni's correction for 3 pairs)" in found.verdict
     heads = tables.pairs(found).heads
-    assert "#95 % interval for all 3 pairs (Bonferroni)" in heads
-    assert "#p for all 3 pairs (Bonferroni)" in heads
+    assert "#95 % interval, adjusted for 3 pairs (Bonferroni)" in heads
+    assert "#p, adjusted for 3 pairs (Bonferroni)" in heads
     panel = next(f for f in figures.figures(found) if f.name == "verdict").panels[1]
-    assert panel.title == "Difference, with 95 % interval for all 3 pairs at once"
+    assert panel.title == "Difference, with 95 % interval, adjusted for 3 pairs"
 
 
 def test_without_confirmation_nothing_is_claimed_anywhere() -> None:

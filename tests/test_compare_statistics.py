@@ -173,7 +173,7 @@ def test_results_without_spread_allow_no_claim(shift: float) -> None:
 def test_one_seed_allows_no_claim() -> None:
     (pair,) = statistics.comparisons({"a": by_seed(0.9), "b": by_seed(0.1)})
     assert not pair.claimed
-    assert pair.method == "one seed only, no interval"
+    assert pair.method == "one seed, no interval"
 
 
 def test_a_claim_and_its_interval_never_contradict_each_other() -> None:

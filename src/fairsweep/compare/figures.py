@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
-from fairsweep.compare.findings import LR, Findings, percent
+from fairsweep.compare.findings import LR, Findings, percent, points
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
 from fairsweep.wording import described, short
@@ -164,15 +164,18 @@ def objective_axis(found: Findings, values: Sequence[float]) -> Axis:
 
 
 def numeric_axis(label: str, values: Sequence[float] | pd.Series, times: float = 10) -> Axis:
-    """A logarithmic axis where the largest value is more than so many times the smallest."""
+    """An axis of numbers, logarithmic if the largest is more than `times` the smallest; with three ticks."""
     known = np.asarray([value for value in values if math.isfinite(value)])
     if not len(known) or known.min() <= 0 or known.max() <= times * known.min():
         return Axis(label)
     low, high = math.log10(known.min()), math.log10(known.max())
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
-    steps = (1,) if high - low > 2 else (1, 2, 5)
-    marks = [step * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for step in steps]
-    marks = [mark for mark in marks if low <= math.log10(mark) <= high]
+    marks: list[float] = []
+    for steps in ((1,), (1, 2, 5), range(1, 10)):
+        marks = [step * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+        marks = [mark for mark in marks if low <= math.log10(mark) <= high]
+        if len(marks) > 2:
+            break
     return Axis(label, True, ticks=(marks, [f"{mark:g}" for mark in marks]), range=(10**low, 10**high))
 
 
@@ -205,21 +208,21 @@ def verdict(found: Findings) -> Figure | None:
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
     y = Axis(percent=True, range=span(bounds))
     panels = [Panel(f"Test accuracy, {of[found.evidence]}", x, y, layers, strip)]
-    caption = "Beside the runs, their mean, with its own 95 % interval (Student's t) where there is one."
+    caption = "Points: runs. Bars: each arm's mean and its own, unadjusted 95 % interval (Student's t)."
     pairs = [pair for pair in found.comparisons if math.isfinite(pair.low)]
     if pairs:
         panels.append(differences(found, pairs))
         caption += (
-            f" Right: the difference of each pair that has an interval{simultaneous(found)}; grey where none "
-            f"is shown. The band: less than {100 * found.settings.relevant:g} points, too little to matter."
+            f" Differences: each pair's 95 % interval{simultaneous(found)}; grey if no difference is shown. "
+            f"The band marks differences below {100 * found.settings.relevant:g} points, too small to matter."
         )
     return Figure("verdict", "The runs behind the verdict", caption, panels, 380)
 
 
 def simultaneous(found: Findings) -> str:
-    """For what intervals and p of differences hold, where that is more than one pair."""
+    """The adjustment of the intervals and p-values of differences, if there are several pairs."""
     pairs = len(found.comparisons)
-    return f" for all {pairs} pairs at once" if pairs > 1 else ""
+    return f", adjusted for {pairs} pairs" if pairs > 1 else ""
 
 
 def spaced(place: int, count: int) -> list[float]:
@@ -240,7 +243,8 @@ def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
         names.append(f"{pair.better} \N{MINUS SIGN} {pair.worse}")
         difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
-        text = f"{names[-1]}: {difference:.2f} points\n95 % interval {low:.2f} to {high:.2f}"
+        text = f"{names[-1]}: {points(pair.difference)} points\n"
+        text += f"95 % interval {points(pair.low)} to {points(pair.high)}"
         text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         arm = pair.better if pair.claimed else ""
@@ -287,12 +291,12 @@ def sensitivity(found: Findings) -> Figure | None:
             near = Axis(y.label, percent=True, range=(floor, span([floor, max(heights)])[1]))
             panels.append(Panel("Near the best", x, near, layers))
     caption = (
-        "Each point a run of the search; lines: means over the seeds, with their range; the star: the best "
-        "trial; the bar through it: values around it, without a gap, whose mean is within one percent of its "
-        "own. A cross is a diverged run: its trial has no mean."
+        "Points: runs of the search. Lines and bands: the mean over seeds and its range. Star: the best "
+        "trial; the bar through it covers the adjacent values whose mean is within 1 % of the best. Cross: a "
+        "diverged run, whose trial has no mean."
     )
     if (search["status"] == "pruned").any():
-        caption += " Hollow points stopped early."
+        caption += " Hollow points: runs that halving stopped early."
     return Figure("sensitivity", f"Sensitivity to {x.label}", caption, panels, 430)
 
 
@@ -352,8 +356,8 @@ def curves(found: Findings) -> Figure | None:
         return None
     of = "; ".join(f"{arm} {found.setting(arm)}".strip() for arm in found.arms)
     caption = (
-        f"The best trial of each arm ({of}). Bold: the mean over the seeds that did not diverge, with their "
-        "range, as far as all of them go; its seconds are their mean at the same step. Dotted: diverged runs."
+        f"The best trial of each arm ({of}). Bold lines and bands: the mean and range of the seeds that did "
+        "not diverge, up to where the shortest ends, at their mean time. Thin lines: runs; dotted: diverged."
     )
     return Figure("curves", "Learning curves", caption, panels, 640)
 
@@ -414,8 +418,8 @@ def target(found: Findings) -> Figure | None:
         return None
     title = f"Time to {percent(found.target)} validation accuracy"
     caption = (
-        "The fraction of each arm's runs that have reached the target, after each epoch (Kaplan-Meier). "
-        "Points are runs that reached it, vertical ticks runs that ended before, crosses runs that diverged."
+        "The fraction of each arm's runs that reached the target, by epoch (Kaplan-Meier estimate). Points: "
+        "runs that reached it. Vertical ticks: runs that ended before. Crosses: runs that diverged."
     )
     return Figure("target", title, caption, panels, 380)
 
@@ -437,12 +441,12 @@ def arrivals(found: Findings, arm: str, unit: str) -> list[Layer]:
         points.runs = [*points.runs, *some["run"]]
         points.texts = [
             *points.texts,
-            *(f"{arm} seed {s}\nthere after {time:.4g}" for s in some["seed"]),
+            *(f"{arm} seed {s}\nreached after {time:.4g}" for s in some["seed"]),
         ]
     marks = [points]
     for (time, diverged), some in lost.groupby(["time", "diverged"]):
         seeds = ", ".join(map(str, some["seed"][:12]))
-        why = "diverged" if diverged else "ended without"
+        why = "diverged" if diverged else "did not reach it"
         text = f"{arm}: {len(some)} of {len(times)} {why}\nseeds {seeds}"
         at = share[share.index <= time].max()
         look: Any = {"symbol": "x" if diverged else "line-ns", "size": 11, "texts": [text]}
@@ -473,15 +477,14 @@ def budget(found: Findings) -> Figure | None:
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, most) if most <= 12 * s)
     marks = [1, *(k for k in range(step, most + 1, step) if k > 1)]
     caption = (
-        "Of half of all draws of so many trials, the best is better than this (bootstrap over the trials; "
-        "band: the middle half). A diverged trial is the worst; a line begins where half of the draws have a "
-        "result."
+        "The median best result of N randomly drawn trials (bootstrap over the trials; band: the middle "
+        "50 %). Diverged trials rank last; a line begins where half of the draws have a result."
     )
     if any("halving" in sweep and sweep["halving"] for sweep in found.tables.sweeps):
-        caption += " Trials that halving dropped count with what they had reached."
+        caption += " Trials that halving stopped count with their last result."
     if any(sweep.get("sampler", "grid") not in NO_LEARNING for sweep in found.tables.sweeps):
         caption += (
-            " The sampler learned from earlier trials, so they are no independent draws: read it with care."
+            " The sampler learned from earlier trials, so these are not independent draws: read with care."
         )
     panel = Panel("", Axis("trials", ticks=(marks, list(map(str, marks)))), y_axis, layers)
     return Figure("budget", "Best validation result against number of trials", caption, [panel], 380)
@@ -509,9 +512,9 @@ def tuning(found: Findings) -> Figure | None:
             layers.append(Layer("points", [row[kind]], [place], arm, symbol=symbol, size=15, texts=[text]))
     names = table["arm"].tolist()
     caption = (
-        "From the median trial (bar) to the best (star), on validation, in the search; a hollow diamond is "
-        "the arm's default setting, where that was among its trials. The best was chosen by these very "
-        "figures, so the gains are a little flattered."
+        "Validation results of the search: the median trial (bar), the best (star) and the arm's default "
+        "setting (hollow diamond), if it was among the trials. The best was chosen by these results, so the "
+        "gains are slightly optimistic."
     )
     x = objective_axis(found, [value for layer in layers for value in layer.x])
     y = Axis(ticks=(range(len(names)), names), range=(-0.6, len(names) - 0.4))
@@ -551,8 +554,8 @@ def parallel(found: Findings) -> Figure | None:
     axes.append(Axis(objective_axis(found, []).label, ticks=(marks, names), range=(low, high)))
     lines = Parallel(axes, pd.DataFrame(columns), search["arm"].tolist(), search.index.tolist())
     caption = (
-        "A line for each run of the search. Drag along an axis to pick a range: the table below then holds "
-        "those runs alone; click beside the range to undo it."
+        "One line per run of the search. Drag along an axis to select a range; the table below then lists "
+        "only those runs. Click outside the range to reset it."
     )
     return Figure("parallel", "All settings at once", caption, height=420, parallel=lines)
 

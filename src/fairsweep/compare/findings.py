@@ -15,7 +15,10 @@ from fairsweep.wording import described
 LR = "optimizer.lr"
 UNITS = ("step", "seconds")
 
-# Where `mlflow ui` listens; and how many runs its comparison is of any use for.
+# Without it, MLflow's pages open in their view of agents and conversations.
+TRAINING = "workflowType=machine_learning"
+
+# Where `mlflow ui` listens; and the most runs that its comparison can show.
 LOCAL_UI, COMPARED = "http://127.0.0.1:5000", 100
 
 
@@ -97,7 +100,7 @@ class Findings:
 
     def run_url(self, experiment: str, run: str) -> str:
         """A run's page there; empty for a run that MLflow does not have."""
-        return f"{self.ui}/#/experiments/{experiment}/runs/{run}" if experiment else ""
+        return f"{self.ui}/#/experiments/{experiment}/runs/{run}?{TRAINING}" if experiment else ""
 
     def links(self) -> list[tuple[str, str]]:
         """To MLflow's comparison of exactly those runs that it has, and to its table of each sweep."""
@@ -107,12 +110,12 @@ class Findings:
             few = some[some["experiment"] != ""].drop_duplicates("run")
             if 0 < len(few) <= COMPARED:
                 ids, where = (quote(json.dumps([*dict.fromkeys(few[key])])) for key in ("run", "experiment"))
-                url = f"{self.ui}/#/compare-runs?runs={ids}&experiments={where}"
+                url = f"{self.ui}/#/compare-runs?runs={ids}&experiments={where}&{TRAINING}"
                 made.append((text.format(len(few)), url))
         experiments = every["experiment"][every["experiment"] != ""]
         for sweep in self.tables.sweeps if len(experiments) else ():
             found = quote(f"tags.`sweep.{sweep['id']}` LIKE '%'")
-            url = f"{self.ui}/#/experiments/{experiments.iloc[0]}/runs?searchFilter={found}"
+            url = f"{self.ui}/#/experiments/{experiments.iloc[0]}/runs?searchFilter={found}&{TRAINING}"
             made.append((f"table of sweep {sweep['id']}", url))
         return made
 

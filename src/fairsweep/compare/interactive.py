@@ -16,17 +16,48 @@ GAP_X, GAP_Y, STRIP = 0.09, 0.16, 0.1
 
 
 def plot(figure: Figure, places: Mapping[str, int]) -> dict[str, Any]:
-    """`data` and `layout` for `Plotly.newPlot`.
+    """`data` and `layout` for `Plotly.newPlot`, and `narrow`, the layout with the panels below each other.
 
     Args:
         places: where each MLflow run stands in the page's list of runs; points carry that as `customdata`.
     """
     if figure.parallel is not None:
         return parallel(figure)
-    data: list[dict[str, Any]] = []
+    return {
+        "data": traces(figure, places),
+        "layout": layout_of(figure, min(2, len(figure.panels))),
+        "narrow": layout_of(figure, 1),
+    }
+
+
+def traces(figure: Figure, places: Mapping[str, int]) -> list[dict[str, Any]]:
+    """All layers of a figure; of each arm, one stands in the legend."""
+    data, named = [], set[str]()
+    for place, panel in enumerate(figure.panels):
+        x, y, strip = names_of(place)
+        on_axes = [(layer, y) for layer in panel.layers] + [(layer, strip) for layer in panel.strip]
+        for layer, on in on_axes:
+            style = figure.styles.get(layer.arm, Style())
+            made = trace(layer, style, panel.sideways, places) | {"xaxis": x, "yaxis": on}
+            if layer.named and layer.arm not in named:
+                named.add(layer.arm)
+                made |= {"name": as_html(layer.arm, bold=False), "showlegend": True}
+            data.append(made)
+    return data
+
+
+def names_of(place: int) -> tuple[str, str, str]:
+    """The names of a panel's axes: x, y, and y of its strip."""
+    number = 2 * place + 1
+    return name("x", number), name("y", number), name("y", number + 1)
+
+
+def layout_of(figure: Figure, columns: int) -> dict[str, Any]:
+    """The layout with this many panels side by side."""
+    rows = math.ceil(len(figure.panels) / columns)
     titled = any(panel.title for panel in figure.panels)
     layout: dict[str, Any] = {
-        "height": figure.height,
+        "height": figure.height * rows // math.ceil(len(figure.panels) / 2),
         "margin": {"l": 64, "r": 16, "t": 60 if titled else 36, "b": 48},
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
@@ -43,17 +74,13 @@ def plot(figure: Figure, places: Mapping[str, int]) -> dict[str, Any]:
         "modebar": {"bgcolor": CLEAR, "color": "rgba(128,128,128,0.5)", "activecolor": "#888888"},
         "annotations": [],
     }
-    columns = min(2, len(figure.panels))
     names = [text for panel in figure.panels[1::2] if panel.y.ticks for text in panel.y.ticks[1]]
     gap = GAP_X + max([0.0, *(0.006 * (len(text) - 8) for text in names)])
-    rows = math.ceil(len(figure.panels) / columns)
-    named: set[str] = set()
     for place, panel in enumerate(figure.panels):
-        number = 2 * place + 1  # of its axes; the next one is its strip's
         left, right = part(place % columns, columns, gap)
         bottom, top = part(rows - 1 - place // columns, rows, GAP_Y)
         height = STRIP * (top - bottom) if panel.strip else 0.0
-        x, y, strip = (name(axis, n) for axis, n in (("x", number), ("y", number), ("y", number + 1)))
+        x, y, strip = names_of(place)
         layout[key(x)] = axis(panel.x) | {"domain": [left, right], "anchor": strip if panel.strip else y}
         layout[key(y)] = axis(panel.y) | {"domain": [bottom + 1.2 * height, top], "anchor": x}
         if panel.strip:
@@ -64,17 +91,7 @@ def plot(figure: Figure, places: Mapping[str, int]) -> dict[str, Any]:
             text = {"text": f"<b>{panel.title}</b>", "showarrow": False, "xref": "paper", "yref": "paper"}
             text |= {"x": left, "y": top, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
             layout["annotations"].append(text)
-        for layer, on in [
-            *((layer, y) for layer in panel.layers),
-            *((layer, strip) for layer in panel.strip),
-        ]:
-            style = figure.styles.get(layer.arm, Style())
-            made = trace(layer, style, panel.sideways, places) | {"xaxis": x, "yaxis": on}
-            if layer.named and layer.arm not in named:
-                named.add(layer.arm)
-                made |= {"name": as_html(layer.arm, bold=False), "showlegend": True}
-            data.append(made)
-    return {"data": data, "layout": layout}
+    return layout
 
 
 def name(axis: str, number: int) -> str:
@@ -186,4 +203,4 @@ def parallel(figure: Figure) -> dict[str, Any]:
         "unselected": {"line": {"opacity": 0.06}},
     }
     layout = {"height": figure.height, "margin": {"l": 70, "r": 90, "t": 48, "b": 20}, "paper_bgcolor": CLEAR}
-    return {"data": [drawn], "layout": layout}
+    return {"data": [drawn], "layout": layout, "narrow": layout}

@@ -138,7 +138,7 @@ def current(runs: "Iterable[Run]", notes: list[str]) -> "list[Run]":
     kept = [run for run in runs if run.data.tags.get("superseded") != "true"]
     if len(kept) < len(runs):
         notes.append(
-            f"{counted(len(runs) - len(kept), 'run')} trained again since: the old record is left out."
+            f"{counted(len(runs) - len(kept), 'run')} trained again since: the old record is omitted."
         )
     return kept
 
@@ -162,7 +162,7 @@ def memberships(run: "Run", sweep: str, notes: list[str]) -> list[dict[str, Any]
             for member in members
         ]
     except UNREADABLE:
-        notes.append(f"Run {run.info.run_id} is left out: its tag sweep.{sweep} is not readable.")
+        notes.append(f"Run {run.info.run_id} is omitted: its tag sweep.{sweep} is not readable.")
         return []
 
 

@@ -22,7 +22,7 @@ def progress(found: Findings) -> list[str]:
     statuses = {sweep["status"] for sweep in found.tables.sweeps}
     if "running" in statuses:
         so_far = ", ".join(f"{n} {status}" for status, n in counts.items())
-        said.append(f"The sweep is still running ({so_far} so far): all that is said here can change.")
+        said.append(f"The sweep is still running ({so_far} so far): everything here can still change.")
     if len(found.tables.sweeps) == 1:
         named = [arm for arm in found.tables.sweeps[0].get("arms", {}) if arm not in ("", *found.arms)]
         if named:
@@ -32,11 +32,11 @@ def progress(found: Findings) -> list[str]:
             f"The sweep ended as {listed(statuses - {'finished'})}: repeat its command to complete it."
         )
     if "running" not in statuses and (open_ := counts["running"] + counts["paused"] + counts["interrupted"]):
-        said.append(f"{counted(open_, 'run')} did not come to an end.")
+        said.append(f"{counted(open_, 'run')} did not end.")
     known = (*ENDED, *UNRECORDED, "running", "paused", "interrupted")
     if len(strange := unique[~unique["status"].isin(known)]):
         names = listed(f"{row.run} ({row.status})" for row in strange.head(3).itertuples())
-        said.append(f"{counted(len(strange), 'run')} of unknown status, taken as without a result: {names}.")
+        said.append(f"{counted(len(strange), 'run')} of unknown status counted as having no result: {names}.")
     if counts["failed"]:
         failed = unique[unique["status"] == "failed"]
         reasons = Counter(failed["reason"]).most_common(3)
@@ -57,11 +57,11 @@ def fairness(found: Findings) -> list[str]:
         said.append(f"The arms did not have the same number of trials ({each}): the comparison is not equal.")
     search = runs[runs["phase"] == "search"].groupby("arm")["seed"].agg(set)
     if search.map(len).max() == 1 and trials.max() > 1:
-        said.append("The search had one seed only: that a trial is best may be luck.")
+        said.append("The search used one seed per trial: the best trial may owe its rank to luck.")
     if found.evidence == "confirm":
         for arm, rows in found.judged.groupby("arm"):
             if stale := set(rows["seed"]) & search.get(arm, set()):
-                said.append(f"{arm}: seeds {sorted(stale)} were the search's, too: they are not fresh.")
+                said.append(f"{arm}: seeds {sorted(stale)} were also used by the search: they are not fresh.")
         if missing := [arm for arm in found.arms if arm not in found.results]:
             said.append(f"No confirm run of {listed(missing)} has a test accuracy.")
         sizes = {arm: len(values) for arm, values in found.results.items()}
@@ -69,9 +69,9 @@ def fairness(found: Findings) -> list[str]:
             each = listed(f"{arm} {size}" for arm, size in sizes.items())
             said.append(f"The arms have different numbers of confirm results: {each}.")
     if found.evidence == "untuned" and len(found.arms) > 1:
-        said.append("Each arm has one setting, so nothing was tuned: this compares settings, not optimizers.")
+        said.append("Each arm has one setting and was not tuned: this compares settings, not optimizers.")
     if len(set(found.tables.params.get("data.name", [""]))) > 1:
-        said.append("The runs are of different data sets: their accuracies cannot be compared.")
+        said.append("The runs used different data sets: their accuracies cannot be compared.")
     return said
 
 
@@ -80,7 +80,7 @@ def edges(found: Findings) -> list[str]:
     said = []
     # A sampler has not tried all of the range.
     is_grid = all(sweep.get("sampler", "grid") == "grid" for sweep in found.tables.sweeps)
-    advice = "Widen the range, or set hydra.sweeper.extend=true." if is_grid else "More trials would tell."
+    advice = "Widen the range, or set extend=true." if is_grid else "More trials would tell."
     for arm, trial in found.chosen.items():
         if (arm, trial) not in found.trials.index or not is_searched(found, arm):
             continue
@@ -94,8 +94,8 @@ def edges(found: Findings) -> list[str]:
             if best in (values.min(), values.max()):
                 end = "highest" if best == values.max() else "lowest"
                 said.append(
-                    f"{arm}: the best {short(key)}, {best:.4g}, is the {end} that was tried: better ones may "
-                    f"lie beyond it. {advice}"
+                    f"{arm}: the best {short(key)}, {best:.4g}, is the {end} tried: better ones may lie "
+                    f"beyond it. {advice}"
                 )
     return said
 
@@ -115,12 +115,12 @@ def times(found: Findings) -> list[str]:
     if len(shared):
         said.append(
             f"{counted(len(shared), 'run')} trained beside others in one process, so their seconds depend on "
-            "these: seconds are neither compared nor summed, steps are."
+            "those: the report compares and sums steps, not seconds."
         )
     limits = found.tables.params.reindex(columns=["trainer.max_seconds"]).reindex(shared["run"])
     if limits.map(number).notna().any(axis=None):
         said.append(
-            "trainer.max_seconds counted those shared seconds: how far such a run got depends on the others."
+            "trainer.max_seconds counted those shared seconds: how far a run got depends on the others."
         )
     return said
 
@@ -130,9 +130,9 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
     said = []
     names = {
         "data": ("versions of the data", "accuracies are not comparable"),
-        "code": ("versions of the training code", "differences may be the code's"),
+        "code": ("versions of the training code", "the code may explain differences"),
         "device": ("devices", "times are not comparable"),
-        "precision": ("precisions", "differences may be theirs"),
+        "precision": ("precisions", "the precision may explain differences"),
         "commit": ("commits", ""),
         "versions": ("sets of package versions", ""),
         "hostname": ("machines", "times may not be comparable"),
@@ -145,5 +145,5 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
             some = "; ".join(f"{value[:60]}: {counted(n, 'run')}" for value, n in counts.most_common(4))
             said.append(f"Mixed {what}{f', so {so}' if so else ''} ({some}).")
     if dirty := int((unique["dirty"] == "true").sum()):
-        said.append(f"{counted(dirty, 'run')} had changes in the project that were not committed.")
+        said.append(f"{counted(dirty, 'run')} ran with uncommitted changes in the project.")
     return said

@@ -166,7 +166,7 @@ class Tested(NamedTuple):
 def by_mean(x: pd.Series, y: pd.Series, paired: bool, alpha: float) -> Tested:
     """A t-test of two arms' results, all of which are numbers."""
     if min(len(x), len(y)) < 2:
-        return Tested("one seed only, no interval")
+        return Tested("one seed, no interval")
     if paired:
         differences = (x - y).to_numpy()
         method, spread = f"paired t over {len(x)} shared seeds", np.ptp(differences)

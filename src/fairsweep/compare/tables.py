@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
-from fairsweep.compare.findings import Findings, percent
+from fairsweep.compare.findings import Findings, percent, points
 from fairsweep.compare.load import UNRECORDED, no_setting
 from fairsweep.wording import duration, short, shown
 
@@ -112,15 +112,16 @@ def pairs(found: Findings) -> Table:
     """A row for each pair of arms."""
     rows = []
     for pair in found.comparisons:
-        difference = "" if math.isnan(pair.difference) else f"{100 * pair.difference:.2f}"
-        interval = "" if math.isnan(pair.low) else f"{100 * pair.low:.2f} to {100 * pair.high:.2f}"
+        difference = "" if math.isnan(pair.difference) else points(pair.difference)
+        interval = "" if math.isnan(pair.low) else f"{points(pair.low)} to {points(pair.high)}"
         p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
         means = f"{percent(pair.mean_better)}, {percent(pair.mean_worse)}"
         numbers = [number(text) for text in (means, difference, interval, p, f"{pair.probability:.2f}")]
         end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
-    all_ = f" for all {len(found.comparisons)} pairs (Bonferroni)" if len(found.comparisons) > 1 else ""
-    heads = ["pair", "#means", "#difference, points", f"#95 % interval{all_}", f"#p{all_}"]
+    pairs = len(found.comparisons)
+    adjusted = f", adjusted for {pairs} pairs (Bonferroni)" if pairs > 1 else ""
+    heads = ["pair", "#means", "#difference, points", f"#95 % interval{adjusted}", f"#p{adjusted}"]
     heads += ["#probability to win", "shown", "method"]
     return Table(heads, rows)
 
@@ -131,9 +132,9 @@ def flat_regions(found: Findings) -> Table:
     rows = []
     for arm, region in found.flat.items():
         own = found.searched(arm)["place"]
-        values = (own[found.chosen[arm]], *region, own.min(), own.max())
-        rows.append([arm_cell(found, arm), *(number(f"{value:.4g}") for value in values)])
-    return Table(["arm", f"#best {key}", "#within 1 % from", "#to", "#tried from", "#to"], rows)
+        ranges = (f"{low:.4g} to {high:.4g}" for low, high in (region, (own.min(), own.max())))
+        rows.append([arm_cell(found, arm), number(f"{own[found.chosen[arm]]:.4g}"), *map(number, ranges)])
+    return Table(["arm", f"#best {key}", "#within 1 % of the best", "#tried"], rows)
 
 
 def times(found: Findings) -> Table:
@@ -147,7 +148,7 @@ def times(found: Findings) -> Table:
             row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "median not reached"))
             row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
         rows.append(row)
-    heads = ["#median steps", "#95 % interval", "#median seconds", "#95 % interval"]
+    heads = ["#median steps", "#95 % interval, steps", "#median seconds", "#95 % interval, seconds"]
     return Table(["arm", "#reached", *heads[: 2 * len(found.units)]], rows)
 
 
@@ -162,13 +163,14 @@ def tuning(found: Findings) -> Table:
         }
         for gain in ("gain", "gain_over_median"):
             if accuracy and not math.isnan(row[gain]):
-                cells[gain] = number(f"{100 * row[gain]:.2f} points")
+                cells[gain] = number(f"{points(row[gain])} points")
         if math.isnan(row["default"]):
             cells["default"] = number(row["default_is"])
         if math.isnan(row["median"]):
             cells["median"] = number("diverged")
         rows.append([arm_cell(found, row["arm"]), Cell(row["setting"]), *cells.values()])
-    return Table(["arm", "best trial", "#best", "#default", "#gain", "#median trial", "#gain"], rows)
+    heads = ["#best", "#default", "#gain over default", "#median trial", "#gain over median"]
+    return Table(["arm", "best trial", *heads], rows)
 
 
 def given(found: Findings) -> Table:

@@ -100,7 +100,7 @@ def say(found: Findings) -> str:
         paired = all(pair.seeds for pair in found.comparisons)
         why = "the arms differ by the same amount at every seed" if paired else "no result differs by seed"
         if few:
-            why = "one seed only cannot tell a difference from luck"
+            why = "one seed cannot tell a difference from luck"
         means = listed(f"{arm} {percent(ended.mean())}" for arm, ended in finished.items())
         return f"No verdict: {why}. Test accuracy: {means}."
     if len(results) == 2:
