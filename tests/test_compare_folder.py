@@ -13,7 +13,7 @@ from test_sweep import ARMS, QUICK, empty_store, outputs_in
 
 from fairsweep.compare import folder_source, mlflow_tables, report
 from fairsweep.compare.analysis import find
-from fairsweep.compare.findings import Findings, Settings
+from fairsweep.compare.findings import TRAINING, Findings, Settings
 from fairsweep.compare.load import Tables
 from fairsweep.sweeps.folder import SweepFolder
 
@@ -82,7 +82,7 @@ def test_links_lead_to_the_runs_that_mlflow_is_known_to_have(sweep: SweepFolder)
     first = found.tables.runs.iloc[0]
     assert (
         found.run_url(first["experiment"], first["run"])
-        == f"http://ui/#/experiments/7/runs/{state['run_id']}"
+        == f"http://ui/#/experiments/7/runs/{state['run_id']}?{TRAINING}"
     )
     (folder.path / "tracking.json").unlink()
     assert [text for text, _ in of_folder(sweep).links()] == []

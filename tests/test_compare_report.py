@@ -19,7 +19,7 @@ from studies import ADAM, SGD, Arm, study
 
 from fairsweep.compare import figures, report, static, statistics, tables
 from fairsweep.compare.analysis import find, trials_of
-from fairsweep.compare.findings import Findings, Settings
+from fairsweep.compare.findings import TRAINING, Findings, Settings
 from fairsweep.compare.load import CURVES, LAST, ORIGIN, UNKNOWN, Tables, infer
 from fairsweep.config import ROOT, ConfigError
 
@@ -586,7 +586,7 @@ def test_links_lead_to_the_runs_and_to_their_comparison(written: Path, found: Fi
     runs = found.judged["run"].tolist()
     assert f"https://mlflow.example/#/experiments/1/runs/{runs[0]}" in page
     compared = "https://mlflow.example/#/compare-runs?runs=" + quote(json.dumps(runs))
-    assert f'{compared}&experiments=%5B%221%22%5D"' in page
+    assert f'{compared}&experiments=%5B%221%22%5D&{TRAINING}"' in page
 
 
 def test_the_plots_name_their_runs(written: Path, found: Findings) -> None:
