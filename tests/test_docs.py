@@ -1,9 +1,18 @@
-"""The README is short, and its pages are linked and complete."""
+"""The README and its pages are short and linked, and their commands work."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from hydra import compose
+from PIL import Image
+from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
+from test_sweep_request import begun, in_conf
+
+from fairsweep import arguments
+
+__all__ = ["empty_store", "in_conf", "outputs"]  # fixtures
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,3 +33,43 @@ def test_no_page_is_longer_than_a_reader_has_time_for(page: Path) -> None:
 def test_the_readme_links_to_every_page() -> None:
     text = PAGES[0].read_text()
     assert [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in text] == []
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The script and the words of each command of ours in a page's blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line.rpartition("&& ")[2] for block in blocks for line in block.splitlines()]
+    found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python src/")]
+    return [(script, words) for script, *words in found]
+
+
+ALL = [(page.name, script, words) for page in PAGES for script, words in commands(page)]
+SHORT = {"sweep": "which", "data": "dataset"}
+
+
+@pytest.mark.parametrize(("page", "script", "words"), ALL, ids=lambda value: str(value)[:40])
+def test_every_documented_command_has_keys_and_values_that_exist(
+    page: str, script: str, words: list[str]
+) -> None:
+    words = [word for word in words if not word.startswith("from=")]
+    if "-m" in words:
+        asked, *_ = begun(*arguments.rewritten(words, {}, (), True)[1:])
+        assert asked.arms
+    else:
+        short = SHORT if script != "src/train.py" and script != "src/show.py" else {}
+        compose(Path(script).stem, arguments.rewritten(words, short, ["clean"], False))
+
+
+def test_the_commands_of_the_page_on_runs_work_one_after_the_other(outputs: Outputs) -> None:
+    outputs.sweep(*QUICK, ARMS, "trials=2", "confirm=1")
+    outputs.start(*QUICK, "seed=9", single=True).wait()
+    (single,) = [signature for signature, run in outputs.runs.items() if not run.sweeps()]
+    Image.new("L", (28, 28)).save(outputs.path / "digit.png")
+    names = {"s574034e": outputs.definition["id"], "3f2a": single, "digit.png": f"{outputs.path}/digit.png"}
+    listed = commands(ROOT / "docs" / "runs.md")
+    assert len(listed) > 7
+    for script, words in listed:
+        for name, own in names.items():
+            words = [word.replace(name, own) for word in words]
+        answer = outputs.start(*words, script=script, single=True).wait()
+        assert answer.status == 0, (script, words, answer)
