@@ -76,7 +76,7 @@ def test_trials_that_are_one_run_count_once(outputs: Outputs) -> None:
     assert [(arm["arm"], arm["trials"], arm["judged"]) for arm in content["arms"]] == [
         ("adam", 1, 2), ("sgd", 1, 2),
     ]  # fmt: skip
-    assert "2 trials repeated the runs of an earlier one: each run counts once." in content["remarks"]
+    assert "2 duplicate trials ignored: same runs as an earlier trial." in content["remarks"]
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(outputs: Outputs) -> None:

@@ -116,7 +116,7 @@ def test_settings_and_a_filter_reach_the_report(outputs: Path, tmp_path: Path) -
     where = "filter=params.`optimizer.lr` != '1' and tags.arm = \"sgd\""
     words = ("experiment=fairsweep", where, "relevant=0.02", "target=0.5", f"output={tmp_path}/mine")
     answer = compare(outputs, *words, "ui=https://mlflow.example")
-    assert "No comparison: there is one arm only, sgd" in answer.stdout
+    assert "No comparison: there is only one arm, sgd" in answer.stdout
     content = json.loads((tmp_path / "mine" / "report.json").read_text())
     assert content["settings"] == {"relevant": 0.02, "target": 0.5, "ui": "https://mlflow.example"}
     assert content["what"] == f"experiment=fairsweep, {where}"
@@ -148,3 +148,13 @@ def test_a_folder_that_cannot_be_written_is_named(outputs: Path) -> None:
     (outputs / "file").touch()
     answer = compare(outputs, f"output={outputs}/file/report", status=2)
     assert_one_line(answer._replace(stdout=""), f"output={outputs}/file/report: cannot be written")
+
+
+def test_a_store_named_on_the_command_line_is_where_the_newest_sweep_is_looked_for(
+    outputs: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    begun_here(here)
+    answer = compare(here, f"tracking.uri=sqlite:///{outputs}/mlflow.db")
+    assert json.loads((here / "report" / "report.json").read_text())["what"] == "sweep made0up0", answer

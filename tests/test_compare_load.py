@@ -110,7 +110,7 @@ def test_a_run_that_is_there_twice_counts_once_and_the_ended_one_it_is(store: St
     tables = store.load("made0up0")
     assert tables.runs["run"].tolist() == before["run"].tolist()
     assert again not in set(tables.runs["run"])
-    assert tables.notes == ["1 run recorded twice: each counts once."]
+    assert tables.notes == ["1 duplicate run ignored."]
 
 
 def test_a_sweep_that_has_just_begun_needs_no_definition(store: Store) -> None:
@@ -140,14 +140,14 @@ def test_without_arms_the_optimizer_is_the_arm_and_what_varies_a_trial(written: 
     keys = ["arm", "lr", "seed"]
     assert sorted(map(tuple, tables.runs[keys].to_numpy())) == sorted(map(tuple, given[keys].to_numpy()))
     assert set(tables.runs["phase"]) == {"search"}
-    assert tables.notes == ["The runs have no arms: the optimizer was taken for it."]
+    assert tables.notes == ["The runs have no arms: their optimizers are compared instead."]
 
 
 def test_an_experiment_and_a_filter_find_runs_of_any_sweep(written: Store) -> None:
     everything = written.load(experiment="fairsweep")
     runs = len(written.written.runs)  # those of the other sweep have the same signatures
     assert len(everything.runs) == runs
-    assert everything.notes[0] == f"{runs} runs recorded twice: each counts once."
+    assert everything.notes[0] == f"{runs} duplicate runs ignored."
     assert everything.sweeps == []
     slow = written.load(where="params.`optimizer.lr` = '0.01'")
     assert set(slow.runs["arm"]) == {"adam", "sgd"}
@@ -197,7 +197,7 @@ def test_a_mistake_is_told_in_a_line(written: Store, how: dict[str, str], said: 
 def test_the_beginning_of_an_id_will_do_where_it_is_of_one_sweep(store: Store) -> None:
     assert store.load("made").what == "sweep made0up0"
     upload(named(store.written, "made1", 1.77e9), store.uri, store.folder / "artifacts")
-    with pytest.raises(ConfigError, match=r"sweep=made: begins several in sqlite:.*: made0up0, made1"):
+    with pytest.raises(ConfigError, match=r"sweep=made: matches several in sqlite:.*: made0up0, made1"):
         store.load("made")
 
 

@@ -246,7 +246,7 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
 
     answer = start(tmp_path, *LONG).wait()
     assert answer.status == 0, answer
-    assert f"going on after step {status['step']} of" in answer.stdout
+    assert f"resuming after step {status['step']} of" in answer.stdout
     assert_same_run(folder, undisturbed)
 
 
@@ -262,7 +262,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, un
         assert the_run(tmp_path).status()["status"] == "running"
     answer = start(tmp_path, *LONG).wait()
     assert answer.status == 0, answer
-    assert "going on after step" in answer.stdout
+    assert "resuming after step" in answer.stdout
     assert_same_run(the_run(tmp_path), undisturbed)
 
 
@@ -323,7 +323,7 @@ def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
     spoil(last)
     output = start(tmp_path, *LONG).wait().stdout
     assert told in output
-    assert f"going on after step {before} of" in output
+    assert f"resuming after step {before} of" in output
     assert told in (folder.path / "run.log").read_text()
     assert_same_run(folder, undisturbed)
 
@@ -532,7 +532,7 @@ def test_several_runs_that_lack_memory_at_once_halve_their_number_once(
     outcomes = run_many(configs, lanes=8, output=told)
     assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
     assert told.getvalue().count("too many") == 1
-    assert "8 runs at once are too many for the device's memory; now 4" in told.getvalue()
+    assert "8 runs at once do not fit into the device's memory; continuing with 4" in told.getvalue()
 
 
 def test_runs_of_which_each_only_lacks_memory_beside_the_other_train_alone(

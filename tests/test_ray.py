@@ -518,7 +518,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_what_was_behind_the_last_che
     outputs.assert_tracked()
     logs = [(folder.path / "run.log").read_text() for folder in outputs.runs.values()]
     assert sum("its worker on" in log for log in logs) == len(killed)
-    assert sum("going on after step" in log for log in logs) == len(killed)
+    assert sum("resuming after step" in log for log in logs) == len(killed)
 
 
 @slow

@@ -175,7 +175,7 @@ def test_a_journal_shorter_than_the_last_checkpoint_has_the_run_go_on_from_the_o
     assert (
         "last.pt: journal.jsonl is damaged: lines before this checkpoint are missing; it is skipped" in told
     )
-    assert f"going on after step {before['step']} of" in told
+    assert f"resuming after step {before['step']} of" in told
     assert_same_run(again.folder, undisturbed)
 
 
@@ -334,7 +334,7 @@ def test_a_damaged_run_counts_as_not_begun_in_what_compare_shows_of_its_sweep(
     answer = invoke("compare.py", outputs)
     assert answer.status == 0
     assert "3 finished, 1 waiting" in answer.stdout
-    assert answer.stderr == f"{damaged}: is damaged: not JSON; this run counts as not begun\n"
+    assert answer.stderr == f"{damaged}: is damaged: not JSON; this run counts as not started\n"
 
 
 def test_texts_of_a_recorded_configuration_are_not_looked_up(

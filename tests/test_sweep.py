@@ -410,7 +410,7 @@ def test_a_sweep_that_pauses_says_how_it_goes_on(outputs: Outputs) -> None:
 def test_runs_that_are_equal_train_and_count_once(outputs: Outputs) -> None:
     words = (*QUICK[:-1], "optimizer.lr=0.01,1e-2", "trainer.threads=1,2", "tracking=mlflow,none")
     answer = outputs.sweep(*words)
-    assert "8 runs, 1 of them different: equal ones train once" in answer.stdout
+    assert "8 runs, 1 distinct: duplicates train once" in answer.stdout
     assert answer.stdout.count("1 finished") == 1
     assert "8 finished" not in answer.stdout
     (folder,) = outputs.runs.values()
@@ -906,7 +906,7 @@ def test_two_sweeps_at_once_train_each_run_once(
     reused = [read_json(path)["reused"] for path in (outputs.path / "sweeps").glob("*/sweep.json")]
     assert sum(reused) == (4 if other == FOUR else 2)
     if other == FOUR:
-        assert sum("is carried out by another process; waiting for it" in a.stdout for a in answers) == 1
+        assert sum("is running in another process; waiting for it" in a.stdout for a in answers) == 1
 
 
 def test_a_server_that_is_away_is_told_once(outputs: Outputs) -> None:
@@ -1024,7 +1024,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "arms of unequal budget": (
         (arms('optimizer: adam, optimizer.lr: "1,2,3"'),),
-        ("arms: must have equally many trials, but adam has 3, sgd has 2", "equal_budget=false"),
+        ("arms: must have the same number of trials, but adam has 3, sgd has 2", "equal_budget=false"),
     ),
     "a key that the arms decide": (
         (arms('optimizer: adam, optimizer.lr: "1,2"'), "optimizer=adam"),

@@ -1,6 +1,7 @@
 """Search spaces: what Hydra's grammar means, the points of a grid, growth at an edge, Optuna's view of it."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fairsweep.sweeps.space import (
     distribution,
     grid,
     grow,
+    notes,
     spacing,
     text,
     value,
@@ -300,3 +302,12 @@ def test_unequal_budgets_are_refused_with_each_number() -> None:
 def test_a_key_has_one_space() -> None:
     with pytest.raises(ConfigError, match=r"arms\.adam: has lr twice"):
         check_keys(Arm("adam", (), (LOG, Dimension("+lr", ("1",)))))
+
+
+def test_a_learning_rate_searched_linearly_over_a_decade_or_more_gets_a_hint() -> None:
+    wide, narrow = dim("optimizer.lr=interval(1e-4, 1e-1)"), dim("optimizer.lr=interval(0.1, 0.3)")
+    others = [replace(wide, log=True), replace(wide, key="optimizer.momentum"), narrow]
+    assert [*notes([[wide, *others], [wide]])] == [
+        "optimizer.lr=interval(0.0001, 0.1): is searched linearly, with most trials near 0.1; for a log scale, "
+        "write 'optimizer.lr=tag(log, interval(0.0001, 0.1))'"
+    ]

@@ -602,7 +602,7 @@ def test_a_model_that_cannot_be_captured_trains_uncaptured_and_says_so(
     lane = trained(compose(*QUICK, "model=cnn", "model.widths=[4]", "trainer.device=cuda"))
     assert lane.ending is not None
     assert lane.ending.status == "finished"
-    assert lane.note.startswith("its steps are no CUDA graph: ")
+    assert lane.note.startswith("CUDA graph capture is disabled: ")
 
 
 @on_cuda

@@ -89,7 +89,7 @@ def test_where_no_process_can_be_started_training_goes_on_and_the_next_command_u
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert not uploader.flush(cfg)
-    assert notes == ["nothing is uploaded by this command, but by the next one: Too many open files"]
+    assert notes == ["this command uploads nothing, the next one will: Too many open files"]
     assert tracking.summary(cfg)[1] == ("to upload", "1 record; the next command does it")
     assert tracking.sync_pending(str(tmp_path), cfg, notes.append)
 

@@ -189,7 +189,7 @@ def entry_point(
             only_shows = args.cfg or args.info or args.help or args.hydra_help or args.shell_completion
             if config_name == "train" and not (multirun or only_shows):
                 for word in filter(is_for_sweeps, args.overrides):
-                    fail(ConfigError(f"{word}: says how to sweep, which needs -m"))
+                    fail(ConfigError(f"{word}: configures a sweep; add -m"))
             try:
                 typed = expand(typed)
             except (ConfigError, HydraException, OmegaConfBaseException) as error:

@@ -329,7 +329,7 @@ class Session:
             if self.most is None or self.most > beside // 2:  # else another one was short of it as well
                 self.most = beside // 2
                 self.progress.note(
-                    f"{beside} runs at once are too many for the device's memory; now {self.most}"
+                    f"{beside} runs at once do not fit into the device's memory; continuing with {self.most}"
                 )
             self.put_off(job)  # from its last checkpoint, as its state is not to be trusted
         else:
@@ -345,7 +345,7 @@ class Session:
 
     def put_off(self, job: "Job") -> None:
         """Have a run go on later, from its last checkpoint, if need be in the next command."""
-        job.folder.set_status(status="interrupted", reason="put off for want of memory", ended=time.time())
+        job.folder.set_status(status="interrupted", reason="postponed: out of memory", ended=time.time())
         job.cfg.rerun = False
         self.waiting.append((job.wanted, job.folder))
         self.leave(job)
@@ -480,7 +480,7 @@ class Job:
         if self.lane.data.fingerprint != wanted.content:
             where = f"data.root={cfg.data.root}" if "root" in cfg.data else f"data={cfg.data.name}"
             raise ConfigError(
-                f"{where}: holds other data here and now than when the run was planned; restore them, or "
+                f"{where}: its data have changed since the run was planned; restore them, or "
                 "repeat the command"
             )
         if self.state is None and cfg.trainer.weights is not None:
@@ -506,7 +506,7 @@ class Job:
                 ended=None,
                 journal_bytes=state["journal_bytes"],
             )
-            self.tell(f"run {folder.signature}: going on after step {lane.step} of {lane.total_steps}")
+            self.tell(f"run {folder.signature}: resuming after step {lane.step} of {lane.total_steps}")
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}; it continues on {lane.device.type}")
         else:

@@ -167,7 +167,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except Damaged as error:
-            warn(f"{error}; which sweeps the run belongs to is noted again when they are repeated")
+            warn(f"{error}; repeat its sweeps to record its membership again")
             return {}
         return sweeps
 
@@ -317,7 +317,7 @@ class RunFolder:
         status = self.status()
         if status.get("status") not in FINAL:
             raise ConfigError(
-                f"{self.path}: has no tested weights, as it has not finished; train it to its end first, or "
+                f"{self.path}: has no tested weights, as it has not finished; finish it first, or "
                 "choose another run"
             )
         if not self.keeps_weights():
@@ -400,11 +400,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             damaged = archive.testzip()
         state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError("it is damaged or no checkpoint") from error
+        raise ValueError("it is damaged or not a checkpoint") from error
     if damaged:
         raise ValueError(f"it is damaged (in {damaged})")
     if not isinstance(state, dict) or "model" not in state:
-        raise ValueError("it is no checkpoint of this program")
+        raise ValueError("it is not a checkpoint of fairsweep")
     return state
 
 

@@ -177,9 +177,8 @@ def attempt(
             log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), uri)}")
             if store.is_away(error):
                 raise Outage(reason(error, uri)) from error
-            text = (
-                f"{what}: is not uploaded to {store.name}: {reason(error, uri)}; the next command tries again"
-            )
+            why = f"{reason(error, uri)}; the next command tries again"
+            text = f"{what}: could not be uploaded to {store.name}: {why}"
             tell(f"{uri} {what}", text, note)
             return False
     return True
@@ -659,7 +658,7 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
         if store.is_away(error):
             raise
         folder.log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), store.uri)}")
-        note(f"run {folder.signature}: MLflow gets no model of it: {reason(error, store.uri)}")
+        note(f"run {folder.signature}: its MLflow model could not be logged: {reason(error, store.uri)}")
 
 
 def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
@@ -680,7 +679,7 @@ def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path 
     try:
         return folder.tested_weights_file()
     except ConfigError as error:
-        note(f"{error}; MLflow gets this run without its weights and model")
+        note(f"{error}; this run is uploaded without its weights and model")
         return None
 
 

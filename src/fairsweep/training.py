@@ -276,7 +276,7 @@ class Lane:
                 *_, first = causes(error)  # after which the others only say that the capture is broken off
                 reason = f"{type(first).__name__}: {first}".splitlines()[0]
         if reason:
-            self.note = f"its steps are no CUDA graph: {reason}"
+            self.note = f"CUDA graph capture is disabled: {reason}"
 
     def is_settled(self) -> bool:
         """Whether it uses what memory it will: its graph is captured, or will not be."""

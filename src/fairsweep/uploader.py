@@ -57,7 +57,7 @@ class Uploader:
                 self.process = launch()
             except OSError as error:  # the machine has no process, memory or file left for it
                 self.is_left = True
-                self.note(f"nothing is uploaded by this command, but by the next one: {error.strerror}")
+                self.note(f"this command uploads nothing, the next one will: {error.strerror}")
                 return
             self.listener = threading.Thread(target=self.listen, args=[self.process], daemon=True)
             self.listener.start()

@@ -248,13 +248,13 @@ class Launch:
                 if self.told_to_end:
                     self.interrupt(flight)
                 else:  # its disk is full
-                    self.fail(flight, f"on {hand.host}: it ended, but could not be written down there")
+                    self.fail(flight, f"on {hand.host}: it ended, but its record could not be written there")
         except ray.exceptions.RayTaskError as error:
             hand.stream = None
             if isinstance(error.cause, OSError):  # as a full disk: the others can do better
                 for flight in flights:
                     self.retry(flight, hand.host)
-                self.refuse(hand, f"worker on {hand.host} cannot go on: {error.cause}")
+                self.refuse(hand, f"worker on {hand.host} cannot continue: {error.cause}")
             for flight in flights:
                 if flight.hand is hand:
                     self.fail(flight, f"on {hand.host}: {error.cause}")

@@ -133,7 +133,7 @@ class Pool:
         if threads is not None and threads > cpus:
             raise CannotLaunch(
                 f"trainer.threads={threads}: a worker has hydra.launcher.cpus={cpus}; "
-                f"set hydra.launcher.cpus={threads}, or leave trainer.threads away"
+                f"set hydra.launcher.cpus={threads}, or omit trainer.threads"
             )
         if device.startswith("cuda") and not gpus:
             raise CannotLaunch(
@@ -175,7 +175,7 @@ class Pool:
             if address is None:
                 raise CannotLaunch(f"hydra/launcher=ray: Ray does not start: {reason}") from error
             raise CannotLaunch(
-                f"hydra.launcher.address={address}: no Ray cluster that this machine is part of ({reason}); "
+                f"hydra.launcher.address={address}: this machine is not part of a Ray cluster ({reason}); "
                 "start one with `ray start --head`, or join it with `ray start --address=<head>:6379`; if it "
                 "wants a token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on all machines"
             ) from error

@@ -124,7 +124,7 @@ def assemble(
     arms = tables.runs.groupby("arm")["sweep"].nunique()
     if (arms > 1).any():
         tables.runs["arm"] += " [" + tables.runs["sweep"].str[:8] + "]"
-        notes.append("Arms of the same name in several sweeps are told apart by the sweep's id.")
+        notes.append("Arms with the same name in several sweeps carry the sweep's id.")
     return tables
 
 
@@ -173,7 +173,7 @@ def each_once(runs: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     order = runs.sort_values(["ended", "started"], kind="stable", na_position="first")
     kept = order.drop_duplicates(["signature", "sweep", "arm", "trial", "phase", "seed"], keep="last")
     if len(kept) < len(runs):
-        notes.append(f"{counted(len(runs) - len(kept), 'run')} recorded twice: each counts once.")
+        notes.append(f"{counted(len(runs) - len(kept), 'duplicate run')} ignored.")
     runs = kept.sort_values(["arm", "trial", "phase", "seed"], kind="stable", ignore_index=True)
     first: dict[Any, int] = {}
     same = {}
@@ -182,9 +182,7 @@ def each_once(runs: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     keys = zip(runs["sweep"], runs["arm"], runs["trial"], strict=True)
     runs["trial"] = [same.get(key, key[2]) for key in keys]
     if repeated := len(same) - len(first):
-        notes.append(
-            f"{counted(repeated, 'trial')} repeated the runs of an earlier one: each run counts once."
-        )
+        notes.append(f"{counted(repeated, 'duplicate trial')} ignored: same runs as an earlier trial.")
     runs = runs.drop_duplicates(["sweep", "arm", "trial", "phase", "run"], ignore_index=True)
     return runs.drop(columns="ended")
 
@@ -213,11 +211,11 @@ def infer(tables: Tables) -> Tables:
         values = [dict(zip(inside, row, strict=True)) for row in rows[inside].to_numpy()]
         runs.loc[rows.index, "values"] = pd.Series(values, rows.index)
         if mixed := [key for key in inside if key.startswith(("data.", "model."))]:
-            notes.append(f"Within {arm}, {', '.join(mixed)} vary: a best trial among those means little.")
+            notes.append(f"Within {arm}, {', '.join(mixed)} vary, so its best trial means little.")
     if runs["arm"].nunique() == 1:
-        notes.append("The runs have no arms, and one optimizer: trials can be compared, arms cannot.")
+        notes.append("The runs have no arms and one optimizer: trials can be compared, arms cannot.")
     else:
-        notes.append("The runs have no arms: the optimizer was taken for it.")
+        notes.append("The runs have no arms: their optimizers are compared instead.")
     runs["phase"] = "search"
     runs = runs.sort_values(["arm", "trial", "seed"], kind="stable", ignore_index=True)
     return replace(tables, runs=runs, notes=notes)

@@ -126,7 +126,7 @@ def parent_of(source: Source, sweep: str | None = None) -> "Run":
         return found[0]
     if found:
         names = ", ".join(run.data.tags["fairsweep_sweep"] for run in found)
-        raise ConfigError(f"sweep={sweep}: begins several in {source.name}: {names}")
+        raise ConfigError(f"sweep={sweep}: matches several in {source.name}: {names}")
     newest = source.search("tags.fairsweep_sweep LIKE '%'", at_most=5)
     names = ", ".join(["latest", *(run.data.tags["fairsweep_sweep"] for run in newest)])
     raise ConfigError(f"sweep={sweep}: not in {source.name} (run with tracking=none?); there are {names}")

@@ -54,7 +54,7 @@ def fairness(found: Findings) -> list[str]:
     trials = runs[runs["phase"] == "search"].groupby("arm")["trial"].nunique()
     if trials.nunique() > 1:
         each = listed(f"{arm} {n}" for arm, n in trials.items())
-        said.append(f"The arms did not have the same number of trials ({each}): the comparison is not equal.")
+        said.append(f"The arms had different numbers of trials ({each}): the comparison is unequal.")
     search = runs[runs["phase"] == "search"].groupby("arm")["seed"].agg(set)
     if search.map(len).max() == 1 and trials.max() > 1:
         said.append("The search used one seed per trial: the best trial may owe its rank to luck.")

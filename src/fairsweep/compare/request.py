@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fairsweep import store
+from fairsweep import store, tracking
 from fairsweep.config import (
     RULES,
     TEXT,
@@ -64,7 +65,7 @@ def begun_here(cfg: DictConfig) -> list[SweepFolder]:
         ConfigError: they were not, and there is no tracking store.
     """
     why = no_store(cfg)
-    if cfg.experiment or cfg.filter:
+    if cfg.experiment or cfg.filter or (cfg.which == "latest" and is_elsewhere(cfg)):
         if why:
             raise ConfigError(why)
         return []
@@ -74,6 +75,21 @@ def begun_here(cfg: DictConfig) -> list[SweepFolder]:
         if why:
             raise
         return []
+
+
+def is_elsewhere(cfg: DictConfig) -> bool:
+    """Whether the command line names another tracking store than the one of the sweeps begun here."""
+    given = [word for word in HydraConfig.get().overrides.task if word.startswith("tracking.uri=")]
+    return bool(given) and cfg.tracking.uri is not None and not is_used_here(cfg)
+
+
+def is_used_here(cfg: DictConfig) -> bool:
+    """Whether the newest sweep begun here was uploaded to this tracking store."""
+    try:
+        newest = folder.find(Path(cfg.record.dir).absolute(), "latest")
+    except ConfigError:
+        return False
+    return bool(tracking.read_state(newest.path, cfg.tracking.uri))
 
 
 def no_store(cfg: DictConfig) -> str | None:

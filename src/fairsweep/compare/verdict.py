@@ -68,8 +68,8 @@ def compare_shared(found: Findings, shared: pd.Index) -> None:
         return
     each = listed(f"{arm} {seeds}" for arm, seeds in unused.items() if seeds)
     found.remarks.append(
-        f"Not all arms have a result of each seed. Compared are the {len(shared)} seeds of which all have "
-        f"one, without the results of {each}."
+        f"Not all arms have a result for every seed. The comparison uses the {len(shared)} seeds that all "
+        f"arms share, without the results of {each}."
     )
     without = [row["seed"] in unused.get(row["arm"], ()) for row in found.judged.to_dict("records")]
     found.judged = found.judged[[not gone for gone in without]].reset_index(drop=True)
@@ -92,7 +92,7 @@ def say(found: Findings) -> str:
     if not finished:
         sizes = found.tables.params.get("data.test_size", pd.Series(dtype=str)).map(number)
         why = " There were no test images (data.test_size=0)." if len(sizes) and (sizes == 0).all() else ""
-        return f"No verdict: of the runs that decide it, none has a test accuracy.{why}"
+        return f"No verdict: none of the runs that decide it has a test accuracy.{why}"
     if len(results) == 1:
         return of_one(found, *results)
     if all(math.isnan(pair.p) for pair in found.comparisons):
@@ -113,7 +113,7 @@ def of_one(found: Findings, arm: str) -> str:
     values = found.results[arm]
     ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values)
     others = [name for name in found.arms if name != arm]
-    why = f"no result of {listed(others)}" if others else f"one arm only, {arm}"
+    why = f"no result of {listed(others)}" if others else f"only one arm, {arm}"
     span = f" (95 % interval {percent(low)} to {percent(high)})"
     if math.isnan(low):
         span = " (too few seeds for an interval)" if len(ended) < 3 else ""
@@ -140,7 +140,7 @@ def of_many(found: Findings) -> str:
         others = listed(named[arm] for arm in results if arm != leader)
         return (
             f"{leader} is the best of {len(results)} arms: its mean test accuracy, {percent(means[leader])}, "
-            f"is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
+            f"is higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
     text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
@@ -182,9 +182,8 @@ def relevance(found: Findings, pair: Comparison) -> str:
     if most < least:
         return f" The difference is below {matter}."
     if not pair.claimed:
-        return (
-            f" One of up to {points(most)} points remains possible." if most < 1 else " Any remains possible."
-        )
+        up_to = f"One of up to {points(most)} points" if most < 1 else "Any difference"
+        return f" {up_to} remains possible."
     return f" It may still be below {matter}." if pair.low < least else ""
 
 
@@ -196,5 +195,5 @@ def without_confirmation(found: Findings) -> str:
         f"{arm} with {percent(mean) if objective == 'val_accuracy' else f'{mean:.4f}'} ({found.setting(arm)})"
         for arm, mean in means.sort_values(ascending=sign < 0).items()
     )
-    why = "there are no confirm runs, and those that chose each arm's best trial cannot judge it"
+    why = "there are no confirm runs, and the runs that chose each arm's best trial cannot judge it"
     return f"No verdict: {why}. On validation: {ahead}."

@@ -30,8 +30,9 @@ def check_equal(trials: Mapping[str, int]) -> None:
     if len(set(trials.values())) > 1:
         numbers = ", ".join(f"{name} has {number}" for name, number in trials.items())
         raise ConfigError(
-            f"hydra.sweeper.arms: must have equally many trials, but {numbers}; make their spaces equally "
-            "large, take intervals and hydra.sweeper.trials, or insist with hydra.sweeper.equal_budget=false"
+            f"hydra.sweeper.arms: must have the same number of trials, but {numbers}; make their spaces "
+            "equally large, use intervals and hydra.sweeper.trials, or override this with "
+            "hydra.sweeper.equal_budget=false"
         )
 
 

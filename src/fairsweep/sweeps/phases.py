@@ -212,7 +212,7 @@ def check_runs(trials: Mapping[str, int], settings: Settings) -> None:
         )
         raise ConfigError(
             f"hydra.sweeper: {runs:,} runs, by {numbers}: must be at most {MOST_RUNS:,} in one sweep; "
-            "take fewer values, trials or seeds, or several sweeps"
+            "use fewer values, trials or seeds, or several sweeps"
         )
 
 

@@ -157,8 +157,7 @@ def read_seeds(word: Word | None, wanted: Any, base: int) -> tuple[int, ...]:
     if word is not None:
         if wanted != 1:
             raise ConfigError(
-                f"{word.text}: hydra.sweeper.seeds={json.dumps(wanted)} says something else; "
-                "give one of the two"
+                f"{word.text}: hydra.sweeper.seeds={json.dumps(wanted)} contradicts it; give one of the two"
             )
         points = dimension(word.override).points
         if not points:

@@ -64,19 +64,19 @@ def check(sampler: str, arm: Arm) -> None:
         names = sorted([*known, "grid"])
         raise ConfigError(f"{place}: no such sampler{nearest(name, names)} (allowed: {', '.join(names)})")
     if not arm.space:
-        raise ConfigError(f"{place}: there is no space to search; give one, or take grid")
+        raise ConfigError(f"{place}: there is no space to search; give one, or use grid")
     if name == "cmaes":
         if find_spec("cmaes") is None:
             raise ConfigError(f"{place}: needs the package cmaes; install it: pip install cmaes")
         lists = [dim.key for dim in arm.space if dim.choices]
         if lists:
-            raise ConfigError(f"{place}: searches numbers only, and {lists[0]} is a list; take tpe")
+            raise ConfigError(f"{place}: searches numbers only, and {lists[0]} is a list; use tpe")
         if sum(dim.low < dim.high for dim in arm.space) < 2:
-            raise ConfigError(f"{place}: with less than two dimensions it samples at random; take tpe or gp")
+            raise ConfigError(f"{place}: with less than two dimensions it samples at random; use tpe or gp")
     if name == "bruteforce":
         endless = [dim.key for dim in arm.space if dim.is_interval and not dim.integer]
         if endless:
-            raise ConfigError(f"{place}: tries all values, and {endless[0]} is an interval; take tpe")
+            raise ConfigError(f"{place}: tries all values, and {endless[0]} is an interval; use tpe")
 
 
 @dataclass

@@ -114,7 +114,7 @@ def dimension(override: Override) -> Dimension:
         return shuffled(key, tuple(in_order.sweep_string_iterator()))
     choices = tuple(override.sweep_string_iterator())
     if not choices:
-        raise ConfigError(f"{given}: has nothing to choose from; give it a value or more")
+        raise ConfigError(f"{given}: has no values; give one or more")
     return Dimension(key, choices)
 
 
@@ -137,10 +137,10 @@ def number_range(key: str, given: str, sweep: RangeSweep, log: bool) -> Dimensio
     assert stop is not None
     if not all(map(math.isfinite, (start, stop, step))) or step == 0 or (stop - start) / step <= 0:
         raise ConfigError(
-            f"{given}: holds no number; must go from one number to another, by steps that lead there"
+            f"{given}: contains no value; the steps must lead from the first number to the second"
         )
     if (stop - start) / step > MOST_STEPS:
-        raise ConfigError(f"{given}: must have at most {MOST_STEPS:,} steps; take interval(...)")
+        raise ConfigError(f"{given}: must have at most {MOST_STEPS:,} steps; use interval(...)")
     numbers: list[float] = list(sweep.range())
     integer = all(isinstance(number, int) for number in (start, stop, step))
     low, high = min(numbers), max(numbers)
@@ -247,7 +247,7 @@ def cut(dim: Dimension, count: int) -> tuple[str, ...]:
     texts = readable(dim, dim.low, inner, dim.high)
     if texts is None:
         raise ConfigError(
-            f"{dim}: cannot be cut into {count} different points; take fewer trials, or a wider interval"
+            f"{dim}: cannot be cut into {count} different points; use fewer trials or a wider interval"
         )
     return (number_text(dim, dim.low), *texts, number_text(dim, dim.high)) if count > 1 else texts
 
@@ -381,3 +381,13 @@ def value(dim: Dimension, written: str) -> Any:
     if dim.choices:
         return written
     return int(written) if dim.integer else float(written)
+
+
+def notes(spaces: Iterable[Sequence[Dimension]]) -> Iterator[str]:
+    """What to know of learning rates that are searched over a wide range, but not on a logarithmic scale."""
+    for dim in dict.fromkeys(dim for space in spaces for dim in space if dim.is_interval and not dim.log):
+        if dim.key.rpartition(".")[2] == "lr" and 0 < dim.low <= dim.high / 10:
+            yield (
+                f"{dim}: is searched linearly, with most trials near {dim.high:g}; for a log scale, write "
+                f"'{dim.key}=tag(log, {dim.space})'"
+            )

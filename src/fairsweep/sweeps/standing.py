@@ -104,7 +104,7 @@ def read(folder: SweepFolder) -> Standing:
         run = folder.run(signature)
         standing.statuses[signature] = run.status()
         if not standing.statuses[signature] and (damage := run.damage()):
-            warn(f"{damage}; this run counts as not begun")
+            warn(f"{damage}; this run counts as not started")
     return standing
 
 

@@ -219,7 +219,7 @@ class Sweep:
         if not settings.halving and cfg.trainer.stop_epoch != pause:
             raise ConfigError(
                 f"trainer.stop_epoch={cfg.trainer.stop_epoch}: must be the same for the whole sweep, as it "
-                "pauses a run and does not make another one"
+                "pauses all of it"
             )
         if cfg.objective != self.master.objective:
             raise ConfigError(
@@ -255,8 +255,9 @@ class Sweep:
         experiment.check_writable(self.outputs)
         different = {entry.row.signature for entry in asked}
         if len(different) < len(asked):
-            self.board.note(f"{len(asked)} runs, {len(different)} of them different: equal ones train once")
-        for note in origins.notes(entry.cfg for entry in self.entries.values()):
+            self.board.note(f"{len(asked)} runs, {len(different)} distinct: duplicates train once")
+        given = space.notes(arm.space for arm in self.asked.arms)
+        for note in chain(origins.notes(entry.cfg for entry in self.entries.values()), given):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
             self.check_studies()
@@ -322,7 +323,7 @@ class Sweep:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self.board.note(f"sweep {self.id} is carried out by another process; waiting for it")
+            self.board.note(f"sweep {self.id} is running in another process; waiting for it")
             lock.acquire()
         try:
             yield
@@ -556,7 +557,8 @@ class Sweep:
         for run in runs:
             entry = self.prepare(run)
             folder = self.folder.run(entry.row.signature)
-            experiment.prune(folder, self.master, f"dropped after epoch {run.stop_epoch}", self.progress)
+            reason = f"stopped by halving after epoch {run.stop_epoch}"
+            experiment.prune(folder, self.master, reason, self.progress)
             self.board.settle(entry.row, folder.status())
 
     # The end
@@ -655,15 +657,14 @@ def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
         said.append(f"the arms had unequal budgets (trials: {numbers}), which favours those with more")
     for name, outcome in outcomes.items():
         if outcome.best is None:
-            said.append(
-                f"{name or 'this sweep'}: no trial has ended with all its seeds; there is no best one".strip()
-            )
+            said.append(f"{name or 'this sweep'}: no trial finished with all its seeds; there is no best one")
         for key, edge in outcome.edges.items():
             if edge and outcome.best is not None:
                 value = shown(outcome.best.trial.values[key])
                 side = "high" if edge > 0 else "low"
+                more = "raise extend_steps" if extended else "set extend=true"
                 said.append(
-                    f"{name}: the best {short(key)}={value} stands at the {side} end of its range; "
-                    f"{'more extend_steps let' if extended else 'extend=true lets'} it grow".lstrip(": ")
+                    f"{name}: the best {short(key)}={value} is at the {side} end of its range; {more} to "
+                    "search beyond it".lstrip(": ")
                 )
     return said
