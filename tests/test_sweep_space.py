@@ -308,6 +308,6 @@ def test_a_learning_rate_searched_linearly_over_a_decade_or_more_gets_a_hint() -
     wide, narrow = dim("optimizer.lr=interval(1e-4, 1e-1)"), dim("optimizer.lr=interval(0.1, 0.3)")
     others = [replace(wide, log=True), replace(wide, key="optimizer.momentum"), narrow]
     assert [*notes([[wide, *others], [wide]])] == [
-        "optimizer.lr=interval(0.0001, 0.1): is searched linearly, with most trials near 0.1; for a log scale, "
-        "write 'optimizer.lr=tag(log, interval(0.0001, 0.1))'"
+        "optimizer.lr=interval(0.0001, 0.1): is searched linearly, with most trials near 0.1; for a log "
+        "scale, write 'optimizer.lr=tag(log, interval(0.0001, 0.1))'"
     ]
