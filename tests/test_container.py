@@ -72,6 +72,32 @@ def test_the_commit_is_recorded(checkout: Path) -> None:
     assert provenance.git_state.__wrapped__()["dirty"] == "true"
 
 
+def test_uncommitted_changes_are_kept_as_a_patch_that_git_applies(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str, patch: str = "") -> None:
+        command = ["git", "-C", str(checkout), *words]
+        subprocess.run(command, input=patch, text=True, check=True, capture_output=True)
+
+    (checkout / "src").mkdir()
+    (checkout / ".gitignore").write_text("secret\n")
+    git("add", ".gitignore")
+    (checkout / "src" / "new.py").write_text("untracked")
+    (checkout / "src" / "secret").write_text("password")
+    monkeypatch.setattr(provenance, "git_state", provenance.git_state.__wrapped__)
+    patch = provenance.uncommitted.__wrapped__()
+    assert patch.startswith("# untracked, not in this patch: src/new.py\ndiff --git ")
+    assert "src/secret" not in patch
+    assert "password" not in patch
+    git("reset", "-q", "--hard")
+    git("apply", patch=patch)
+    assert (checkout / ".gitignore").read_text() == "secret\n"
+
+    monkeypatch.setattr(provenance, "PATCH_LENGTH", 10)
+    git("add", ".gitignore")
+    assert provenance.uncommitted.__wrapped__().endswith("\n# cut after 10 characters\n")
+
+
 @pytest.mark.parametrize("name", ["PATH", "GIT_TEST_ASSUME_DIFFERENT_OWNER"])
 def test_where_git_does_not_answer_the_commit_is_unknown(
     checkout: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""`from=RUN` composes a recorded run again; `tracking.register` and `mlflow models serve` hand it on."""
+"""`from=RUN` composes a recorded run again; `tracking.register` and `mlflow models serve` pass it on."""
 
 import json
 import os
@@ -50,9 +50,16 @@ def test_overrides_on_top_of_a_recorded_run_win(outputs: Outputs) -> None:
     }
 
 
-def test_a_run_that_is_not_there_is_one_line(outputs: Outputs) -> None:
-    answer = outputs.start("from=abc", single=True).wait()
-    assert_one_line(answer, "from=abc: no runs of that name in", "allowed: latest, best")
+@pytest.mark.parametrize(
+    ("which", "reason"),
+    [
+        ("abc", "no runs of that name in"),
+        ("0123456789abcdef" * 2, "not in sqlite:"),
+        ("", "must be a run's folder, latest, best"),
+    ],
+)
+def test_a_run_that_is_not_there_is_one_line(which: str, reason: str, outputs: Outputs) -> None:
+    assert_one_line(outputs.start(f"from={which}", single=True).wait(), f"from={which}: {reason}")
 
 
 def champion(outputs: Outputs) -> str:

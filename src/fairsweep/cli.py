@@ -86,7 +86,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
             group, _, choice = str(error.missing_cfg_file).partition("/")
         if choice.endswith(".py"):
             kind = RULES[f"{group}._target_"].allowed if f"{group}._target_" in RULES else "a class"
-            return f"{group}={choice}: is a file; write {group}=other {group}._target_=..., {kind}"
+            how = "put the class into src/fairsweep/models.py and write" if group == "model" else "write"
+            return f"{group}={choice}: is a file; {how} {group}=other {group}._target_=..., {kind}"
         if choice == "submitit_slurm":
             return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
         if error.options:

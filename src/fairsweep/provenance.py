@@ -1,4 +1,4 @@
-"""Where a run comes from: code, data, packages, machine; and whether a recorded one still is what it was."""
+"""Where a run comes from: code, data, packages, machine; and whether a recorded run can still be reused."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ CODE = (
     "build.py", "capture.py", "data.py", "images.py", "losses.py", "models.py", "sources.py", "training.py",
 )  # fmt: skip
 
-# The most of a patch that is kept with a run.
+# Longer patches are cut, in characters.
 PATCH_LENGTH = 1_000_000
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "mlflow", "numpy")
 
 
 def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
-    """What a run's status says of where it comes from; without a lane, of one that could not be built."""
+    """The origin of a run, as its status records it. Without a lane: of a run that could not be built."""
     import torch
 
     return {
@@ -50,7 +50,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what comes out."""
+    """The versions of Python and of the packages that affect results."""
     python = ".".join(map(str, sys.version_info[:3]))
     return {"python": python, **{name: version(name) for name in PACKAGES}}
 
@@ -64,32 +64,39 @@ def device_name(device: Any) -> str:
 
 @cache
 def git_state() -> dict[str, str]:
-    """The commit of the project and whether files differ from it; empty where git does not say."""
+    """The project's commit, and whether tracked files differ from it; empty without git."""
     if not (ROOT / ".git").exists():
         return {}
     try:
-        commit, changes = (
-            subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):  # not installed; the checkout is another user's
         return {}
-    return {"commit": commit.stdout.strip(), "dirty": str(bool(changes.stdout.strip())).lower()}
+    return {"commit": commit.strip(), "dirty": str(bool(changes.strip())).lower()}
+
+
+def git(*words: str) -> str:
+    """What a git command prints about the project."""
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
 
 
 @cache
 def uncommitted() -> str:
-    """The changes of tracked files since the commit, as a patch; cut at `PATCH_LENGTH` characters."""
-    if git_state().get("dirty") != "true":
+    """What differs from the commit: the names of untracked code, and a patch of the tracked files.
+
+    Ignored files, which may hold secrets, are not in it. `git apply` accepts the text as it is.
+    """
+    if not git_state():
         return ""
-    words = ["git", "-C", str(ROOT), "diff", "HEAD", "--binary"]
-    found = subprocess.run(words, capture_output=True, check=False).stdout
-    patch = without_credentials(found.decode(errors="replace"))
-    return patch if len(patch) <= PATCH_LENGTH else f"{patch[:PATCH_LENGTH]}\n# cut: the patch is longer\n"
+    names = git("ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines()
+    patch = without_credentials(git("diff", "--no-ext-diff", "--no-color", "--binary", "HEAD"))
+    if len(patch) > PATCH_LENGTH:
+        patch = f"{patch[:PATCH_LENGTH]}\n# cut after {PATCH_LENGTH:,} characters\n"
+    return "".join(f"# untracked, not in this patch: {name}\n" for name in names) + patch
 
 
 def stale_reason(reuse: str, status: dict[str, Any]) -> str:
-    """Why a recorded run cannot be reused; empty where it can. Other data make another run."""
+    """Why a recorded run cannot be reused; empty if it can. Data are part of its signature."""
     if not status or reuse == "any":
         return ""
     if status["code"] != code_hash():
@@ -100,7 +107,7 @@ def stale_reason(reuse: str, status: dict[str, Any]) -> str:
 
 
 def content(values: dict[str, Any]) -> str:
-    """The hash of the data that a run of this resolved configuration trains on; downloads what is missing.
+    """The hash of the data of a resolved configuration; downloads what is missing.
 
     Raises:
         ConfigError: the data are missing, incomplete or cannot be read.
@@ -113,7 +120,7 @@ def content(values: dict[str, Any]) -> str:
 
 @cache
 def content_of(data: str, hashes: Path) -> str:
-    """The same for a data configuration as JSON, hashed once for all runs of a process."""
+    """The same for a data configuration as JSON; hashed once per process."""
     if (known := fingerprint(json.loads(data), hashes)) is not None:
         return known
     from fairsweep import build

@@ -1,9 +1,9 @@
-"""`from=RUN`: the words of a command line that compose the configuration of a recorded run again."""
+"""`from=RUN`: the overrides that compose the configuration of a recorded run again."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import arguments, runs, tracking
 from fairsweep.config import ROOT, ConfigError, leaves
+from fairsweep.inputs import RUNS
 from fairsweep.record import RunFolder
 from fairsweep.schema import read_config
 
-# What says where and how a run is recorded, not what it is.
+# Where and how a run is recorded: not taken from the record.
 OWN = ("record", "tracking", "rerun", "reuse", "trainer.stop_epoch")
 
-# Words that say where recorded runs are.
+# Overrides that name where recorded runs are.
 PLACES = ("record.dir=", "tracking=", "tracking.uri=")
 
 
 def expanded(typed: list[str]) -> list[str]:
-    """A command line with the words that `from=RUN` stands for."""
+    """A command line in which the recorded run's overrides replace `from=RUN`."""
     sources = [word for word in typed if word.startswith("from=")]
     if not sources:
         return typed
@@ -38,8 +39,7 @@ def words(which: str, given: Sequence[str]) -> list[str]:
     Args:
         which: the run's signature or its beginning, `latest`, `best`, its folder, or an MLflow run's id or
             address.
-        given: the other overrides of the command line, which follow these: a group that they choose anew is
-            theirs.
+        given: the other overrides of the command line. They come last, and win.
 
     Raises:
         ConfigError: there is no such run, or its configuration is damaged.
@@ -67,17 +67,22 @@ def words(which: str, given: Sequence[str]) -> list[str]:
 @contextmanager
 def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
     """The recorded run, here or in MLflow."""
-    address = re.search(r"(?:^|/runs/)([0-9a-f]{32})$", which)
-    if address and place.tracking.uri is not None:
-        with tracking.find_run(address[1], place.tracking.uri, place.record.dir) as folder:
+    if not which:
+        raise ConfigError(f"from=: must be a run's folder, {RUNS}")
+    address = re.search(r"(?:^|/runs/)([0-9a-f]{32})/?$", which)
+    path = Path(which).expanduser().absolute()
+    named: AbstractContextManager[RunFolder]
+    try:
+        if address and place.tracking.uri is not None:
+            named = tracking.find_run(address[1], place.tracking.uri, place.record.dir)
+        elif (path / "config.yaml").is_file():
+            named = nullcontext(RunFolder(path))
+        else:
+            named = nullcontext(runs.find(place.record.dir, which, needs_weights=False))
+        with named as folder:
             yield folder
-    elif (Path(which) / "config.yaml").is_file():
-        yield RunFolder(Path(which).absolute())
-    else:
-        try:
-            yield runs.find(place.record.dir, which, needs_weights=False)
-        except ConfigError as error:
-            raise ConfigError(f"from={which}: {str(error).removeprefix(f'run={which}: ')}") from error
+    except ConfigError as error:
+        raise ConfigError(f"from={which}: {re.sub('^run=[^:]*: ', '', str(error))}") from error
 
 
 def choice_of(group: str, node: Any) -> str | None:
