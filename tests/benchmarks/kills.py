@@ -149,7 +149,7 @@ def main() -> None:
         ["steps twice in MLflow", found["twice"], 0],
         ["steps missing in MLflow", found["missing"], 0],
         ["runs left RUNNING", found["left"], 0],
-        ["MLflow runs too many", found["double"], 0],
+        ["surplus MLflow runs", found["double"], 0],
     ]
     print(table(["what", "number", "wanted"], rows))
 

@@ -128,9 +128,9 @@ def pointed_at(page: Path) -> list[list[object]]:
         sorts = [tab.evaluate(sort) for _ in range(5)]
         browser.close()
     rows = [
-        ("until all figures stand", [1000 * loaded]),
-        ("a point answers", hovers),
-        ("the table is sorted", sorts),
+        ("until all figures are drawn", [1000 * loaded]),
+        ("hovering over a point", hovers),
+        ("sorting the table", sorts),
     ]
     return [[name, spread(values, 0)] for name, values in rows]
 
