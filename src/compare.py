@@ -12,7 +12,7 @@ from fairsweep.sweeps import board
 
 @entry_point("compare", short={"sweep": "which"})  # conf/sweep/ is a group of train.py's
 def main(cfg: DictConfig) -> None:
-    """Check what is asked for, show how far the sweeps are that were begun here, and make the report."""
+    """Check the request, show the progress of sweeps started here, and write the report."""
     request.check(cfg)
     console, folders = Console(), request.begun_here(cfg)
     for folder in folders:

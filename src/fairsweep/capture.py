@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def obstacle(lane: "Lane") -> str:
-    """Why a lane's steps cannot be a graph; empty if nothing is known to stand against it."""
+    """Why a lane's steps cannot be captured as a graph; empty if there is no known reason."""
     optimizer, name = lane.optimizer, type(lane.optimizer).__name__
     if getattr(lane.main_scheduler, "cycle_momentum", False):
         return "its scheduler changes more than learning rates (cycle_momentum=true)"
@@ -29,7 +29,7 @@ def obstacle(lane: "Lane") -> str:
 class CapturedSteps:
     """The steps of a lane on the full batches of an epoch.
 
-    On CUDA the first use records them. Elsewhere they are done as they stand, to the same result.
+    On CUDA the first use captures them. Elsewhere they run eagerly, with the same result.
 
     Raises:
         RuntimeError: the model does what no graph can, as to decide by a value.

@@ -111,12 +111,12 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
 
 
 def is_wrong_choice(error: BaseException) -> bool:
-    """Hydra has a plain ValueError for a choice that is no text."""
+    """Hydra raises a plain ValueError for a choice that is not text."""
     return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
 
 
 def misfits(words: list[str]) -> Iterator[str]:
-    """Those words of a command line that choose for a group what is no text: `trainer=1`, `=3`."""
+    """The words of a command line that give a group a choice that is not text: `trainer=1`, `=3`."""
     for word in words:
         group, equals, choice = word.lstrip("+").partition("=")
         folder = ROOT / "conf" / group
@@ -180,7 +180,7 @@ def entry_point(
 
         def answer() -> None:
             complete_environment()
-            # With this, Hydra hands its errors on instead of printing them its own way.
+            # With this, Hydra raises its errors instead of printing them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             typed = sys.argv[1:]
             args = get_args_parser().parse_intermixed_args(typed)
@@ -223,7 +223,9 @@ def entry_point(
                     signals.check()
                 except BaseException as error:  # a signal may have become any of them
                     if signals.received() or isinstance(error, KeyboardInterrupt):
-                        if not (isinstance(error, SystemExit) and error.code == 130):  # which has told it
+                        if not (
+                            isinstance(error, SystemExit) and error.code == 130
+                        ):  # already reported
                             print("interrupted", file=sys.stderr)
                         sys.exit(130)
                     if isinstance(error, SystemExit):

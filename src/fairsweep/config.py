@@ -34,7 +34,7 @@ OmegaConf.register_new_resolver("sqlite", sqlite_uri, replace=True)
 
 
 class ConfigError(ValueError):
-    """A mistake of the user's, told in one line: which key, which value, what is allowed."""
+    """A mistake by the user, reported in one line: the key, the value, what is allowed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))  # names of files are in it
@@ -220,7 +220,7 @@ REQUIRED = (
     *("data.augment.shift", "data.augment.rotate", "model.name", "optimizer.lr", "scheduler.warmup"),
 )
 
-# What cannot change a run's result is no part of its name.
+# Keys that cannot affect a run's result are not part of its signature.
 NOT_IN_SIGNATURE = (
     "rerun",
     "reuse",

@@ -42,7 +42,7 @@ class RunFailed(Exception):
 
 
 class Wanted(NamedTuple):
-    """A run that is asked for; `place` is what it is in its sweep.
+    """A requested run; `place` is its place in its sweep.
 
     A single run gets pictures and an MLflow model, and one that cannot be built is a mistake of the user's,
     where one of many just fails. `signature`, and `content`, the hash of its data, are empty until `identify`
@@ -83,7 +83,7 @@ class Outcome:
 
 
 class FirstFailure(Exception):
-    """A run has failed, and fail_fast says that this is the end; with what came of those begun."""
+    """A run has failed, with fail_fast; holds the outcomes of the runs that had started."""
 
     def __init__(self, outcomes: "list[Outcome]") -> None:
         self.outcomes = outcomes
@@ -92,7 +92,7 @@ class FirstFailure(Exception):
 def run(
     wanted: Iterable[Wanted], progress: Progress, lanes: int | None = 1, fail_fast: bool = False
 ) -> list[Outcome]:
-    """Take over, resume or train each run; each ends with a status, whatever happens.
+    """Reuse, resume or train each run; each ends with a status, whatever happens.
 
     Ctrl-C or SIGTERM ends the runs in training as `interrupted`, with a checkpoint each, and begins no other;
     a second one does so at once, without.
@@ -149,11 +149,11 @@ class Session:
         self, wanted: Iterable[Wanted], progress: Progress, stop: signals.Stop, fail_fast: bool = False
     ) -> None:
         self.wanted, self.progress, self.stop, self.fail_fast = wanted, progress, stop, fail_fast
-        self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # runs that had to be put off
+        self.waiting: deque[tuple[Wanted, RunFolder]] = deque()  # postponed runs
         self.jobs: dict[Lane, Job] = {}  # in training here
         self.most: int | None = None  # of them at once
         self.crowd, self.has_memory = (0, 0), True  # what was last asked of the device's memory, its answer
-        self.order: list[str] = []  # the signatures of the runs, as they were asked for
+        self.order: list[str] = []  # the signatures of the runs, in the order of the requests
         self.known: dict[str, Outcome] = {}  # by signature
 
     def outcomes(self) -> list[Outcome]:
@@ -168,7 +168,7 @@ class Session:
             self.stop.wanted = True
 
     def train(self, lanes: int | None) -> Iterator[RunFolder]:
-        """Train them here, so many at once; gives the folder of a run whenever something was written."""
+        """Train them here, up to `lanes` at once; yields a run's folder whenever something was written."""
         self.most = lanes
         try:
             coming = self.lanes()
@@ -181,7 +181,7 @@ class Session:
             del first  # a lane that has ended is to leave the memory: nothing may hold it
             for event in fit(coming, self.stop):
                 job = self.jobs.get(event.lane)
-                if job is not None:  # else it was put off
+                if job is not None:  # else it was postponed
                     self.record(job, event)
                     yield job.folder
                 del event, job
@@ -190,7 +190,7 @@ class Session:
             raise
 
     def lanes(self) -> "Iterator[Lane | None]":
-        """A lane for each run that is to be trained; None while there is no room, or none at present."""
+        """Yields a lane for each run to train; None while there is no room or no run."""
         for claim in self.claims():
             if claim is not None:
                 while self.jobs and is_timed(claim.wanted.cfg):
@@ -246,7 +246,7 @@ class Session:
             else:
                 self.progress.note(f"run {signature} is being trained by another process; waiting for it")
                 self.waiting.append(one)
-        while (self.waiting or self.jobs) and not self.stop():  # of those in training, some may be put off
+        while (self.waiting or self.jobs) and not self.stop():  # some of those in training may be postponed
             if not self.waiting:
                 yield None
                 continue
@@ -399,7 +399,7 @@ def trainer(wanted: Wanted) -> str | None:
 
 
 def first_status(wanted: Wanted) -> dict[str, Any]:
-    """What a run's status says from the beginning of what was asked for."""
+    """The part of a run's status that the request decides."""
     return {
         "single": wanted.single,
         "trained_by": trainer(wanted),

@@ -21,7 +21,7 @@ JOB = "job"
 
 
 class CannotLaunch(ConfigError):
-    """The launcher cannot work at all: that is no run's failure."""
+    """The launcher cannot work at all, which is not any run's failure."""
 
 
 def overrides(values: Sequence[str], cfg: dict[str, Any], place: Place, **identity: str) -> list[str]:
@@ -53,7 +53,7 @@ def wanted(cfg: DictConfig) -> Wanted:
 
 
 def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) -> list[JobReturn]:
-    """Train these runs as jobs, so many at once (see `experiment.run`).
+    """Train these runs as jobs, up to `lanes` at once (see `experiment.run`).
 
     Raises:
         FirstFailure: a run has failed, with fail_fast.

@@ -20,7 +20,7 @@ def is_mean_of_images(loss: nn.Module, classes: int, device: torch.device) -> bo
     """Whether the loss of a batch is the mean of the losses of its images; with weights of classes it is not.
 
     Raises:
-        ValueError: it is no mean at all: it grows with the batch, or is not one number.
+        ValueError: it is not a mean: it grows with the batch, or is not one number.
     """
     logits = torch.arange(2 * classes, device=device).sin().view(2, classes)
     labels = torch.tensor([0, classes - 1], device=device)

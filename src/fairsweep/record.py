@@ -236,7 +236,7 @@ class RunFolder:
         return float(max(values, key=lambda v: sign * v) if self.tests_best() else values[-1])
 
     def truncate_journal(self, size: int) -> None:
-        """Take back all lines behind so many bytes."""
+        """Remove all lines after this many bytes."""
         with (self.path / "journal.jsonl").open("ab") as file:
             file.truncate(size)
 
@@ -312,7 +312,7 @@ class RunFolder:
         """The checkpoint that the test figures belong to.
 
         Raises:
-            ConfigError: the run has no test figures yet, kept no weights, or the file is gone.
+            ConfigError: the run has no test figures yet, its weights were not kept, or the file is missing.
         """
         status = self.status()
         if status.get("status") not in FINAL:

@@ -105,7 +105,7 @@ class Stop:
 
     @property
     def received(self) -> bool:
-        """Whether it was the user who asked for it."""
+        """Whether the user requested it."""
         return received()
 
     def immediate(self) -> AbstractContextManager[None]:

@@ -216,7 +216,7 @@ def not_read(where: str, files: Sequence[Path]) -> str:
 
 
 def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None:
-    """A hash (32 hex digits) of the content behind a data configuration, wherever it lies.
+    """A hash (32 hex digits) of the content of a data configuration, independent of its path.
 
     Args:
         cfg: `data` of a run's configuration.

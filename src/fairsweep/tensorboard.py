@@ -33,7 +33,7 @@ def write(folder: RunFolder) -> None:
     model = build.model(folder.config(), tuple(facts["shape"]), len(facts["classes"])).eval()
     with SummaryWriter(str(goal)) as writer:
         with warnings.catch_warnings():
-            # The tracer that add_graph uses is deprecated, and torch has no other way to a graph here.
+            # add_graph uses a deprecated tracer; torch has no replacement for it here.
             warnings.simplefilter("ignore", FutureWarning)
             writer.add_graph(model, torch.zeros(2, *facts["shape"]))
         for line in folder.journal():

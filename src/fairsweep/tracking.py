@@ -116,7 +116,7 @@ def sync_pending(directory: str, cfg: DictConfig, note: Note) -> bool:
 
 
 def upload_marked(marker: Path, cfg: DictConfig, note: Note) -> None:
-    """Upload what a marker stands for, unless another command is at it.
+    """Upload the record of a marker, unless another command is uploading it.
 
     Raises:
         Outage: the store does not answer.
@@ -607,7 +607,7 @@ def log_figures(
     status: dict[str, Any],
     name_of: Callable[[str], str],
 ) -> int:
-    """Upload the journal after a step, and how the run stands; gives the last step."""
+    """Upload the journal after a step, and the run's status; gives the last step."""
     from mlflow.entities import Metric, RunTag
 
     lines = [line for line in folder.journal(durable=True) if line["step"] > known_step]

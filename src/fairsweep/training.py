@@ -537,7 +537,7 @@ class Lane:
         """Find out how the loss averages over a batch, by a copy of it.
 
         Raises:
-            ConfigError: it is no mean, or keeps something from batch to batch, which no checkpoint holds.
+            ConfigError: it is not a mean, or has state that no checkpoint holds.
         """
         loss = copy.deepcopy(self.loss)
         try:

@@ -300,7 +300,7 @@ class Requests:
 
 
 def main() -> None:
-    """Upload what is asked for, until the command closes the pipe."""
+    """Carry out requests until the command closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)  # the time of training is measured
     tempfile.tempdir = tempfile.mkdtemp(prefix="fairsweep-")  # what is being uploaded, removed with it

@@ -13,7 +13,7 @@ def short(key: str) -> str:
 
 
 def shown(value: str) -> str:
-    """A value as it stands in tables and names: long numbers cut to four digits."""
+    """A value as shown in tables and names: long numbers cut to four digits."""
     try:
         number = float(value)
     except ValueError:

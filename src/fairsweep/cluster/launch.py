@@ -1,4 +1,4 @@
-"""Runs of a sweep, handed to workers; what comes back is written down here, and goes to MLflow from here."""
+"""Runs of a sweep on workers; their results are written here and uploaded to MLflow from here."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from fairsweep.wording import counted
 
 # The longest that a signal, or a run that another process trains, waits for attention.
 POLL_SECONDS = 0.2
-# After so long without any worker the user is told what is waited for.
+# After this long without a worker, a note says what the sweep waits for.
 PATIENCE_SECONDS = 20.0
 # So many workers in a row may die before they are ready, as where a machine goes down.
 STILLBORN = 5
@@ -48,13 +48,13 @@ class Flight:
 
 
 def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = False) -> list[Outcome]:
-    """Take over or train each of these so many runs; a worker's death costs it a retry of what it was at.
+    """Reuse or train each of these runs; a worker that dies costs its runs a retry.
 
     Returns:
         What came of each run, in their order.
 
     Raises:
-        CannotLaunch: there are no workers to be had.
+        CannotLaunch: no worker is available.
         FirstFailure: a run has failed, with fail_fast. Runs in training have ended as after a Ctrl-C.
         KeyboardInterrupt: the user stopped. Runs in training have ended as interrupted, with a checkpoint.
     """

@@ -20,7 +20,7 @@ STATE = ("config.yaml", "data.json", "sweeps.json", JOURNAL, *sorted(CHECKPOINTS
 class Parcel(NamedTuple):
     """What is new in a run's folder.
 
-    files: contents by path. journal: so many bytes stay, and these follow. log: what is to be appended.
+    files: contents by path. journal: this many bytes stay, and these follow. log: what is to be appended.
     names: all files that there are. notes: lines for the user.
     """
 

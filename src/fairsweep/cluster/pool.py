@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Ray reads these when it is imported. It is not to tell others that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Nor are workers to stand back for whatever else the machine does.
+# Nor should workers yield to other work on the machine.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Workers train in threads, whose heaps glibc would give back all the time (`memory.keep_freed_memory`).
 os.environ.setdefault("MALLOC_ARENA_MAX", "1")
@@ -87,7 +87,7 @@ class Hand:
     stream: "ObjectRefGenerator | None" = None
 
     def send(self, orders: list[Order], lanes: int | None) -> None:
-        """Have it train some runs, so many at once."""
+        """Have it train some runs, up to `lanes` at once."""
         self.stream = self.actor.train.options(num_returns="streaming").remote(orders, lanes)
 
     def control(self, name: str) -> "ObjectRef[None]":
@@ -120,7 +120,7 @@ class Pool:
         settings.check()
         self.settings = settings
         self.hands: list[Hand] = []
-        self.room: int | None = None  # for so many workers; None: not connected
+        self.room: int | None = None  # in workers; None: not connected
         self.scratch: str | None = None  # Ray's folder, and the workers', where Ray is ours
 
     def check(self, cfg: DictConfig) -> None:
@@ -189,7 +189,7 @@ class Pool:
         """How many workers the cluster has room for.
 
         Raises:
-            CannotLaunch: for none, or for fewer than are asked for.
+            CannotLaunch: for no worker, or fewer than requested.
         """
         import ray
 

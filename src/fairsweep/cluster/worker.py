@@ -98,7 +98,7 @@ class Worker:
         return Identity(socket.gethostname(), os.getpid(), source_hash(), provenance.versions())
 
     def train(self, orders: list[Order], lanes: int | None) -> Iterator[Parcel]:
-        """Train these runs, so many at once; gives what they write, for each at least how it ended."""
+        """Train these runs, up to `lanes` at once; yields what they write, at least how each ended."""
         packers, wanted = dict[str, Packer](), list[Wanted]()
         for order in orders:
             folder = record.folder_of(str(self.outputs), order.signature)

@@ -19,7 +19,7 @@ COLORS = ("#4c8dc4", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon")
 GREY = "#888888"
 
-# From so many runs of an arm on, its curves are a mean and a range alone.
+# With this many runs or more, an arm's curves are only a mean and a range.
 MANY_CURVES = 30
 
 

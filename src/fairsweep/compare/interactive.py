@@ -31,7 +31,7 @@ def plot(figure: Figure, places: Mapping[str, int]) -> dict[str, Any]:
 
 
 def traces(figure: Figure, places: Mapping[str, int]) -> list[dict[str, Any]]:
-    """All layers of a figure; of each arm, one stands in the legend."""
+    """All layers of a figure; one of each arm is in the legend."""
     data, named = [], set[str]()
     for place, panel in enumerate(figure.panels):
         x, y, strip = names_of(place)

@@ -1,4 +1,4 @@
-"""The tables that a report is made of: put together in one way, wherever the runs were read."""
+"""The tables behind a report, assembled the same way for every source of runs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ from fairsweep.wording import counted, printable
 LAST = ("val_accuracy", "val_loss", "objective", "test_accuracy", "test_loss")
 ORIGIN = ("signature", "device", "precision", "hostname", "commit", "code", "data", "versions")
 ENDED = ("finished", "diverged", "failed", "pruned")
-# Planned runs of which nothing is recorded: not begun yet, or lost.
+# Planned runs without a record: not started yet, or lost.
 UNRECORDED = ("waiting", "missing")
 
 # What raises where a text, as of a tag, is not what it should be.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
-# The columns of `Tables.runs`, and what stands in them where nothing is known.
+# The columns of `Tables.runs`, with their values where nothing is known.
 UNKNOWN: dict[str, Any] = {
     "sweep": "", "arm": "", "trial": 0, "phase": "search", "seed": 0, "values": {}, "status": "unknown",
     "reason": "", **dict.fromkeys(LAST, math.nan), "seconds": math.nan, "shared": False, "started": math.nan,
@@ -46,7 +46,7 @@ class Tables:
             far), `val_loss`, `val_accuracy`.
         objective: what selects, `val_accuracy` or `val_loss`.
         sweeps: the sweeps' `sweep.json`, newest first; none where the runs were found by other means.
-        what: the title: what was asked for.
+        what: the title, which names the request.
         uri: of the tracking store, without credentials; empty if there is none.
         missing: which planned runs have no record, and what to do; empty where none is missing.
         notes: what the reader has to know of how the tables were made.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-# At most so many runs in one answer; and for curves, runs, and values of each.
+# The most runs in one answer; and for curves, the most runs, and values of each.
 PAGE, RUNS, VALUES = 5000, 100, 2500
 KINDS = {"arms": dict, "counts": dict, "sampler": str, "name": str, "command": str}
 HISTORIES = "/api/2.0/mlflow/metrics/get-history-bulk-interval"

@@ -47,7 +47,7 @@ def load(
         where: in MLflow's language, such as "params.`model.name` = 'two_conv'".
 
     Raises:
-        ConfigError: the store is away, the sweep or experiment unknown, or there are no runs.
+        ConfigError: the store is unreachable, the sweep or experiment unknown, or there are no runs.
     """
     source = Source(uri, directory)
     return of_runs(source, experiment, where) if experiment or where else of_sweeps(source, sweeps)

@@ -76,7 +76,7 @@ def fairness(found: Findings) -> list[str]:
 
 
 def edges(found: Findings) -> list[str]:
-    """Chosen trials whose value stands at the end of what the arm has tried, once its search is complete."""
+    """Chosen trials whose value is at the end of the arm's range, once its search is complete."""
     said = []
     # A sampler has not tried all of the range.
     is_grid = all(sweep.get("sampler", "grid") == "grid" for sweep in found.tables.sweeps)

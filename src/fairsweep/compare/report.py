@@ -26,7 +26,7 @@ from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
 from fairsweep.sweeps.folder import SweepFolder
 
-# The files of a report, all of which a later one replaces.
+# The files of a report; a later report replaces all of them.
 NAMES = (
     "verdict", "sensitivity", "curves", "target", "budget", "tuning", "parallel",
     "arms", "comparisons", "trials", "runs",
@@ -34,7 +34,7 @@ NAMES = (
 
 
 def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> None:
-    """Read what `compare` was asked for, write the report to `output`, and show its verdict on the terminal.
+    """Read the requested runs, write the report to `output`, and show its verdict on the terminal.
 
     Args:
         sweeps: the folders of those that were begun here; none: MLflow is asked.
@@ -153,7 +153,7 @@ def page(found: Findings, drawn: Sequence[Figure]) -> str:
 
 
 def sections(found: Findings, drawn: Sequence[Figure]) -> list[tuple[str, str, Figure | None, list[Markup]]]:
-    """What stands below the verdict: a name, a heading, a figure, and tables."""
+    """The sections below the verdict: name, heading, figure and tables."""
     of = {figure.name: figure for figure in drawn}
     below: dict[str, list[Table]] = {
         "sensitivity": [tables.flat_regions(found)] if found.flat else [],

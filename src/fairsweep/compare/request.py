@@ -1,4 +1,4 @@
-"""What `compare` is asked: of which runs, and how to judge them. Checked without pandas or MLflow."""
+"""A request to `compare`: which runs, and how to judge them. Checked without pandas or MLflow."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def check(cfg: DictConfig) -> None:
     """Check every value.
 
     Raises:
-        ConfigError: the first that is not allowed; or runs are asked for in two ways.
+        ConfigError: the first that is not allowed; or runs are requested in two ways.
     """
     for key, value in leaves(resolved(cfg)).items():
         rule = OWN.get(key) or RULES.get(key)
@@ -54,12 +54,12 @@ def check(cfg: DictConfig) -> None:
 
 
 def ids(cfg: DictConfig) -> list[str]:
-    """The sweeps that are asked for; none for the newest, or for runs by experiment or filter."""
+    """The requested sweeps; none for the newest, or for runs by experiment or filter."""
     return [] if cfg.which == "latest" else [cfg.which] if isinstance(cfg.which, str) else list(cfg.which)
 
 
 def begun_here(cfg: DictConfig) -> list[SweepFolder]:
-    """The folders of the sweeps that are asked for, if all of them were begun here; else MLflow is asked.
+    """The folders of the requested sweeps, if all were started here; otherwise MLflow is asked.
 
     Raises:
         ConfigError: they were not, and there is no tracking store.
@@ -93,7 +93,7 @@ def is_used_here(cfg: DictConfig) -> bool:
 
 
 def no_store(cfg: DictConfig) -> str | None:
-    """Why there is no tracking store to read from; a server is not asked whether it answers."""
+    """Why there is no tracking store to read from; a server is not contacted."""
     uri = cfg.tracking.uri
     if uri is None:
         return "tracking.uri=null: runs by experiment or filter are MLflow's; omit tracking=none"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Between two looks at the folders of the runs in training.
 POLL_SECONDS = 0.5
-# At most so many of those are looked at each time: more do not train at once.
+# The most runs to look at each time; more do not train at once.
 LOOK_AT = 256
 
 ENDINGS = {
@@ -45,7 +45,7 @@ MARKS = {
 
 
 class Board:
-    """Follows the runs of a sweep by their folders, wherever they train; a context, while they do.
+    """Follows the runs of a sweep through their folders, wherever they train; a context while they do.
 
     Args:
         command: what it trains says so in `trained_by`; all else is reused.
@@ -282,7 +282,7 @@ class Board:
 
 
 def explained(state: str, counts: Counter[str]) -> str:
-    """How a sweep stands, and how to continue it."""
+    """A sweep's status, and how to continue it."""
     return ENDINGS.get("paused" if state == "finished" and counts["paused"] else state, state)
 
 

@@ -1,4 +1,4 @@
-"""The sweep's folder: what was asked for, the plan of its runs, how far it is, and the table at its end."""
+"""The sweep's folder: the request, the plan of its runs, its progress, and the table at its end."""
 
 import csv
 import io

@@ -62,10 +62,10 @@ class Settings:
         sampler: `grid`, or a sampler of Optuna's.
         trials: per arm, in the search; None for a grid without intervals.
         seeds, confirm_seeds: of each trial in the search; of the best one after it.
-        extend, extend_steps: whether each arm gets so many trials more, beyond an edge or inside.
-        halving: of so many trials one stays at each rung; None: all run to their end.
+        extend, extend_steps: whether each arm gets this many more trials, beyond an edge or inside.
+        halving: one in this many trials stays at each rung; None: all run to their end.
         batch: trials per arm that a sampler is asked for before any of them is run.
-        equal_budget: insist on equally many trials in all arms.
+        equal_budget: require the same number of trials in all arms.
         epochs: of a whole run.
         sign: 1 where a higher objective is better, -1 where a lower one is.
     """
@@ -303,12 +303,12 @@ def run(
     """Carry out a sweep that `check` has passed.
 
     The same results lead to the same runs, in the same order: what was stopped is started again from the
-    beginning, and `evaluate` takes over what it has.
+    beginning, and `evaluate` reuses finished runs.
 
     Args:
         evaluate: gives the results of runs, in their order; whatever it raises ends the sweep.
         study_of: opens the search of an arm; asked only where a sampler is set.
-        prune: is told of paused runs that halving has dropped.
+        prune: ends paused runs that halving has stopped.
         allowed: whether the runs of an arm, by name, can have these values.
         interleave: a grid's runs go by trials, so that arms advance together; else arm by arm, as in Hydra.
     """
@@ -361,7 +361,7 @@ class Course:
         self.studies[tried.trial.arm].tell(tried.trial.number, objective)
 
     def round(self, trials: Sequence[Trial]) -> list[Tried]:
-        """Run these trials, by rungs where trials are halved, and note what came of them."""
+        """Run these trials, rung by rung with halving, and record their results."""
         done = self.halve(trials) if self.settings.halving is not None else self.measure(trials)
         for tried in done:
             self.outcomes[tried.trial.arm].tried.append(tried)
@@ -419,7 +419,7 @@ class Course:
     # Extension
 
     def extend(self) -> None:
-        """One trial more for each arm: beyond the edge where its best stands, else inside."""
+        """One more trial for each arm: beyond the edge if its best is at one, else inside."""
         proposed = [found for arm in self.arms if (found := self.beyond(arm) or self.inside(arm))]
         done = self.measure([trial for trial, _ in proposed])
         for tried, (trial, wider) in zip(done, proposed, strict=True):
@@ -432,9 +432,9 @@ class Course:
             outcome.space = wider
 
     def beyond(self, arm: Arm) -> tuple[Trial, tuple[Dimension, ...]] | None:
-        """The best trial moved one step out of the first range at whose edge it stands, and the wider space.
+        """The best trial moved one step beyond the first edge that it is at, and the wider space.
 
-        None where it stands at none, or the runs cannot have the value.
+        None if it is at no edge, or the runs cannot have the value.
         """
         outcome, best = self.outcomes[arm.name], self.best(arm)
         for place, dim in enumerate(outcome.space if best else ()):

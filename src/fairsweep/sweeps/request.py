@@ -40,7 +40,7 @@ BY_CONTENT = ("data.root", "trainer.weights")
 
 
 class Request(NamedTuple):
-    """A sweep as it was asked for.
+    """A sweep as requested.
 
     common: the overrides of all runs. named_arms: the user named the arms; else they are inferred.
     """

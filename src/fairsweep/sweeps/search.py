@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A database that another program holds for longer than this is not waited for.
 LOCK_SECONDS = 2.0
 
-# These take no results into account: all their trials can be asked for at once.
+# These ignore results: all their trials can be requested at once.
 NOT_LEARNING = ("grid", "random", "qmc")
 
 # These keep nothing from one ask to the next but the trials themselves.
@@ -81,7 +81,7 @@ def check(sampler: str, arm: Arm) -> None:
 
 @dataclass
 class Asked:
-    """A trial as it was asked for.
+    """A trial as the sampler proposed it.
 
     Attributes:
         params: Optuna's values by key.

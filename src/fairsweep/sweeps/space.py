@@ -1,4 +1,4 @@
-"""A dimension of an arm's space: read from Hydra's grammar, cut into points, grown, told to Optuna."""
+"""A dimension of an arm's space: parsed from Hydra's grammar, cut into points, grown, passed to Optuna."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from fairsweep.config import ConfigError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-# Numbers within an interval are rounded to so many digits, to be read.
+# Numbers within an interval are rounded to this many digits, for readability.
 DIGITS = 4
 
 # The most combinations of ends that are checked before a search.
@@ -160,7 +160,7 @@ def shuffled(key: str, values: Sequence[str]) -> Dimension:
 
 
 def points_per_interval(space: Sequence[Dimension], trials: int | None) -> int:
-    """Into how many points each interval is cut, to make so many trials of the whole grid.
+    """The number of points per interval with which the whole grid has this many trials.
 
     Raises:
         ConfigError: it does not come out even, or the number of trials is missing.
@@ -171,7 +171,7 @@ def points_per_interval(space: Sequence[Dimension], trials: int | None) -> int:
     if not intervals:
         if trials not in (None, finite):
             raise ConfigError(
-                f"hydra.sweeper.trials={trials}: the grid of {names} has {finite}; leave trials away, "
+                f"hydra.sweeper.trials={trials}: the grid of {names} has {finite}; omit trials, "
                 f"or say {finite}"
             )
         return 1
@@ -211,7 +211,7 @@ def grid(space: Sequence[Dimension], trials: int | None) -> list[dict[str, str]]
         trials: how many; None where no dimension is an interval.
 
     Raises:
-        ConfigError: so many points cannot be made.
+        ConfigError: the interval cannot be cut into this many points.
     """
     count = points_per_interval(space, trials)
     columns = [cut(dim, count) if dim.is_interval else dim.points for dim in space]
@@ -240,7 +240,7 @@ def cut(dim: Dimension, count: int) -> tuple[str, ...]:
     """An interval's points, evenly spread on its scale, with both ends; a single one in the middle.
 
     Raises:
-        ConfigError: there are not so many different numbers.
+        ConfigError: there are fewer distinct numbers.
     """
     shares = [index / (count - 1) for index in range(1, count - 1)] if count > 1 else [0.5]
     inner = [at_share(dim, dim.low, dim.high, share) for share in shares]
@@ -306,7 +306,7 @@ def spacing(dim: Dimension, count: int) -> float:
 def at_edge(dim: Dimension, value: str, step: float) -> int:
     """Where a value is less than half a step from an end: -1 the low one, 1 the high one; 0 elsewhere.
 
-    In a list there are no edges, nor where there is but one number.
+    A list has no edges, nor does a single number.
     """
     if dim.choices or dim.low == dim.high:
         return 0

@@ -1,4 +1,4 @@
-"""A sweep, carried out: what exists is reused, the rest is launched, and it ends in order."""
+"""A sweep at work: finished runs are reused, the others launched, and it ends in order."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ class Sweep:
 
     Args:
         master: the configuration without what is swept; its `hydra.sweep.dir` becomes the sweep's folder.
-        launch: hands jobs, each a list of overrides, to Hydra's launcher; so many at once, at most.
+        launch: passes jobs, each a list of overrides, to Hydra's launcher, at most `most_jobs` at once.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Sweep:
             self.master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
         return path
 
-    # What is asked for, checked before anything is trained
+    # The request, checked before anything is trained
 
     def check(self) -> list[Entry]:
         """The runs that are known by now, all of them good.
@@ -194,7 +194,7 @@ class Sweep:
 
     @contextmanager
     def naming(self, arm: str) -> Iterator[None]:
-        """Inside, a mistake names the arm whose it is, where the user may not see that."""
+        """Inside, a mistake names its arm, if the user named the arms."""
         where = f"{ARMS}.{arm}: " if self.asked.named_arms else ""
         try:
             yield
@@ -318,7 +318,7 @@ class Sweep:
 
     @contextmanager
     def only_here(self) -> Iterator[None]:
-        """Inside, no other process carries out this very sweep."""
+        """Inside, no other process runs this sweep."""
         lock: FileLock = self.folder.lock(self.id)
         try:
             lock.acquire(timeout=0)
@@ -331,7 +331,7 @@ class Sweep:
             lock.release()
 
     def begin(self) -> None:
-        """Write what is asked for; put right what dead processes left."""
+        """Write the request; repair what dead processes left."""
         settings = self.settings
         self.folder.begin(
             id=self.id,

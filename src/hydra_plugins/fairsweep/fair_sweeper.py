@@ -34,13 +34,13 @@ class FairSweeperConf:
     seeds: Any = 1
     # Fresh seeds for the best trial of each arm; null: 10 where there are arms, else none.
     confirm: int | None = None
-    # Where an arm's best value stands at the edge of its range, let the range grow.
+    # If an arm's best value is at the edge of its range, extend the range.
     extend: bool = False
-    # So many further trials for each arm, beyond the edge or inside.
+    # Further trials for each arm, beyond the edge or inside.
     extend_steps: int = 2
     # Successive halving: 3 keeps the best third of the trials at each rung.
     halving: int | None = None
-    # Trials per arm that a sampler is asked for at once.
+    # Trials per arm that a sampler proposes at once.
     batch: int = 1
     # false: allow arms of unequal budget; the report says so.
     equal_budget: bool = True
@@ -56,7 +56,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="fair", node=FairSweepe
 
 
 class FairSweeper(Sweeper):
-    """Reads what is asked for, and has it carried out by the launcher."""
+    """Reads the request, and runs it with the launcher."""
 
     # Hydra has them as None before `setup`, which it calls first.
     config: DictConfig
@@ -106,7 +106,7 @@ class FairSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
         stops_late = self.config.hydra.sweeper.fail_fast and not getattr(self.launcher, "fails_fast", False)
-        # Hydra's own launcher keeps all that it was handed in memory until the end.
+        # Hydra's own launcher keeps all its jobs in memory until the end.
         if stops_late or type(self.launcher) is BasicLauncher:
             return 1
         return self.max_batch_size

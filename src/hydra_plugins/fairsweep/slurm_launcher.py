@@ -60,7 +60,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
                     (list(overrides), "hydra.sweep.dir", index, f"job_id_for_{index}", Singleton.get_state())
                     for index, overrides in enumerate(job_overrides, initial_job_idx)
                 ]
-                with signals.postponed():  # else jobs would be submitted of which nobody knows
+                with signals.postponed():  # else unknown jobs would be submitted
                     jobs = executor.map_array(self, *zip(*asked, strict=True))
             except (RuntimeError, ValueError, submitit.core.utils.FailedSubmissionError) as error:
                 raise CannotLaunch(
