@@ -656,3 +656,12 @@ def test_test_accuracy_is_shown_of_the_runs_that_decide_only(found: Findings) ->
     shown = [bool(row[column].text) for row in table.rows]
     decided = found.tables.runs["run"].isin(found.judged["run"]) & (found.tables.runs["status"] == "finished")
     assert shown == decided.tolist()
+
+
+def test_a_long_name_of_an_arm_is_wrapped_and_whole() -> None:
+    name = "sgd with nesterov momentum and weight decay 5e-4"
+    drawn = figures.figures(found_in(study({name: ADAM, "adam": SGD})))
+    panels = [panel for figure in drawn for panel in figure.panels]
+    names = [text for panel in panels for axis in (panel.x, panel.y) for text in (axis.ticks or ((), ()))[1]]
+    assert figures.widest(names) <= figures.WRAP + 2
+    assert sum(name in " ".join(text.split()) for text in names) == 3

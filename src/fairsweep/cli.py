@@ -223,9 +223,7 @@ def entry_point(
                     signals.check()
                 except BaseException as error:  # a signal may have become any of them
                     if signals.received() or isinstance(error, KeyboardInterrupt):
-                        if not (
-                            isinstance(error, SystemExit) and error.code == 130
-                        ):  # already reported
+                        if not (isinstance(error, SystemExit) and error.code == 130):  # already reported
                             print("interrupted", file=sys.stderr)
                         sys.exit(130)
                     if isinstance(error, SystemExit):

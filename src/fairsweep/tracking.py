@@ -869,7 +869,7 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
         yield folder
 
 
-def summary(cfg: DictConfig, folder: RunFolder | None) -> list[tuple[str, str]]:
+def summary(cfg: DictConfig, folder: RunFolder | None = None) -> list[tuple[str, str]]:
     """What a command's end says of tracking: how to see the runs and serve a model, and what is not uploaded.
 
     Args:

@@ -1,6 +1,7 @@
 """The figures of a report, as plain descriptions: `interactive.py` and `static.py` draw the same ones."""
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from fairsweep.wording import described, short
 COLORS = ("#4c8dc4", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon")
 GREY = "#888888"
+
+# Names are wrapped after this many characters.
+WRAP = 24
 
 # With this many runs or more, an arm's curves are only a mean and a range.
 MANY_CURVES = 30
@@ -124,6 +128,16 @@ def styles(found: Findings) -> dict[str, Style]:
 # Parts of several
 
 
+def wrapped(name: str) -> str:
+    """An arm's name in lines that fit beside or below an axis."""
+    return "\n".join(textwrap.wrap(name, WRAP)) or name
+
+
+def widest(names: Iterable[str]) -> int:
+    """The characters of the longest line of these names."""
+    return max((len(line) for name in names for line in name.split("\n")), default=0)
+
+
 def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, **look: Any) -> Layer:
     """A point for each run of one arm, which tells its figure; diverged ones have none."""
     texts = []
@@ -203,7 +217,7 @@ def verdict(found: Findings) -> Figure | None:
         text += "" if math.isnan(low) else f"\n95 % interval {percent(low)} to {percent(high)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
-    names = [f"{arm}, n={len(results)}" for arm, results in found.results.items()]
+    names = [wrapped(f"{arm}, n={len(results)}") for arm, results in found.results.items()]
     x = Axis(ticks=(range(len(names)), names), range=(-0.5, len(names) - 0.3))
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
     y = Axis(percent=True, range=span(bounds))
@@ -240,10 +254,12 @@ def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
     ]
     names, reach = [], [0.0]
     for place, pair in enumerate(pairs[::-1]):
-        names.append(f"{pair.better} \N{MINUS SIGN} {pair.worse}")
+        parts = wrapped(pair.better), wrapped(pair.worse)
+        is_short = len(pair.better) + len(pair.worse) < WRAP
+        names.append(f"{parts[0]} \N{MINUS SIGN}{' ' if is_short else chr(10)}{parts[1]}")
         difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
-        text = f"{names[-1]}: {points(pair.difference)} points\n"
+        text = f"{' '.join(names[-1].split())}: {points(pair.difference)} points\n"
         text += f"95 % interval {points(pair.low)} to {points(pair.high)}"
         text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
@@ -510,7 +526,7 @@ def tuning(found: Findings) -> Figure | None:
             about = f" ({row['default_is']})" if kind == "default" else ""
             text = f"{arm}, {kind}{about}\n{figure_text(found, row[kind])}"
             layers.append(Layer("points", [row[kind]], [place], arm, symbol=symbol, size=15, texts=[text]))
-    names = table["arm"].tolist()
+    names = [wrapped(arm) for arm in table["arm"]]
     caption = (
         "Validation results of the search: the median trial (bar), the best (star) and the arm's default "
         "setting (hollow diamond), if it was among the trials. The best was chosen by these results, so the "

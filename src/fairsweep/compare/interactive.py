@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from fairsweep.compare.figures import Axis, Figure, Layer, Style
+from fairsweep.compare.figures import Axis, Figure, Layer, Style, widest
 
 CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.22)"
@@ -75,7 +75,7 @@ def layout_of(figure: Figure, columns: int) -> dict[str, Any]:
         "annotations": [],
     }
     names = [text for panel in figure.panels[1::2] if panel.y.ticks for text in panel.y.ticks[1]]
-    gap = GAP_X + max([0.0, *(0.006 * (len(text) - 8) for text in names)])
+    gap = GAP_X + max(0.0, 0.006 * (widest(names) - 8))
     for place, panel in enumerate(figure.panels):
         left, right = part(place % columns, columns, gap)
         bottom, top = part(rows - 1 - place // columns, rows, GAP_Y)
@@ -202,5 +202,6 @@ def parallel(figure: Figure) -> dict[str, Any]:
         },
         "unselected": {"line": {"opacity": 0.06}},
     }
-    layout = {"height": figure.height, "margin": {"l": 70, "r": 90, "t": 48, "b": 20}, "paper_bgcolor": CLEAR}
+    margin = {"l": min(400, max(70, 7 * widest(arms))), "r": 90, "t": 48, "b": 20}
+    layout = {"height": figure.height, "margin": margin, "paper_bgcolor": CLEAR}
     return {"data": [drawn], "layout": layout, "narrow": layout}

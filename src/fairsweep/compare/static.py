@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from fairsweep.compare.figures import Axis, Figure, Layer, Parallel, Style
+from fairsweep.compare.figures import Axis, Figure, Layer, Parallel, Style, widest
 
 INK, WIDTH = "#222222", 10.5
 STYLE: Any = {
@@ -63,12 +63,13 @@ def draw(figure: Figure) -> Canvas:
     # Matplotlib could lay this out by itself, in as much time as all the rest takes.
     left, between = (margin(figure, column) for column in (0, 1))
     size = (width - left - between * (columns - 1) - 0.15) / columns
+    lines = max(name.count("\n") + 1 for panel in figure.panels for name in (panel.x.ticks or ((), [""]))[1])
     top = 0.75 if any(panel.title for panel in figure.panels) else 0.5
     place_of = {
         "left": left / width,
         "right": 1 - 0.15 / width,
         "top": 1 - top / height,
-        "bottom": 0.5 / height,
+        "bottom": (0.35 + 0.15 * lines) / height,
     }
     rows = math.ceil(len(figure.panels) / columns)
     grid = canvas.add_gridspec(rows, columns, wspace=between / size, hspace=0.25, **place_of)
@@ -95,14 +96,15 @@ def draw(figure: Figure) -> Canvas:
         axes.set_ylabel(panel.y.label)
         lowest.set_xlabel(panel.x.label)
     if named:
-        canvas.legend(named.values(), named.keys(), loc="upper right", ncols=len(named), borderaxespad=0.2)
+        in_a_row = len(named) if sum(map(len, named)) < 90 else 1
+        canvas.legend(named.values(), named.keys(), loc="upper right", ncols=in_a_row, borderaxespad=0.2)
     return canvas
 
 
 def margin(figure: Figure, column: int) -> float:
     """Inches to the left of a column of panels, for the names on its y axis."""
     names = [name for panel in figure.panels[column::2] if panel.y.ticks for name in panel.y.ticks[1]]
-    return max(0.75, *(0.2 + 0.07 * len(name) for name in names)) if names else 0.75
+    return max(0.75, 0.2 + 0.07 * widest(names))
 
 
 def add(axes: Axes, layer: Layer, style: Style, sideways: bool) -> Any:
