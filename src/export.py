@@ -9,14 +9,15 @@ from fairsweep.progress import print_rows
 
 @entry_point("export", short={"data": "dataset"})  # conf/data/ is a group of train.py's
 def main(cfg: DictConfig) -> None:
-    """Export the tested weights, compare the file's answers with ours, and print what it takes and gives."""
+    """Export the tested weights, compare the predictions, and print the file with its input and output."""
     inputs.check(cfg, inputs.EXPORT)
+    file = inputs.export_file(cfg)
     with inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir, cfg.dataset) as folder:
         from rich import get_console
 
         from fairsweep import export
 
-        exported = export.write(folder, str(cfg.format), cfg.output)
+        exported = export.write(folder, str(cfg.format), file)
         rows = {"run": str(folder.path), "trained": inputs.described(folder), "file": str(exported.file)}
         rows |= {"input": exported.input, "output": exported.output}
         rows |= {"difference": f"at most {exported.difference:.1e} over {exported.compared}"}

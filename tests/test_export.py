@@ -9,9 +9,10 @@ import pytest
 import torch
 from commands import Command
 from conftest import Compose
+from omegaconf import OmegaConf
 from rich.console import Console
 
-from fairsweep import experiment, export, prediction
+from fairsweep import experiment, export, inputs, prediction
 from fairsweep.config import ConfigError
 from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
@@ -37,11 +38,11 @@ def answers(file: Path, pixels: torch.Tensor) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("kind", export.SUFFIXES)
+@pytest.mark.parametrize("kind", inputs.SUFFIXES)
 def test_a_file_answers_as_the_run_does_for_any_number_of_images(kind: str, trained: RunFolder) -> None:
     exported = export.write(trained, kind, None)
     assert (
-        exported.file == trained.path.parents[1] / "exports" / f"{trained.signature}{export.SUFFIXES[kind]}"
+        exported.file == trained.path.parents[1] / "exports" / f"{trained.signature}{inputs.SUFFIXES[kind]}"
     )
     assert exported.input == "float32 (N, 1, 28, 28), pixel values 0 to 255"
     assert exported.output == "float32 (N, 10), probabilities"
@@ -57,24 +58,34 @@ def test_a_file_answers_as_the_run_does_for_any_number_of_images(kind: str, trai
 def test_without_its_data_a_run_is_compared_on_noise(trained: RunFolder) -> None:
     facts = trained.path / "data.json"
     facts.write_text(json.dumps(trained.facts() | {"fingerprint": "another"}))
-    assert export.write(trained, "torchscript", None).compared.startswith("100 images of noise")
+    assert export.write(trained, "torchscript", None).compared.startswith("100 noise images")
 
 
-def test_what_cannot_be_exported_is_one_line_and_leaves_no_file(
+def test_a_failed_export_is_one_line_and_leaves_an_older_file_alone(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"output=x\.pt: must end in \.pt2 for format=pt2"):
-        export.write(trained, "pt2", "x.pt")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output=.*: cannot be written"):
-        export.write(trained, "pt2", str(tmp_path / "file" / "x.pt2"))
+        export.write(trained, "pt2", tmp_path / "file" / "x.pt2")
+    with pytest.raises(ConfigError, match=r"output=/proc/x.pt: cannot be written"):
+        export.write(trained, "torchscript", Path("/proc/x.pt"))
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    (tmp_path / "x.pt").write_text("older")
     with pytest.raises(ConfigError, match="predictions differ from the run's by"):
-        export.write(trained, "torchscript", str(tmp_path / "x.pt"))
-    assert not (tmp_path / "x.pt").exists()
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+        export.write(trained, "torchscript", tmp_path / "x.pt")
+    monkeypatch.setattr(torch.jit, "trace", lambda *_: 1 / 0)
+    with pytest.raises(ConfigError, match="format=torchscript: cannot export this model: division by zero"):
+        export.write(trained, "torchscript", tmp_path / "x.pt")
+    assert sorted(path.name for path in tmp_path.glob("*x.pt")) == ["x.pt"]
+    assert (tmp_path / "x.pt").read_text() == "older"
+
+
+def test_a_mistake_is_reported_before_the_run_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"output=x\.pt: must be the name of a file that ends in \.pt2"):
+        inputs.export_file(OmegaConf.create({"format": "pt2", "output": "x.pt"}))
+    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fairsweep\[onnx\]'"):
-        export.write(trained, "onnx", None)
+        inputs.export_file(OmegaConf.create({"format": "onnx", "output": None}))
 
 
 def test_the_command_prints_the_file_its_shapes_and_the_largest_difference(trained: RunFolder) -> None:

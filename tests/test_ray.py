@@ -223,7 +223,7 @@ def test_a_mistake_is_answered_in_one_line_before_anything_is_written(outputs: O
         ("hydra.launcher.cpus=512", "hydra.launcher.cpus=512: there are"),
         ("hydra.launcher.gpus=64", "hydra.launcher.gpus=64: there are"),
         ("hydra.launcher.workers=999", "hydra.launcher.workers=999: there is room for"),
-        ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: no Ray cluster"),
+        ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: this machine is not"),
     ],
 )
 def test_what_ray_cannot_give_is_told_in_one_line(outputs: Outputs, setting: str, said: str) -> None:
@@ -370,7 +370,7 @@ def test_auto_is_what_ray_start_has_started_never_the_private_ray_of_another_com
     answer = outputs.sweep(*words, status=2, before=where_no_cluster_is_known)
     assert_one_line(
         answer,
-        "error: hydra.launcher.address=auto: no Ray cluster",
+        "error: hydra.launcher.address=auto: this machine is not part of a Ray cluster",
         "/nowhere/ray/ray_current_cluster does not",
     )
     command.send(signal.SIGINT)

@@ -1,25 +1,22 @@
-"""A run's model as a file that needs none of our code: pixel values in, probabilities of the classes out."""
+"""A run's model as a file that does not need fairsweep: from pixel values to class probabilities."""
 
 import logging
 import warnings
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fairsweep import prediction
+from fairsweep import inputs, prediction
 from fairsweep.config import ConfigError
 from fairsweep.record import RunFolder
 
-SUFFIXES = {"pt2": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
-
-# Images whose predictions are compared.
+# How many images the file's predictions are compared on.
 COMPARED = 100
 
-# Above this difference of a probability, a file computes something else.
+# The largest difference of a probability that rounding explains.
 TOLERANCE = 1e-3
 
 
@@ -33,39 +30,38 @@ class Exported(NamedTuple):
     compared: str
 
 
-def write(folder: RunFolder, kind: str, output: str | None) -> Exported:
-    """Export a run's tested weights, and compare the file's answers with the run's own.
+def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
+    """Export a run's tested weights, and compare the file's predictions with the run's.
 
     Args:
-        kind: one of `SUFFIXES`.
+        kind: one of `inputs.SUFFIXES`.
         output: the file; None: one in `<record.dir>/exports/`.
 
     Raises:
         ConfigError: the model cannot be exported in this format, or the file cannot be written.
     """
-    if kind == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ConfigError("format=onnx: ONNX is not installed; pip install 'fairsweep[onnx]'")
-    default = folder.path.parents[1] / "exports" / f"{folder.signature}{SUFFIXES[kind]}"
-    file = default if output is None else Path(output).expanduser().absolute()
-    if file.suffix != SUFFIXES[kind]:
-        raise ConfigError(f"output={output}: must end in {SUFFIXES[kind]} for format={kind}")
+    file = output or folder.path.parents[1] / "exports" / f"{folder.signature}{inputs.SUFFIXES[kind]}"
     model = prediction.classifier(folder)
     images, compared = examples(folder)
+    partial = file.with_name(f".{file.name}")  # a failed export leaves an older file alone
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()  # torch does not say why it cannot write
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            answers = answers_of_export(model, kind, file, images)
+            answers = answers_of_export(model, kind, partial, images)
+        difference = float((answers - prediction.probabilities(model, images)).abs().max())
+        if difference > TOLERANCE:
+            raise ValueError(f"the file's predictions differ from the run's by {difference:.1e}")
+        partial.replace(file)
     except OSError as error:
         raise ConfigError(f"output={file}: cannot be written: {error.strerror}") from error
-    except Exception as error:  # the exporters raise much over a model that they cannot take
-        raise ConfigError(f"format={kind}: cannot take this model: {str(error).splitlines()[0]}") from error
-    difference = float((answers - prediction.probabilities(model, images)).abs().max())
-    if difference > TOLERANCE:
-        file.unlink()
-        raise ConfigError(
-            f"format={kind}: the file's predictions differ from the run's by {difference:.1e}; choose another"
-        )
+    except Exception as error:  # exporters raise many kinds for a model that they do not support
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"format={kind}: cannot export this model: {reason}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
     shape, classes = ", ".join(map(str, images.shape[1:])), folder.facts()["classes"]
     return Exported(
         file,
@@ -77,7 +73,7 @@ def write(folder: RunFolder, kind: str, output: str | None) -> Exported:
 
 
 def examples(folder: RunFolder) -> tuple[Tensor, str]:
-    """Images, uint8 (N, C, H, W), and what they are: of the run's test images, or noise without them."""
+    """Images, uint8 (N, C, H, W), and what they are: the run's test images, or noise if they are not here."""
     with suppress(ConfigError):  # the data may not be here
         images = prediction.test_split(folder).images[:COMPARED]
         if len(images) > 1:
@@ -85,11 +81,11 @@ def examples(folder: RunFolder) -> tuple[Tensor, str]:
     generator = torch.Generator().manual_seed(0)
     shape = (COMPARED, *folder.facts()["shape"])
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return noise, f"{COMPARED} images of noise, as the run's data are not here"
+    return noise, f"{COMPARED} noise images: the run's test images are not here"
 
 
 def answers_of_export(model: nn.Module, kind: str, file: Path, images: Tensor) -> Tensor:
-    """Export the model to a file; what the file, read again, makes of the images."""
+    """Export the model to a file; the predictions of the file, read again, for the images."""
     pixels = images.float()
     batch = {0: torch.export.Dim.DYNAMIC}
     if kind == "torchscript":

@@ -1,10 +1,11 @@
-"""Finds and checks the run and the pictures that `predict` is given; without torch."""
+"""Finds and checks the run, the images and the file that `predict` and `export` are given; without torch."""
 
 import glob
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +18,8 @@ from fairsweep.sources import IMAGE_SUFFIXES, not_read
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
 OWN = {"output": TEXT, "dataset": or_null(TEXT)}
-EXPORT = {"format": one_of("pt2", "torchscript", "onnx"), "output": or_null(TEXT)}
+SUFFIXES = {"pt2": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
+EXPORT = {"format": one_of(*SUFFIXES), "output": or_null(TEXT)}
 INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
 
 
@@ -122,6 +124,23 @@ def note(text: str) -> str:
         return ""
     others = [item for item in visible(path) if item.is_file() and item.suffix.lower() not in IMAGE_SUFFIXES]
     return not_read(f"input={text}", others)
+
+
+def export_file(cfg: DictConfig) -> Path | None:
+    """The file that `output` names; None: not given.
+
+    Raises:
+        ConfigError: it does not suit the format, or the format needs what is not installed.
+    """
+    kind, output = str(cfg.format), cfg.output
+    if kind == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        raise ConfigError("format=onnx: ONNX is not installed; pip install 'fairsweep[onnx]'")
+    if output is None:
+        return None
+    file = Path(output).expanduser().absolute()
+    if file.suffix != SUFFIXES[kind] or file.is_dir():
+        raise ConfigError(f"output={output}: must be the name of a file that ends in {SUFFIXES[kind]}")
+    return file
 
 
 def picture_file(path: str) -> Path:
