@@ -140,7 +140,7 @@ def of_many(found: Findings) -> str:
         others = listed(named[arm] for arm in results if arm != leader)
         return (
             f"{leader} is the best of {len(results)} arms: its mean test accuracy, {percent(means[leader])}, "
-            f"is higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
+            f"is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
     text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
