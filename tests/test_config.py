@@ -134,7 +134,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "tracking.uri": ([None, "sqlite:///x.db", "http://localhost:5000"], ["", 5000, True]),
     "tracking.experiment": NAME,
     "tracking.log_model": (["auto", "all", "none"], ["yes", None, True]),
-    "tracking.register": ([None, "digits"], ["", 1]),
+    "tracking.register": ([None, "digits"], ["", 1, "a/b", "a:b"]),
     "tracking.tensorboard": SWITCH,
 }
 

@@ -107,3 +107,14 @@ def test_cleaning_says_what_it_needs(outputs: Outputs) -> None:
         (("sweep=s1",), "sweep=s1: no sweeps of that name"),
     ):
         assert_one_line(outputs.start(*words, script="src/runs.py").wait(), text)
+
+
+def test_a_sweep_with_a_damaged_plan_is_named_and_the_others_are_listed(outputs: Outputs) -> None:
+    grid = (*QUICK, "tracking=none", "optimizer=sgd")
+    outputs.sweep(*grid, "optimizer.lr=0.1,0.01")
+    damaged = Path(outputs.definition["directory"])
+    outputs.sweep(*grid, "optimizer.lr=0.2,0.02")
+    (damaged / "plan.jsonl").write_text('{"a"\n')
+    answer = outputs.start(script="src/runs.py").wait()
+    assert answer.stderr == f"{damaged}/plan.jsonl: is damaged: not JSON; {damaged.name} is not listed\n"
+    assert outputs.definition["id"][:8] in answer.stdout

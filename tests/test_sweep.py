@@ -1075,7 +1075,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a seed that is a list": (("seed=[0,1,2]",), ("seed=[0, 1, 2]: must be a whole number",)),
     "no seed": (("~seed",), ("seed",)),
     "seeds of an interval": (("seed=interval(0,3)",), ("seed=interval(0,3): must be a list of seeds",)),
-    "seeds of an endless range": (("seed=range(1,3,0)",), ("seed=range(1,3,0): holds no number",)),
+    "seeds of an endless range": (("seed=range(1,3,0)",), ("seed=range(1,3,0): contains no value",)),
     "another objective": (
         ("objective=test_accuracy",),
         ('objective="test_accuracy": must be val_accuracy | val_loss',),

@@ -1,5 +1,7 @@
 """Whose weights stay when a sweep ends."""
 
+import shutil
+
 import pytest
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
@@ -81,3 +83,14 @@ def test_best_and_latest_skip_runs_without_weights_and_say_so(
         )
     with pytest.raises(ConfigError, match=r"has no weights \(record\.keep=auto\); choose another run"):
         removed.tested_weights_file()
+
+
+def test_a_sweep_that_grows_has_one_champion(outputs: Outputs) -> None:
+    grid = (*QUICK, "tracking=none", "optimizer=sgd")
+    outputs.sweep(*grid, "optimizer.lr=0.1,0.000001")
+    (first,) = [run for run in outputs.runs.values() if run.status().get("weights") == "champion"]
+    other = next(run for run in outputs.runs.values() if run.path != first.path)
+    other.set_status(weights="kept", objective=1.0)
+    shutil.copy(first.path / "best.pt", other.path)
+    outputs.sweep(*grid, "optimizer.lr=0.1,0.000001")
+    assert [run.status()["weights"] for run in (first, other)] == ["kept", "champion"]

@@ -94,6 +94,7 @@ FILE_NAME = Rule(
     "a name without slashes and control characters",
     lambda value: TEXT.holds(value) and not re.search(r"[/\\]", value) and printable(value) == value,
 )
+MODEL_NAME = Rule("a name without / and :", lambda v: TEXT.holds(v) and not re.search("[/:]", v))
 FOLDER = Rule("a folder, or a new path in one", lambda value: TEXT.holds(value) and can_be_folder(value))
 PIXEL_STATISTIC = number("a number")
 SIZE = Rule(
@@ -199,7 +200,7 @@ RULES: Mapping[str, Rule] = {
     "tracking.uri": or_null(TEXT),
     "tracking.experiment": TEXT,
     "tracking.log_model": one_of("auto", "all", "none"),
-    "tracking.register": or_null(TEXT),
+    "tracking.register": or_null(MODEL_NAME),
     "tracking.tensorboard": BOOLEAN,
 }
 

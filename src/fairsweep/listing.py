@@ -88,7 +88,11 @@ def everything(outputs: Path, limit: int | None, width: int) -> Table | Text:
     if width >= WIDE:
         table.add_column("verdict", overflow="fold")
     for _, one in newest[:limit]:
-        entry = of_one_sweep(one) if isinstance(one, SweepFolder) else of_one_run(one)
+        try:
+            entry = of_one_sweep(one) if isinstance(one, SweepFolder) else of_one_run(one)
+        except (Damaged, FileNotFoundError) as error:
+            warn(f"{error}; {one.path.name} is not listed")
+            continue
         cells = [entry.name[:8], age(time.time() - entry.at), entry.status, *entry.figures, size(entry.size)]
         ends = [entry.what, entry.verdict] if width >= WIDE else ["\n".join(filter(None, entry[-2:]))]
         table.add_row(*(Text(printable(cell)) for cell in (*cells, *ends)))

@@ -57,6 +57,9 @@ def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: 
     """
     for signature in dict.fromkeys(row.signature for row in standing.rows):
         folder = sweep.run(signature)
+        is_old = signature != choice.champion and folder.status().get("weights") == "champion"
+        if is_old and len(folder.sweeps()) == 1:
+            folder.set_status(weights="kept")  # of an earlier command, before the sweep grew
         mark = "champion" if signature == choice.champion else "kept"
         if not folder.status() or folder.damage() or not folder.is_undecided(mark):
             continue
