@@ -273,7 +273,7 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
             r"Mixed devices, so times are not comparable \(cpu: 43 runs; NVIDIA H200: 1 run\)",
         ),
         (changed(study(), put("precision", ["bf16"] + ["fp32"] * 43)), "Mixed precisions"),
-        (changed(study(), put("dirty", ["true"] * 44)), "44 runs ran with uncommitted changes"),
+        (changed(study(), put("dirty", ["true"] * 44)), "44 runs trained with uncommitted changes"),
         (
             changed(study(), ended("failed", phase("confirm", "sgd"), 2)),
             r"The comparison uses the 8 seeds that all arms share, without the results of adam \[100, 101\]",

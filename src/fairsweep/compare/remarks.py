@@ -145,5 +145,5 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
             some = "; ".join(f"{value[:60]}: {counted(n, 'run')}" for value, n in counts.most_common(4))
             said.append(f"Mixed {what}{f', so {so}' if so else ''} ({some}).")
     if dirty := int((unique["dirty"] == "true").sum()):
-        said.append(f"{counted(dirty, 'run')} ran with uncommitted changes in the project.")
+        said.append(f"{counted(dirty, 'run')} trained with uncommitted changes in the project.")
     return said
