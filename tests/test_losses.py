@@ -53,8 +53,8 @@ class Remembering(nn.Module):
     ("loss", "told"),
     [
         (Remembering, "must be the same for each batch, but changes its batches"),
-        (Sum, "must be a mean over the batch, but is .* for one with each image twice"),
-        (PerImage, r"must give one number for a batch, gives the shape \(2,\)"),
+        (Sum, "must be a mean over the batch, but is .* for the batch repeated twice"),
+        (PerImage, r"must return one number for a batch, but returns the shape \(2,\)"),
         (Learned, "has parameters of its own, which no optimizer trains"),
     ],
 )

@@ -1,4 +1,4 @@
-"""From configuration to objects. The only place that looks up what a configuration names."""
+"""From configuration to objects. Only this module looks up the classes that a configuration names."""
 
 import inspect
 import json
@@ -21,18 +21,18 @@ from fairsweep.sources import fingerprint
 
 T = TypeVar("T")
 
-# By itself CUDA has eight queues, in which the kernels of more streams than that wait for each other. This is
-# read when devices are first asked for, which is below.
+# CUDA has eight hardware queues by default, so that with more streams kernels wait for each other. It reads
+# this when it first looks for devices, below.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
-# Arguments of a torch scheduler that count time: in epochs in the YAML, in steps for torch.
+# Arguments of torch's schedulers that are times: epochs in the YAML, steps in torch.
 TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")
-# Those of them that mean "to the end of the run" where they are null.
+# Of these, the ones for which null means the end of the run.
 HORIZONS = ("T_max", "total_steps")
 
 
 def located(target: str) -> Any:
-    """What a dotted name names. Hydra would print its own three lines about a name that does not exist."""
+    """The object of a dotted name, without the three lines that Hydra prints if there is none."""
     logger = logging.getLogger("hydra.utils")
     before, logger.disabled = logger.disabled, True
     try:
@@ -45,19 +45,19 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
     """Call the class or function that a group's `_target_` names with the group's other values.
 
     Raises:
-        ConfigError: the target is not allowed or does not exist, refuses its arguments, or makes no `kind`.
+        ConfigError: the target is not allowed, does not exist, rejects its arguments, or makes no `kind`.
     """
     target = node.get("_target_")
     rule = RULES[f"{group}._target_"]
     if not rule.holds(target):
         raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
     try:
-        # Not by `instantiate`, which would also follow a target inside the node that is not allowed.
+        # Not by `instantiate`, which would also call targets inside the node, without a check.
         make = located(str(target))
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{group}._target_={target}: no such class") from error
     if not inspect.isfunction(make) and not (inspect.isclass(make) and issubclass(make, kind)):
-        # Modules have other names too: what they import.
+        # A module also has the names that it imports, which are not its own.
         home, own = str(target).rpartition(".")[0], str(getattr(make, "__module__", ""))
         is_own = callable(make) and f"{own}.".startswith(f"{home}.")
         raise ConfigError(
@@ -75,13 +75,13 @@ def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwa
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise ConfigError(f"{group} ({target}): {error}") from error
-    if not isinstance(built, kind):  # a function's
+    if not isinstance(built, kind):  # a function made something else
         raise ConfigError(f"{group}._target_={target}: must make a {kind.__name__}")
     return built
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
-    """A group's values, resolved: reading them one by one from a DictConfig is slow."""
+    """A group's resolved values: reading them one by one from a DictConfig is slow."""
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -91,7 +91,7 @@ def device(cfg: DictConfig) -> torch.device:
     """The device that `trainer.device` names.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: this machine does not have it.
     """
     name = cfg.trainer.device
     if name == "auto":
@@ -112,7 +112,7 @@ def device(cfg: DictConfig) -> torch.device:
 
 
 def precision(cfg: DictConfig, device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it natively."""
+    """`fp32` or `bf16`; `auto` is bf16 if the hardware supports it natively."""
     if cfg.trainer.precision != "auto":
         return str(cfg.trainer.precision)
     if device.type == "cuda":
@@ -138,22 +138,22 @@ def resident(text: str, device: torch.device) -> Data:
     values = json.loads(text)
     cuts = {key: values.pop(key) for key in CUTS if key in values}
     found, content = source(json.dumps(values, sort_keys=True))
-    source.cache_clear()  # it was kept from where the run was identified; once is enough
+    source.cache_clear()  # cached since the run was identified, and not needed again
     return prepare(source=found, fingerprint=content, **cuts)
 
 
 @lru_cache(maxsize=1)
 def source(text: str) -> tuple[Source, str]:
-    """A data set as it is read, and the hash of its content."""
+    """A data set as read, and the hash of its content."""
     values = json.loads(text)
-    known = fingerprint(values)  # before it is read: what changes meanwhile is noticed then
+    known = fingerprint(values)  # before reading, so that a change meanwhile is noticed
     found = construct(Source, "data", values)
     found.check()
     return found, known or fingerprint(values) or found.hash()
 
 
 def content(text: str) -> str:
-    """The hash of a data set that has to be read for it.
+    """The hash of a data set that must be read to be hashed.
 
     Args:
         text: its configuration as JSON, without cuts.
@@ -162,7 +162,7 @@ def content(text: str) -> str:
 
 
 def model(cfg: DictConfig, shape: Shape, classes: int) -> nn.Module:
-    """The model for images of this shape, its parameters from torch's global generator."""
+    """The model for images of this shape, initialised from torch's global generator."""
     node = plain(cfg.model)
     node.pop("name", None)
     return construct(nn.Module, "model", node, shape, classes)
@@ -172,7 +172,7 @@ def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor
     """A recorded run's model with its weights, on the CPU, ready to classify pixel values.
 
     Args:
-        facts: what `Data.facts()` says of the data that it was trained on.
+        facts: `Data.facts()` of the data that it was trained on.
     """
     network = model(cfg, tuple(facts["shape"]), len(facts["classes"]))
     network.load_state_dict(weights)
@@ -180,10 +180,10 @@ def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor
 
 
 def loss(cfg: DictConfig) -> nn.Module:
-    """The loss; lists among its arguments, as the weights of classes, are tensors to it.
+    """The loss. Its arguments that are lists, such as class weights, become tensors.
 
     Raises:
-        ConfigError: it has parameters, which nothing would train.
+        ConfigError: it has parameters, which no optimizer would train.
     """
     node = plain(cfg.loss)
     for key, value in node.items():
@@ -193,15 +193,15 @@ def loss(cfg: DictConfig) -> nn.Module:
     if any(parameter.requires_grad for parameter in built.parameters()):
         raise ConfigError(
             f"loss._target_={cfg.loss._target_}: has parameters of its own, which no optimizer trains; "
-            "use a loss without, or make them part of the model"
+            "use a loss without parameters, or make them part of the model"
         )
     return built
 
 
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
-    """torch's own optimizer, in its fused form where it has one: several times faster on small models.
+    """torch's own optimizer, fused if it can be, which is several times faster on small models.
 
-    On CUDA, in the form that never waits for the device, where it has that.
+    On CUDA it is capturable if it can be, so that no step waits for the device.
     """
     node = plain(cfg.optimizer)
     name = str(node["_target_"]).rsplit(".", 1)[-1]
@@ -222,7 +222,7 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
 
 
 def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """torch's own scheduler, to be stepped once per batch, behind an optional linear warm-up."""
+    """torch's own scheduler, to be stepped once per batch, after an optional linear warm-up."""
     node = plain(cfg.scheduler)
     steps = cfg.trainer.epochs * steps_per_epoch
     warmup = min(round(node.pop("warmup") * steps_per_epoch), steps - 1)
@@ -232,7 +232,7 @@ def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LR
             node[name] = rest
         elif isinstance(node.get(name), list):
             node[name] = [round(epochs * steps_per_epoch) for epochs in node[name]]
-        elif node.get(name):  # a time above 0 is a step at least
+        elif node.get(name):  # a time above 0 is at least one step
             node[name] = max(1, round(node[name] * steps_per_epoch))
     main = construct(LRScheduler, "scheduler", node, optimizer)
     if isinstance(main, ReduceLROnPlateau):

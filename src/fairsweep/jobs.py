@@ -1,4 +1,4 @@
-"""Between Hydra's launchers and runs: what a job asks for, and what the launcher gets back."""
+"""Between Hydra's launchers and runs: the run that a job stands for, and what the launcher gets back."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from fairsweep.experiment import Outcome, RunFailed, Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
 
-# What a job of a sweep carries its run in.
+# The override of a sweep's job that holds its run.
 JOB = "job"
 
 
@@ -25,12 +25,12 @@ class CannotLaunch(ConfigError):
 
 
 def overrides(values: Sequence[str], cfg: dict[str, Any], place: Place, **identity: str) -> list[str]:
-    """A job: the overrides that make its run, and behind them the run itself, as it was planned.
+    """A job: the overrides of its run, followed by the run itself as it was planned.
 
-    Hydra's launchers compose the overrides again, when what they refer to may have changed.
+    Hydra's launchers compose the overrides again, after files that they refer to may have changed.
 
     Args:
-        cfg: the run's resolved configuration, with which it is trained.
+        cfg: the resolved configuration that the run is trained with.
         identity: its `signature` and `content`.
     """
     run = {"cfg": cfg, "place": place._asdict(), **identity}
@@ -39,24 +39,24 @@ def overrides(values: Sequence[str], cfg: dict[str, Any], place: Place, **identi
 
 
 def unpacked(job: str) -> Wanted:
-    """The run that the last of a job's `overrides` holds."""
+    """The run that the last of a job's overrides holds."""
     packed = job.removeprefix(f"+{JOB}=").strip("'")
     run = json.loads(zlib.decompress(base64.b64decode(packed)))
     return Wanted(literal(run["cfg"]), Place(**run["place"]), False, run["signature"], run["content"])
 
 
 def wanted(cfg: DictConfig) -> Wanted:
-    """The run that a job's configuration asks for, as Hydra has composed it."""
+    """The run of a job's configuration, as Hydra composed it."""
     if JOB in cfg:
         return unpacked(cfg[JOB])
-    return Wanted(cfg, single=False)  # another sweeper than ours is at work
+    return Wanted(cfg, single=False)  # another sweeper made this job
 
 
 def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) -> list[JobReturn]:
     """Train these runs as jobs, up to `lanes` at once (see `experiment.run`).
 
     Raises:
-        FirstFailure: a run has failed, with fail_fast.
+        FirstFailure: a run failed, with fail_fast.
         KeyboardInterrupt: the user stopped.
     """
     outcomes = experiment.run(runs, Progress(get_console(), quiet=True), lanes, fail_fast)
@@ -64,7 +64,7 @@ def run(runs: Iterable[Wanted], lanes: int | None = 1, fail_fast: bool = False) 
 
 
 def returned(outcomes: Iterable[Outcome]) -> list[JobReturn]:
-    """What Hydra gets of jobs: the objective, or the error.
+    """The results that Hydra gets of jobs: the objective, or the error.
 
     Raises:
         KeyboardInterrupt: the user stopped.

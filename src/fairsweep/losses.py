@@ -1,4 +1,4 @@
-"""Losses that torch does not have, and how a loss averages over a batch."""
+"""Losses that torch lacks, and a check of how a loss averages over a batch."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class MSEOneHot(nn.Module):
 
 @torch.no_grad()
 def is_mean_of_images(loss: nn.Module, classes: int, device: torch.device) -> bool:
-    """Whether the loss of a batch is the mean of the losses of its images; with weights of classes it is not.
+    """Whether a batch's loss is the mean of its images' losses, which it is not with class weights.
 
     Raises:
         ValueError: it is not a mean: it grows with the batch, or is not one number.
@@ -26,11 +26,11 @@ def is_mean_of_images(loss: nn.Module, classes: int, device: torch.device) -> bo
     labels = torch.tensor([0, classes - 1], device=device)
     once, twice = loss(logits, labels), loss(logits.repeat(2, 1), labels.repeat(2))
     if once.shape != ():
-        raise ValueError(f"must give one number for a batch, gives the shape {tuple(once.shape)}")
+        raise ValueError(f"must return one number for a batch, but returns the shape {tuple(once.shape)}")
     if not torch.isclose(once, twice, rtol=1e-3, equal_nan=True):
         raise ValueError(
-            f"must be a mean over the batch, but is {once:.4g} for a batch and {twice:.4g} for one with each "
-            "image twice"
+            f"must be a mean over the batch, but is {once:.4g} for a batch and {twice:.4g} for the batch "
+            "repeated twice"
         )
     for label in range(classes):
         labels[1] = label

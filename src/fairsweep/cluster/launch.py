@@ -15,7 +15,7 @@ from rich import get_console
 from fairsweep import config, experiment, uploader
 from fairsweep.cluster import parcel, worker
 from fairsweep.cluster.parcel import Parcel
-from fairsweep.cluster.pool import Hand, Pool
+from fairsweep.cluster.pool import Pool, RemoteWorker
 from fairsweep.cluster.worker import Order
 from fairsweep.experiment import FirstFailure, Outcome, Session, Wanted
 from fairsweep.jobs import CannotLaunch
@@ -25,25 +25,25 @@ from fairsweep.schema import UNKNOWN
 from fairsweep.signals import Stop, check, stopping
 from fairsweep.wording import counted
 
-# The longest that a signal, or a run that another process trains, waits for attention.
+# How often signals, and runs that another process trains, are checked.
 POLL_SECONDS = 0.2
 # After this long without a worker, a note says what the sweep waits for.
 PATIENCE_SECONDS = 20.0
-# So many workers in a row may die before they are ready, as where a machine goes down.
-STILLBORN = 5
+# How many workers in a row may die before they are ready, as when a machine goes down.
+FAILED_STARTS = 5
 # The most runs that a worker gets at once.
 LARGEST_GROUP = 64
 
 
 @dataclass(eq=False)
-class Flight:
-    """A run on its way: `stale` says why what its folder holds does not count; `deaths`, of workers at it."""
+class Assignment:
+    """A claimed run. stale: why its folder's record cannot be used. deaths: of workers that trained it."""
 
     wanted: Wanted
     folder: RunFolder
     lock: BaseFileLock
     stale: str
-    hand: Hand | None = None
+    remote: RemoteWorker | None = None
     deaths: int = 0
 
 
@@ -51,20 +51,20 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
     """Reuse or train each of these runs; a worker that dies costs its runs a retry.
 
     Returns:
-        What came of each run, in their order.
+        The outcome of each run, in their order.
 
     Raises:
         CannotLaunch: no worker is available.
-        FirstFailure: a run has failed, with fail_fast. Runs in training have ended as after a Ctrl-C.
-        KeyboardInterrupt: the user stopped. Runs in training have ended as interrupted, with a checkpoint.
+        FirstFailure: a run failed, with fail_fast. Runs in training ended as after Ctrl-C.
+        KeyboardInterrupt: the user stopped. Runs in training ended as interrupted, with a checkpoint.
     """
     progress = Progress(get_console(), quiet=True)
     with progress, stopping() as stop:
         launch = Launch(pool, Session(wanted, progress, stop, fail_fast), number, stop)
         try:
-            launch.carry_out()
+            launch.run()
         finally:
-            launch.leave()
+            launch.abandon()
         check()
         if stop.wanted:
             raise FirstFailure(launch.session.outcomes())
@@ -72,313 +72,321 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
 
 
 class Launch:
-    """From the first run to the last."""
+    """The runs of one launch, from the first to the last."""
 
     def __init__(self, pool: Pool, session: Session, number: int, stop: Stop) -> None:
         self.pool, self.session, self.number, self.stop = pool, session, number, stop
         self.note = session.progress.note
-        self.coming = session.claims()
-        self.is_out = False  # whether no more are coming
-        self.waiting: deque[Flight] = deque()
-        self.flying: dict[str, Flight] = {}  # by signature
-        self.changed: dict[str, Flight] = {}  # what MLflow does not know yet
-        self.told_to_end = False
-        self.stillborn = 0  # workers in a row that died before they were ready
+        self.claims = session.claims()
+        self.all_claimed = False
+        self.waiting: deque[Assignment] = deque()
+        self.training: dict[str, Assignment] = {}  # by signature
+        self.changed: dict[str, Assignment] = {}  # to be uploaded
+        self.is_ending = False
+        self.failed_starts = 0  # in a row
         self.idle_since = time.monotonic()
 
-    def carry_out(self) -> None:
-        """Until nothing is left, or until what is in training has ended after a Ctrl-C."""
+    def run(self) -> None:
+        """Train until no run is left, or, after Ctrl-C, until the runs in training have ended."""
         while True:
             if not self.stop():
                 self.assign()
-            elif not self.told_to_end:
+            elif not self.is_ending:
                 self.end_all()
             self.track()
-            if not self.flying and (self.stop() or (self.is_out and not self.waiting)):
+            if not self.training and (self.stop() or (self.all_claimed and not self.waiting)):
                 return
             self.receive()
 
     # To workers
 
     def assign(self) -> None:
-        """Give those that have nothing to do some runs; where there are more runs than workers, hire."""
-        if self.pool.room is None and self.draw(1):
+        """Give runs to idle workers, and start workers while there are more runs than workers."""
+        if self.pool.room is None and self.claim(1):
             with self.stop.immediate():
                 self.pool.connect()
-        for hand in [hand for hand in self.pool.hands if hand.host and hand.stream is None]:
-            if not self.draw(1):
+        for remote in [remote for remote in self.pool.workers if remote.host and remote.stream is None]:
+            if not self.claim(1):
                 return
-            self.send(hand, self.group())
-        starting = sum(not hand.host for hand in self.pool.hands)
-        while self.draw(1) and starting < len(self.waiting) + self.left and self.pool.has_room():
-            self.pool.hire()
+            self.send(remote, self.group())
+        starting = sum(not remote.host for remote in self.pool.workers)
+        while self.claim(1) and starting < len(self.waiting) + self.left and self.pool.has_room():
+            self.pool.start_worker()
             starting += 1
 
     @property
     def left(self) -> int:
-        """Runs that are still to be claimed, at most."""
-        return 0 if self.is_out else self.number - len(self.session.order)
+        """The most runs that are still to be claimed."""
+        return 0 if self.all_claimed else self.number - len(self.session.order)
 
-    def draw(self, number: int) -> bool:
-        """Whether so many runs wait for a worker; if need be, after more were claimed."""
-        while len(self.waiting) < number and not self.is_out:
+    def claim(self, number: int) -> bool:
+        """Claim runs until this many wait for a worker; whether they do."""
+        while len(self.waiting) < number and not self.all_claimed:
             try:
-                claim = next(self.coming)
+                claimed = next(self.claims)
             except StopIteration:
-                self.is_out = True
+                self.all_claimed = True
                 break
-            if claim is None:
-                break  # all that is left is being trained by other processes
-            self.waiting.append(Flight(*claim))
+            if claimed is None:
+                break  # other processes train all that are left
+            self.waiting.append(Assignment(*claimed))
         return len(self.waiting) >= number
 
-    def group(self) -> list[Flight]:
-        """The runs that a worker gets next. What may have killed a worker is tried alone."""
+    def group(self) -> list[Assignment]:
+        """The runs that a worker gets next. A run whose worker died goes alone, as it may be the cause."""
         first = self.waiting.popleft()
         if first.deaths:
             return [first]
         size = self.size()
-        self.draw(size - 1)
-        rest = [flight for flight in self.waiting if not flight.deaths][: size - 1]
-        for flight in rest:
-            self.waiting.remove(flight)
+        self.claim(size - 1)
+        rest = [assignment for assignment in self.waiting if not assignment.deaths][: size - 1]
+        for assignment in rest:
+            self.waiting.remove(assignment)
         return [first, *rest]
 
     def size(self) -> int:
-        """How many runs make a group: one, unless a worker trains several at once."""
+        """The size of a group: one run, unless a worker trains several at once."""
         lanes, gpus = self.pool.settings.lanes, self.pool.settings.gpus
         if lanes == 1 or (lanes == "auto" and not gpus):
             return 1
-        # Toward the end they get smaller, so that no worker is left with much while others have nothing.
-        share = math.ceil((self.left + len(self.waiting)) / (2 * len(self.pool.hands)))
+        # Groups get smaller towards the end, so that no worker has many runs while others are idle.
+        share = math.ceil((self.left + len(self.waiting)) / (2 * len(self.pool.workers)))
         return max(lanes if isinstance(lanes, int) else 1, min(share, LARGEST_GROUP))
 
-    def send(self, hand: Hand, group: list[Flight]) -> None:
-        """Hand some runs to a worker."""
+    def send(self, remote: RemoteWorker, group: list[Assignment]) -> None:
+        """Give runs to a worker."""
         lanes = self.pool.settings.lanes
-        hand.send([order(flight) for flight in group], lanes if isinstance(lanes, int) else None)
-        for flight in group:
-            flight.hand = hand
-            self.flying[flight.folder.signature] = flight
+        remote.send([order(assignment) for assignment in group], lanes if isinstance(lanes, int) else None)
+        for assignment in group:
+            assignment.remote = remote
+            self.training[assignment.folder.signature] = assignment
 
     def end_all(self) -> None:
-        """Have what is in training end as interrupted; what is not is given up."""
-        self.told_to_end = True
-        for hand in {flight.hand for flight in self.flying.values() if flight.hand is not None}:
-            hand.control("end")
+        """End the runs in training as interrupted, and give up those that wait."""
+        self.is_ending = True
+        for remote in {
+            assignment.remote for assignment in self.training.values() if assignment.remote is not None
+        }:
+            remote.control("end")
         while self.waiting:
             self.interrupt(self.waiting.popleft())
 
     # From workers
 
     def receive(self) -> None:
-        """Wait a little for what comes next."""
+        """Wait a moment for the next message of a worker."""
         import ray
 
-        hands = self.pool.hands
-        expected = {hand.stream or hand.greeting: hand for hand in hands if hand.stream or not hand.host}
+        workers = self.pool.workers
+        expected = {
+            remote.stream or remote.ready: remote for remote in workers if remote.stream or not remote.host
+        }
         if not expected:
             time.sleep(POLL_SECONDS)
             return
-        if any(hand.host for hand in hands):
+        if any(remote.host for remote in workers):
             self.idle_since = time.monotonic()
         elif time.monotonic() - self.idle_since > PATIENCE_SECONDS:
             self.idle_since = math.inf
-            self.pool.count_room()  # which is an error where all machines have gone
-            self.note("no worker is ready yet: others use the cluster's cores, or it starts slowly; waiting")
+            self.pool.count_room()  # raises if all machines are gone
+            self.note("waiting for a worker: the cluster is busy, or slow to start one")
         ready, _ = ray.wait(list(expected), num_returns=1, timeout=POLL_SECONDS)
         for reference in ready:
-            hand = expected[reference]
-            if hand.stream is None:
-                self.welcome(hand)
+            remote = expected[reference]
+            if remote.stream is None:
+                self.admit(remote)
             else:
-                self.take(hand)
+                self.read(remote)
 
-    def welcome(self, hand: Hand) -> None:
-        """A worker is ready, unless it is another version's."""
+    def admit(self, remote: RemoteWorker) -> None:
+        """Use a worker that is ready, unless its code differs."""
         import ray
 
         try:
-            identity = ray.get(hand.greeting)
+            identity = ray.get(remote.ready)
         except ray.exceptions.RayTaskError as error:
-            self.refuse(hand, f"a worker cannot train: {error.cause}")
+            self.refuse(remote, f"a worker cannot train: {error.cause}")
         except ray.exceptions.RayActorError as error:
             if "creation task" in str(error) or isinstance(error, ray.exceptions.ActorUnschedulableError):
-                self.refuse(hand, f"a worker cannot start: {str(error).strip().splitlines()[-1]}")
-            elif self.stillborn < STILLBORN:
-                self.stillborn += 1
-                self.pool.dismiss(hand)
+                self.refuse(remote, f"a worker cannot start: {str(error).strip().splitlines()[-1]}")
+            elif self.failed_starts < FAILED_STARTS:
+                self.failed_starts += 1
+                self.pool.remove(remote)
             else:
-                self.refuse(hand, f"workers die before they are ready: {str(error).strip().splitlines()[-1]}")
+                self.refuse(remote, f"workers die as they start: {str(error).strip().splitlines()[-1]}")
         else:
-            self.stillborn = 0
+            self.failed_starts = 0
             if identity.code != worker.source_hash():
                 self.refuse(
-                    hand,
-                    f"worker on {identity.host} refused: its fairsweep is another version "
-                    f"({identity.code}, here {worker.source_hash()}); bring both to the same commit",
+                    remote,
+                    f"worker on {identity.host} refused: its fairsweep differs from the one here "
+                    f"({identity.code}, here {worker.source_hash()}); install the same commit on both",
                 )
             else:
-                hand.host = identity.host
+                remote.host = identity.host
 
-    def refuse(self, hand: Hand, why: str) -> None:
-        """Go on without this worker.
+    def refuse(self, remote: RemoteWorker, why: str) -> None:
+        """Continue without this worker.
 
         Raises:
             CannotLaunch: it was the last one.
         """
-        self.pool.dismiss(hand)
+        self.pool.remove(remote)
         assert self.pool.room is not None
         self.pool.room -= 1
         if self.pool.room == 0:
             raise CannotLaunch(f"hydra/launcher=ray: {why}")
         self.note(why)
 
-    def take(self, hand: Hand) -> None:
-        """The next parcel of a worker; or it has done what it was given, or died."""
+    def read(self, remote: RemoteWorker) -> None:
+        """Read a worker's next parcel; or see that it is done, or has died."""
         import ray
 
-        assert hand.stream is not None
-        flights = [flight for flight in self.flying.values() if flight.hand is hand]
+        assert remote.stream is not None
+        assignments = [assignment for assignment in self.training.values() if assignment.remote is remote]
         try:
-            self.write(ray.get(next(hand.stream)))
+            self.write(ray.get(next(remote.stream)))
         except StopIteration:
-            hand.stream = None
-            for flight in flights:
-                if self.told_to_end:
-                    self.interrupt(flight)
-                else:  # its disk is full
-                    self.fail(flight, f"on {hand.host}: it ended, but its record could not be written there")
+            remote.stream = None
+            for assignment in assignments:
+                if self.is_ending:
+                    self.interrupt(assignment)
+                else:  # the worker's disk is full
+                    self.fail(
+                        assignment, f"on {remote.host}: it ended, but its record could not be written there"
+                    )
         except ray.exceptions.RayTaskError as error:
-            hand.stream = None
-            if isinstance(error.cause, OSError):  # as a full disk: the others can do better
-                for flight in flights:
-                    self.retry(flight, hand.host)
-                self.refuse(hand, f"worker on {hand.host} cannot continue: {error.cause}")
-            for flight in flights:
-                if flight.hand is hand:
-                    self.fail(flight, f"on {hand.host}: {error.cause}")
+            remote.stream = None
+            if isinstance(error.cause, OSError):  # such as a full disk, which the others may not have
+                for assignment in assignments:
+                    self.retry(assignment, remote.host)
+                self.refuse(remote, f"worker on {remote.host} cannot continue: {error.cause}")
+            for assignment in assignments:
+                if assignment.remote is remote:
+                    self.fail(assignment, f"on {remote.host}: {error.cause}")
         except ray.exceptions.RayError:
-            self.note(f"a worker on {hand.host} died with {counted(len(flights), 'run')} in training")
-            self.pool.dismiss(hand)
-            for flight in flights:
-                self.retry(flight, hand.host)
+            self.note(f"a worker on {remote.host} died with {counted(len(assignments), 'run')} in training")
+            self.pool.remove(remote)
+            for assignment in assignments:
+                self.retry(assignment, remote.host)
 
-    def retry(self, flight: Flight, host: str) -> None:
-        """The worker that was at this run has died: the next one goes on with what has come back."""
-        del self.flying[flight.folder.signature]
-        flight.hand, flight.deaths = None, flight.deaths + 1
+    def retry(self, assignment: Assignment, host: str) -> None:
+        """Let another worker resume a run whose worker has died, from what it has sent."""
+        del self.training[assignment.folder.signature]
+        assignment.remote, assignment.deaths = None, assignment.deaths + 1
         if self.stop():
-            self.interrupt(flight)
-        elif flight.deaths > self.pool.settings.retries:
-            times = "once" if flight.deaths == 1 else f"{flight.deaths} times"
-            self.fail(flight, f"its worker died {times} (killed, or out of memory), at last on {host}")
+            self.interrupt(assignment)
+        elif assignment.deaths > self.pool.settings.retries:
+            times = "once" if assignment.deaths == 1 else f"{assignment.deaths} times"
+            self.fail(assignment, f"its worker died {times} (killed, or out of memory), last on {host}")
         else:
-            if flight.folder.path.exists():
-                flight.folder.log(f"its worker on {host} died")
-            self.waiting.append(flight)
+            if assignment.folder.path.exists():
+                assignment.folder.log(f"its worker on {host} died")
+            self.waiting.append(assignment)
 
-    # What is written
+    # Records
 
     def write(self, parcel_: Parcel) -> None:
         """Bring a run's folder up to date."""
-        flight = self.flying.get(parcel_.signature)
-        if flight is None:  # it has failed here, for want of disk
+        assignment = self.training.get(parcel_.signature)
+        if assignment is None:  # it has failed here: the disk is full
             return
-        folder, wanted = flight.folder, flight.wanted
+        folder, wanted = assignment.folder, assignment.wanted
         status = json.loads(parcel_.files["status.json"])
-        if flight.stale and status["status"] == "failed" and status["data"] == UNKNOWN:
-            self.fail(flight, status["reason"])  # it could not begin: what was there stays
+        if assignment.stale and status["status"] == "failed" and status["data"] == UNKNOWN:
+            self.fail(assignment, status["reason"])  # it could not begin: the old record stays
             return
         try:
-            self.renew(flight, status["started"])
+            self.renew(assignment, status["started"])
             parcel.unpack(folder, parcel_)
             if wanted.place is not None:
                 folder.join(wanted.place)
         except OSError as error:
-            self.fail(flight, f"cannot write to {folder.path}: {error.strerror}")
+            self.fail(assignment, f"cannot write to {folder.path}: {error.strerror}")
             return
         for note in parcel_.notes:
             self.note(note)
-        self.changed[folder.signature] = flight
-        # A worker puts runs off, too, where its memory is full.
+        self.changed[folder.signature] = assignment
+        # `interrupted`: a worker also postpones runs while its memory is full.
         if folder.status()["status"] not in ("running", "interrupted"):
-            self.land(flight, folder.status())
+            self.settle(assignment, folder.status())
 
-    def renew(self, flight: Flight, started: float) -> None:
-        """Where the worker began the run anew, put away what was there; without a checkpoint nothing was."""
-        folder = flight.folder
+    def renew(self, assignment: Assignment, started: float) -> None:
+        """Archive the old record if the worker began the run anew. Without a checkpoint there is none."""
+        folder = assignment.folder
         if folder.status().get("started") == started:
             return
-        if folder.status() and (flight.stale or (folder.path / "last.pt").exists()):
+        if folder.status() and (assignment.stale or (folder.path / "last.pt").exists()):
             old = folder.archive()
-            uploader.supersede(RunFolder(old), flight.wanted.cfg, self.note)
-            why = flight.stale or "its checkpoint could not be used"
+            uploader.supersede(RunFolder(old), assignment.wanted.cfg, self.note)
+            why = assignment.stale or "its checkpoint could not be used"
             self.note(f"{why}: training again; the old run is in {old}")
-        flight.stale = ""
-        folder.write_config(flight.wanted.cfg)
+        assignment.stale = ""
+        folder.write_config(assignment.wanted.cfg)
 
-    def land(self, flight: Flight, status: dict[str, Any]) -> None:
-        """A run has ended, like this."""
-        self.flying.pop(flight.folder.signature, None)
-        self.changed[flight.folder.signature] = flight
-        self.session.settle(flight.folder, status)
+    def settle(self, assignment: Assignment, status: dict[str, Any]) -> None:
+        """Note how a run has ended."""
+        self.training.pop(assignment.folder.signature, None)
+        self.changed[assignment.folder.signature] = assignment
+        self.session.settle(assignment.folder, status)
 
-    def fail(self, flight: Flight, reason: str) -> None:
+    def fail(self, assignment: Assignment, reason: str) -> None:
         """End a run as failed that no worker has ended."""
-        folder, wanted = flight.folder, flight.wanted
+        folder, wanted = assignment.folder, assignment.wanted
         try:
             if folder.status().get("status") == "running":
                 experiment.fail(folder, reason)
                 status = folder.status()
             else:
                 status = experiment.fail_unbegun(wanted, folder, reason)
-        except OSError:  # the disk is full; its last checkpoint tells the next command
+        except OSError:  # the disk is full; the next command resumes from its last checkpoint
             self.note(reason)
             status = experiment.unrecorded_failure(wanted, reason)
-        self.land(flight, status)
+        self.settle(assignment, status)
 
-    def interrupt(self, flight: Flight) -> None:
-        """Give a run up; what there is of it, the next command goes on with."""
-        self.flying.pop(flight.folder.signature, None)
-        status = flight.folder.status()
+    def interrupt(self, assignment: Assignment) -> None:
+        """Give a run up; the next command resumes it."""
+        self.training.pop(assignment.folder.signature, None)
+        status = assignment.folder.status()
         if status.get("status") == "running":
             reason = f"stopped after step {status.get('step', 0)}"
-            flight.folder.set_status(status="interrupted", reason=reason, ended=time.time())
+            assignment.folder.set_status(status="interrupted", reason=reason, ended=time.time())
         if status.get("status") in ("running", "interrupted"):
-            self.land(flight, flight.folder.status())
+            self.settle(assignment, assignment.folder.status())
         else:
-            flight.lock.release()
+            assignment.lock.release()
 
     def track(self) -> None:
-        """Bring to MLflow what has come back."""
+        """Upload what has come back."""
         while self.changed:
-            signature, flight = self.changed.popitem()
-            uploader.sync(flight.folder, flight.wanted.cfg, self.note)
-            if signature not in self.flying:
-                flight.lock.release()
+            signature, assignment = self.changed.popitem()
+            uploader.sync(assignment.folder, assignment.wanted.cfg, self.note)
+            if signature not in self.training:
+                assignment.lock.release()
 
-    def leave(self) -> None:
-        """After a second Ctrl-C, or a fault: no run stays behind as `running`, and no worker at one."""
-        for hand in {flight.hand for flight in self.flying.values() if flight.hand is not None}:
-            self.pool.dismiss(hand)
-        for flight in [*self.flying.values(), *self.waiting]:
+    def abandon(self) -> None:
+        """After a second Ctrl-C or an error: leave no run `running`, and no worker training one."""
+        for remote in {
+            assignment.remote for assignment in self.training.values() if assignment.remote is not None
+        }:
+            self.pool.remove(remote)
+        for assignment in [*self.training.values(), *self.waiting]:
             try:
-                self.interrupt(flight)
-            except OSError:  # the disk is full; its lock, free, tells the next command
-                flight.lock.release()
+                self.interrupt(assignment)
+            except OSError:  # the disk is full; its free lock tells the next command
+                assignment.lock.release()
         self.track()
 
 
-def order(flight: Flight) -> Order:
-    """What a worker needs to know of a run."""
-    values = config.resolved(flight.wanted.cfg)
+def order(assignment: Assignment) -> Order:
+    """A run as a worker gets it."""
+    values = config.resolved(assignment.wanted.cfg)
     weights = values["trainer"]["weights"]
     return Order(
-        flight.folder.signature,
-        flight.wanted.content,
+        assignment.folder.signature,
+        assignment.wanted.content,
         values,
-        flight.wanted.place,
-        {} if flight.stale else parcel.state(flight.folder),
+        assignment.wanted.place,
+        {} if assignment.stale else parcel.state(assignment.folder),
         Path(weights).read_bytes() if weights is not None else None,
     )

@@ -1,4 +1,4 @@
-"""What travels of run folders between machines that share no disk."""
+"""Run folders on their way between machines that share no disk."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from fairsweep.record import RunFolder
 
 # The machine that started the sweep writes these itself.
 OURS = {"config.yaml", "sweeps.json", "tracking.json"}
-# The newest checkpoint is enough: it travels as a whole or not at all.
+# The newest checkpoint is enough: it arrives whole or not at all.
 SPARE = {"previous.pt"}
-# These grow, so that only their ends travel.
+# These grow: only new lines are sent.
 JOURNAL, LOG = "journal.jsonl", "run.log"
 CHECKPOINTS = {"last.pt", "best.pt"}
-# What a run goes on from.
+# What a run resumes from.
 STATE = ("config.yaml", "data.json", "sweeps.json", JOURNAL, *sorted(CHECKPOINTS | SPARE), "status.json")
 
 
@@ -33,7 +33,7 @@ class Parcel(NamedTuple):
 
 
 class Packer:
-    """Follows a run's folder, and packs what has changed since the last time."""
+    """Packs what has changed in a run's folder since the last time."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -64,25 +64,25 @@ class Packer:
 
 
 def state(folder: RunFolder) -> dict[str, bytes]:
-    """What a run that is to go on elsewhere goes on from: contents by file name."""
+    """What a run resumes from on another machine: contents by file name."""
     return {name: (folder.path / name).read_bytes() for name in STATE if (folder.path / name).exists()}
 
 
 def put(folder: RunFolder, files: dict[str, bytes]) -> None:
-    """Write what `state` has read."""
+    """Write what `state` read."""
     folder.path.mkdir(parents=True)
     for name, content in files.items():
         (folder.path / name).write_bytes(content)
 
 
 def unpack(folder: RunFolder, parcel: Parcel) -> None:
-    """Write what is new. Killed at any point of this, the run can be resumed from what is there."""
+    """Write what is new. If this is killed at any point, the run can still be resumed."""
     with (folder.path / LOG).open("ab") as file:
         file.write(parcel.log)
     kept, lines = parcel.journal
     journal = folder.path / JOURNAL
     write_atomically(journal, (journal.read_bytes()[:kept] if journal.exists() else b"") + lines)
-    # The status speaks of all the others.
+    # The status last: it refers to the others.
     for name in sorted(parcel.files, key=lambda name: name == "status.json"):
         path = folder.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def tail(path: Path, start: int) -> bytes:
-    """A file from this byte on."""
+    """The bytes of a file from this position on."""
     if not path.exists():
         return b""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Workers on Ray: how many there is room for, and how they come and go."""
+"""Workers on Ray: how many fit, and how they start and end."""
 
 import logging
 import math
@@ -25,16 +25,16 @@ from fairsweep.jobs import CannotLaunch
 if TYPE_CHECKING:
     from ray import ObjectRef, ObjectRefGenerator
 
-# Ray reads these when it is imported. It is not to tell others that it is used.
+# Ray reads these when it is imported. No usage reports to its makers.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Nor should workers yield to other work on the machine.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Workers train in threads, whose heaps glibc would give back all the time (`memory.keep_freed_memory`).
+# Workers train in threads, whose freed memory glibc would return at each step (`memory.keep_freed_memory`).
 os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
-# A cluster has so long to answer at all.
+# How long a cluster may take to answer.
 CONNECT_SECONDS = 10
-# A worker that is asked to clean up gets so long.
+# How long a worker may take to clean up.
 CLOSE_SECONDS = 5
 
 RULES: dict[str, Rule] = {
@@ -46,14 +46,14 @@ RULES: dict[str, Rule] = {
     ),
     "workers": or_null(integer(1)),
     "cpus": integer(1),
-    "gpus": number("a number, 0 or more; above 1 a whole one", lambda v: 0 <= v <= 1 or v == v // 1 > 0),
+    "gpus": number("a number, 0 or more; above 1 a whole number", lambda v: 0 <= v <= 1 or v == v // 1 > 0),
     "lanes": either(one_of("auto"), integer(1)),
     "retries": integer(0),
 }
 
 
 class Settings(NamedTuple):
-    """What `hydra.launcher` says."""
+    """The keys of `hydra.launcher`."""
 
     address: str | None
     workers: int | None
@@ -75,15 +75,16 @@ class Settings(NamedTuple):
 
 
 @dataclass(eq=False)
-class Hand:
-    """A worker, as seen from here.
+class RemoteWorker:
+    """A worker, as its launcher sees it.
 
-    greeting: who it is, once it is ready. stream: of parcels, of what it is at.
+    ready: its identity, once it can train. host: where it is, empty until then. stream: the parcels of the
+    runs it trains; None: it is idle.
     """
 
     actor: Any
-    greeting: "ObjectRef[Identity]"
-    host: str = ""  # where it is ready
+    ready: "ObjectRef[Identity]"
+    host: str = ""
     stream: "ObjectRefGenerator | None" = None
 
     def send(self, orders: list[Order], lanes: int | None) -> None:
@@ -91,19 +92,19 @@ class Hand:
         self.stream = self.actor.train.options(num_returns="streaming").remote(orders, lanes)
 
     def control(self, name: str) -> "ObjectRef[None]":
-        """Call a method that does not wait for the end of what it is at."""
+        """Call a method that does not wait until its runs have ended."""
         method = getattr(self.actor, name).options(concurrency_group="control")
         called: ObjectRef[None] = method.remote()
         return called
 
 
 def current_cluster() -> str:
-    """The address of the cluster that `RAY_ADDRESS` names, or that `ray start` has started or joined here.
+    """The address of the cluster that `RAY_ADDRESS` names, or that `ray start` started or joined here.
 
-    Ray's own `auto` would also take what another command has started for itself, and will end.
+    Ray's own `auto` would also find a private Ray that another command started and will stop.
 
     Raises:
-        ConnectionError: there is none.
+        ConnectionError: there is no such cluster.
     """
     if address := os.environ.get("RAY_ADDRESS"):
         return address
@@ -114,19 +115,19 @@ def current_cluster() -> str:
 
 
 class Pool:
-    """Workers on Ray, which is started, or connected to, when they are first needed."""
+    """Workers on Ray, which is started or connected to when they are first needed."""
 
     def __init__(self, settings: Settings) -> None:
         settings.check()
         self.settings = settings
-        self.hands: list[Hand] = []
+        self.workers: list[RemoteWorker] = []
         self.room: int | None = None  # in workers; None: not connected
-        self.scratch: str | None = None  # Ray's folder, and the workers', where Ray is ours
+        self.scratch: str | None = None  # for Ray and the workers, if we started Ray
 
     def check(self, cfg: DictConfig) -> None:
         """
         Raises:
-            CannotLaunch: the runs need what workers do not have.
+            CannotLaunch: the runs need more than a worker has.
         """
         cpus, gpus = self.settings.cpus, self.settings.gpus
         threads, device = cfg.trainer.threads, str(cfg.trainer.device)
@@ -138,16 +139,16 @@ class Pool:
         if device.startswith("cuda") and not gpus:
             raise CannotLaunch(
                 f"trainer.device={device}: a worker has hydra.launcher.gpus=0; "
-                "set hydra.launcher.gpus=1, or a share of one"
+                "set hydra.launcher.gpus=1, or a fraction of a GPU"
             )
 
     # Ray
 
     def connect(self) -> None:
-        """Start Ray, or find it.
+        """Start Ray, or connect to it.
 
         Raises:
-            CannotLaunch: there is no cluster at the address, or it has no room for such workers.
+            CannotLaunch: there is no cluster at the address, or such workers do not fit it.
         """
         import ray
 
@@ -168,19 +169,19 @@ class Pool:
                 logging_level=logging.CRITICAL,
                 **where,
             )
-        except SystemExit as error:  # Ray's answer to a signal
+        except SystemExit as error:  # how Ray reacts to a signal
             raise KeyboardInterrupt from error
-        except Exception as error:  # Ray raises just that, too
+        except Exception as error:  # Ray raises plain Exceptions too
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if address is None:
-                raise CannotLaunch(f"hydra/launcher=ray: Ray does not start: {reason}") from error
+                raise CannotLaunch(f"hydra/launcher=ray: Ray did not start: {reason}") from error
             raise CannotLaunch(
                 f"hydra.launcher.address={address}: this machine is not part of a Ray cluster ({reason}); "
                 "start one with `ray start --head`, or join it with `ray start --address=<head>:6379`; if it "
                 "wants a token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on all machines"
             ) from error
         finally:
-            # Ray puts its own in their place.
+            # Ray installs its own.
             for number_, handler in handlers.items():
                 signal.signal(number_, handler)
         self.room = self.count_room()
@@ -198,7 +199,9 @@ class Pool:
         for key, name, wanted in (("cpus", "CPU", cpus), ("gpus", "GPU", gpus)):
             most = max(node.get(name, 0) for node in nodes)
             if wanted > most:
-                where = "no machine of the cluster has more than" if self.settings.address else "there are"
+                where = (
+                    "no machine of the cluster has more than" if self.settings.address else "this machine has"
+                )
                 raise CannotLaunch(f"hydra.launcher.{key}={wanted}: {where} {most:g} {name}s")
         room = sum(
             math.floor(min([node.get("CPU", 0) / cpus, *([node.get("GPU", 0) / gpus] if gpus else [])]))
@@ -206,16 +209,16 @@ class Pool:
         )
         if workers is not None and workers > room:
             raise CannotLaunch(
-                f"hydra.launcher.workers={workers}: there is room for {room} of cpus={cpus} and gpus={gpus:g}"
+                f"hydra.launcher.workers={workers}: only {room} with cpus={cpus} and gpus={gpus:g} fit"
             )
         return workers or room
 
     def has_room(self) -> bool:
-        """Whether there is room for one more worker."""
-        return self.room is not None and len(self.hands) < self.room
+        """Whether one more worker fits."""
+        return self.room is not None and len(self.workers) < self.room
 
-    def hire(self) -> None:
-        """Start one more worker; where the cluster is full, Ray starts it later."""
+    def start_worker(self) -> None:
+        """Start one more worker; if the cluster is full, Ray starts it later."""
         import ray
 
         cpus, gpus = self.settings.cpus, self.settings.gpus
@@ -224,31 +227,31 @@ class Pool:
             num_cpus=cpus,
             num_gpus=gpus,
             concurrency_groups={"control": 1},
-            # Runs are few and long: each on the machine that has most to give.
+            # Runs are few and long: spread them over the machines.
             scheduling_strategy="SPREAD",
         )(Worker)
         actor = remote.remote(overrides.command_line(), str(Path.cwd()), cpus, self.scratch)
-        self.hands.append(Hand(actor, actor.identity.remote()))
+        self.workers.append(RemoteWorker(actor, actor.identity.remote()))
 
-    def dismiss(self, hand: Hand) -> None:
-        """End a worker, whatever it is at."""
+    def remove(self, worker: RemoteWorker) -> None:
+        """End a worker, even in the middle of a run."""
         import ray
 
-        if hand in self.hands:
-            self.hands.remove(hand)
-            ray.kill(hand.actor)
+        if worker in self.workers:
+            self.workers.remove(worker)
+            ray.kill(worker.actor)
 
     def close(self) -> None:
-        """End all workers, and Ray, if it is ours."""
+        """End all workers, and Ray if we started it."""
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
-            if asked := [hand.control("close") for hand in self.hands if hand.host]:
+            if asked := [worker.control("close") for worker in self.workers if worker.host]:
                 ray.wait(asked, num_returns=len(asked), timeout=CLOSE_SECONDS)
-            for hand in list(self.hands):
-                self.dismiss(hand)
+            for worker in list(self.workers):
+                self.remove(worker)
             ray.shutdown()
         if self.scratch is not None:
             deadline = time.monotonic() + CLOSE_SECONDS
-            # What is left of Ray may still write there.
+            # Processes of Ray that are still ending may write there.
             while Path(self.scratch).exists() and time.monotonic() < deadline:
                 shutil.rmtree(self.scratch, ignore_errors=True)

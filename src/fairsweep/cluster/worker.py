@@ -1,6 +1,6 @@
-"""A worker: a process on some machine that trains runs in a folder of its own, and sends back what it writes.
+"""A worker: a process on any machine that trains runs in a folder of its own and sends back what it writes.
 
-It imports what is slow to import once, and is used from run to run.
+It serves many runs, so that slow imports happen once.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from fairsweep.signals import Stop
 
 
 class Order(NamedTuple):
-    """A run that a worker is to train: its resolved configuration, and the files that it goes on from.
+    """A run for a worker to train: its resolved configuration, and the files that it resumes from.
 
     content: the hash of its data, which must be the same on the worker's machine.
-    weights: the content of `trainer.weights`, where it starts from some.
+    weights: the content of the file `trainer.weights`, if it is set.
     """
 
     signature: str
@@ -44,7 +44,7 @@ class Order(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Where a worker is, and with which code."""
+    """Where a worker is, and which code it has."""
 
     host: str
     pid: int
@@ -53,7 +53,7 @@ class Identity(NamedTuple):
 
 
 class Notes(Progress):
-    """Keeps what the user is to read until it is sent."""
+    """Keeps notes for the user until they are sent."""
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True), quiet=True)
@@ -71,9 +71,9 @@ class Worker:
     """
     Args:
         command: of the sweep, for the records of its runs.
-        directory: where that was given, which relative paths start from.
-        threads: to compute with, where a run does not say.
-        scratch: where to make its folder; None: where this machine has its temporary files.
+        directory: the working directory of that command, which relative paths start from.
+        threads: compute threads of a run that does not set them.
+        scratch: where to make its folder; None: among this machine's temporary files.
     """
 
     def __init__(self, command: list[str], directory: str, threads: int, scratch: str | None) -> None:
@@ -87,11 +87,11 @@ class Worker:
 
     @cached_property
     def outputs(self) -> Path:
-        """Its folder, made when there is something to train: what never trains leaves nothing behind."""
+        """Its folder, made with the first run: a worker that trains nothing leaves nothing behind."""
         return Path(tempfile.mkdtemp(prefix="fairsweep-", dir=self.scratch))
 
     def identity(self) -> Identity:
-        """Who this is, once it is ready to train."""
+        """Identify this worker, once it is ready to train."""
         import fairsweep.data
         import fairsweep.training  # noqa: F401
 
@@ -112,7 +112,7 @@ class Worker:
                 if packers[changed.signature].has_news():
                     yield packers[changed.signature].pack(notes.taken())
             for packer in packers.values():
-                if packer.has_news():  # it ended before its first step, or was there already
+                if packer.has_news():  # it ended before its first step, or had been trained before
                     yield packer.pack(notes.taken())
         finally:
             for packer in packers.values():
@@ -120,11 +120,11 @@ class Worker:
                 self.weights(packer.folder.signature).unlink(missing_ok=True)
 
     def config(self, order: Order) -> DictConfig:
-        """A run's configuration, here."""
+        """A run's configuration on this machine."""
         cfg = literal(order.cfg)
         cfg.record.dir = str(self.outputs)
         cfg.tracking.uri = None
-        cfg.rerun = False  # what is to be trained anew comes without files
+        cfg.rerun = False  # a run to train anew comes without files
         if order.weights is not None:
             path = self.weights(order.signature)
             path.write_bytes(order.weights)
@@ -132,7 +132,7 @@ class Worker:
         return cfg
 
     def weights(self, signature: str) -> Path:
-        """The file that a run starts from."""
+        """The file with the weights that a run starts from."""
         return self.outputs / f"{signature}.weights"
 
     def end(self) -> None:
@@ -140,13 +140,13 @@ class Worker:
         self.stop.wanted = True
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove its folder."""
         shutil.rmtree(self.outputs, ignore_errors=True)
 
 
 @cache
 def source_hash() -> str:
-    """A hash (10 hex digits) of all of this program's code, which must be the same on all machines."""
+    """A hash (10 hex digits) of all our code, which must be the same on all machines."""
     folder = Path(fairsweep.__file__).parent
     content = b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
     return hashlib.sha256(content).hexdigest()[:10]
