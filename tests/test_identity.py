@@ -146,7 +146,7 @@ def test_data_that_change_after_planning_fail_the_run_instead_of_training_it(
     forget()
     (outcome,) = experiment.run([planned], Progress(Console(quiet=True), quiet=True))
     assert outcome.status["status"] == "failed"
-    assert "holds other data" in outcome.status["reason"]
+    assert "have changed since the run was planned" in outcome.status["reason"]
 
 
 def test_a_worker_with_other_data_fails_the_run(
@@ -161,7 +161,7 @@ def test_a_worker_with_other_data_fails_the_run(
     *_, parcel = worker.train([order], lanes=1)
     status = json.loads(parcel.files["status.json"])
     assert (status["status"], status["signature"]) == ("failed", run.signature)
-    assert "data=digits: holds other data" in status["reason"]
+    assert "data=digits: its data have changed since the run was planned" in status["reason"]
 
 
 # What a job carries
