@@ -6,13 +6,19 @@ import re
 import shlex
 import subprocess
 import time
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
+import yaml
+from conftest import Compose
 from servers import free_port
 from test_cli import assert_one_line
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
+
+from fairsweep import reproduce
+from fairsweep.config import resolved
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -31,6 +37,14 @@ def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(ou
     store = f"tracking.uri=sqlite:///{outputs.path}/mlflow.db"
     assert outputs.start(elsewhere, address, store, single=True).wait().status == 0
     assert [path.name for path in (outputs.path / "elsewhere" / "runs").glob("[!.]*")] == [signature]
+
+
+def test_a_recorded_text_is_taken_as_it_is(compose: Compose, tmp_path: Path) -> None:
+    text = 'é \\\\ \\t ${oc.env:HOME} "it\'s" \\'
+    cfg = resolved(compose())
+    cfg["model"]["name"] = text
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(cfg))
+    assert compose(*reproduce.words(str(tmp_path), [])).model.name == text
 
 
 def test_overrides_on_top_of_a_recorded_run_win(outputs: Outputs) -> None:

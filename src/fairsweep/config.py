@@ -438,16 +438,17 @@ def unresolved(error: OmegaConfBaseException) -> ConfigError:
 
 def literal(values: Mapping[str, Any]) -> DictConfig:
     """A configuration of exactly these values: `${` in a text stays text."""
-
-    def escaped(node: Any) -> Any:
-        if isinstance(node, Mapping):
-            return {key: escaped(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [escaped(value) for value in node]
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
-
     cfg: DictConfig = OmegaConf.create(escaped(values))
     return cfg
+
+
+def escaped(node: Any) -> Any:
+    """A nested value in whose texts OmegaConf finds no interpolation."""
+    if isinstance(node, Mapping):
+        return {key: escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [escaped(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 
 def file_hash(path: str) -> str:

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import arguments, runs, tracking
-from fairsweep.config import ROOT, ConfigError, leaves
+from fairsweep.config import ROOT, ConfigError, escaped, leaves
 from fairsweep.inputs import RUNS
 from fairsweep.record import RunFolder
 from fairsweep.schema import read_config
@@ -61,7 +61,7 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         for key, value in leaves(recorded).items()
         if not is_of(key, OWN) and not is_of(key, chosen) and (key not in base or base[key] != value)
     }
-    return [*groups, *(f"++{key}={grammatical(value)}" for key, value in values.items())]
+    return [*groups, *(f"++{key}={grammatical(escaped(value))}" for key, value in values.items())]
 
 
 @contextmanager
@@ -109,4 +109,4 @@ def grammatical(value: Any) -> str:
         return f"{{{', '.join(f'{key}:{grammatical(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(grammatical, value))}]"
-    return json.dumps(value)
+    return arguments.quoted(value, '"') if isinstance(value, str) else json.dumps(value)
