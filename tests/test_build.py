@@ -231,6 +231,12 @@ def test_each_choice_says_what_it_should_and_is_allowed(group: str, choice: str,
     assert resolved(cfg)[group] == GROUPS[group][choice]
 
 
+def test_mlflows_own_variable_names_the_experiment(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert compose("tracking=mlflow").tracking.experiment == "mine"
+    assert compose("tracking=mlflow", "tracking.experiment=yours").tracking.experiment == "yours"
+
+
 def test_the_defaults(compose: Compose) -> None:
     cfg = resolved(compose())
     defaults = {"data": "digits", "model": "two_conv", "loss": "cross_entropy", "optimizer": "adam"}
