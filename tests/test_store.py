@@ -299,7 +299,7 @@ def test_a_record_that_mlflow_refuses_does_not_block_the_others(train: Trainer, 
     assert not tracking.sync_pending(str(tmp_path), train.compose(*QUICK), train.progress.note)
     said = train.output.getvalue()
     for folder in (first, second):
-        assert said.count(f"run {folder.signature}: is not uploaded to sqlite:") == 1
+        assert said.count(f"run {folder.signature}: could not be uploaded to sqlite:") == 1
         assert "tracking: Traceback" in (folder.path / "run.log").read_text()
     assert "Nothing is lost" not in said
     runs = {run.data.tags["signature"]: run for run in train.client.search_runs(["1"])}
@@ -334,7 +334,7 @@ def test_a_model_that_cannot_be_exported_costs_no_more_than_the_model(
     assert run.info.status == "FINISHED"
     assert run.info.end_time == round(outcome.status["ended"] * 1000)
     assert train.client.list_artifacts(run.info.run_id, "record")
-    assert f"run {outcome.folder.signature}: MLflow gets no model of it" in train.output.getvalue()
+    assert f"run {outcome.folder.signature}: its MLflow model could not be logged" in train.output.getvalue()
     assert not list(tracking.pending(outcome.folder.path.parents[1]).iterdir())
 
 

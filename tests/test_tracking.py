@@ -379,7 +379,7 @@ def test_an_upload_that_broke_off_early_is_made_whole(
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "describe", refuse)
         outcome = train()
-    assert "is not uploaded to sqlite:" in train.output.getvalue()
+    assert "could not be uploaded to sqlite:" in train.output.getvalue()
     run = train.run(train())
     assert run.data.params["seed"] == "0"
     assert len(run.inputs.dataset_inputs) == 1
