@@ -114,7 +114,7 @@ def resumable(outputs: Outputs) -> int:
 
 
 def leftovers() -> set[Path]:
-    return set(Path("/tmp").glob("fairsweep-*"))
+    return set(Path("/tmp").glob("fairsweep-ray-*"))
 
 
 # What travels

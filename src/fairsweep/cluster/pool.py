@@ -155,7 +155,7 @@ class Pool:
         address, where = self.settings.address, dict[str, Any]()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         if address is None:
-            self.scratch = tempfile.mkdtemp(prefix="fairsweep-")
+            self.scratch = tempfile.mkdtemp(prefix="fairsweep-ray-")
             where |= {"_temp_dir": self.scratch, "num_cpus": len(os.sched_getaffinity(0))}
         try:
             found = current_cluster() if address == "auto" else address

@@ -88,7 +88,7 @@ class Worker:
     @cached_property
     def outputs(self) -> Path:
         """Its folder, made with the first run: a worker that trains nothing leaves nothing behind."""
-        return Path(tempfile.mkdtemp(prefix="fairsweep-", dir=self.scratch))
+        return Path(tempfile.mkdtemp(prefix="fairsweep-ray-", dir=self.scratch))
 
     def identity(self) -> Identity:
         """Identify this worker, once it is ready to train."""
