@@ -155,9 +155,7 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")  # its process died
     with sweep.lock(sweep.path.name):  # what is missing is being trained
         found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
-    assert found.verdict.startswith(
-        "So far: No verdict: none of the runs that decide it has a test accuracy"
-    )
+    assert found.verdict.startswith("So far: No verdict: none of the runs that decide it has a test accuracy")
     assert any("3 waiting" in remark for remark in found.remarks)
 
 

@@ -17,26 +17,34 @@ from servers import free_port
 from test_cli import assert_one_line
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
-from fairsweep import reproduce
+from fairsweep import experiment, reproduce
 from fairsweep.config import resolved
+from fairsweep.experiment import Wanted
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
 MLP = ("model=mlp", "model.widths=[12]", "data.limit=200", "trainer.epochs=1", "trainer.threads=1")
 
 
-def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(outputs: Outputs) -> None:
+def signature(compose: Compose, which: str, *given: str) -> str:
+    """The signature of the run that `from=WHICH` with these words composes."""
+    cfg = compose(*reproduce.words(which, given), *given)
+    return experiment.identify(Wanted(cfg)).signature
+
+
+def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(
+    outputs: Outputs, compose: Compose
+) -> None:
     words = (*MLP, "optimizer=sgd", "optimizer.lr=0.07", "scheduler=step", "trainer.weights=null")
     assert outputs.start(*words, single=True).wait().status == 0
-    (signature,), (run,) = outputs.runs, outputs.tracked.values()
-    for which in (signature[:6], "latest", outputs.runs[signature].path, run.info.run_id):
-        answer = outputs.start(f"from={which}", single=True).wait()
-        assert "finished before; reused" in answer.stdout, answer
-    elsewhere = f"record.dir={outputs.path}/elsewhere"
-    address = f"from=http://host/#/experiments/1/runs/{run.info.run_id}"
-    store = f"tracking.uri=sqlite:///{outputs.path}/mlflow.db"
-    assert outputs.start(elsewhere, address, store, single=True).wait().status == 0
-    assert [path.name for path in (outputs.path / "elsewhere" / "runs").glob("[!.]*")] == [signature]
+    (ours,), (run,) = outputs.runs, outputs.tracked.values()
+    here, run_id = f"record.dir={outputs.path}", run.info.run_id
+    for which in (ours[:6], "latest", "best", str(outputs.runs[ours].path), run_id):
+        assert signature(compose, which, here) == ours
+    elsewhere = (f"record.dir={outputs.path}/elsewhere", f"tracking.uri=sqlite:///{outputs.path}/mlflow.db")
+    assert signature(compose, f"http://host/#/experiments/1/runs/{run_id}", *elsewhere) == ours
+    answer = outputs.start("from=latest", "-m", "seed=0,1", "dry_run=true", single=True).wait()
+    assert [line.split()[1] for line in answer.stdout.splitlines()[:2]] == ["exists", "to"], answer
 
 
 def test_a_recorded_text_is_taken_as_it_is(compose: Compose, tmp_path: Path) -> None:
@@ -47,21 +55,17 @@ def test_a_recorded_text_is_taken_as_it_is(compose: Compose, tmp_path: Path) -> 
     assert compose(*reproduce.words(str(tmp_path), [])).model.name == text
 
 
-def test_overrides_on_top_of_a_recorded_run_win(outputs: Outputs) -> None:
-    outputs.start(*MLP, "optimizer=sgd", "optimizer.lr=0.07", "tracking=none", single=True).wait()
-    (signature,) = outputs.runs
-    outputs.start(f"from={signature}", "optimizer=adam", "tracking=none", single=True).wait()
-    outputs.sweep(f"from={signature}", "tracking=none", "seed=0,1", "trainer.epochs=2")
-    trained = {
-        (cfg.optimizer._target_, cfg.optimizer.lr, cfg.trainer.epochs, cfg.seed, tuple(cfg.model.widths))
-        for cfg in (run.config() for run in outputs.runs.values())
-    }
-    assert trained == {
-        ("torch.optim.SGD", 0.07, 1, 0, (12,)),
-        ("torch.optim.Adam", 0.001, 1, 0, (12,)),
-        ("torch.optim.SGD", 0.07, 2, 0, (12,)),
-        ("torch.optim.SGD", 0.07, 2, 1, (12,)),
-    }
+def test_overrides_on_top_of_a_recorded_run_win(compose: Compose, tmp_path: Path) -> None:
+    recorded = resolved(compose(*MLP, "optimizer=sgd", "optimizer.lr=0.07"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(recorded))
+    for given, expected in (
+        ((), ("torch.optim.SGD", 0.07, 1)),
+        (("optimizer=adam",), ("torch.optim.Adam", 0.001, 1)),
+        (("trainer.epochs=2", "optimizer.lr=0.1"), ("torch.optim.SGD", 0.1, 2)),
+    ):
+        cfg = compose(*reproduce.words(str(tmp_path), given), *given)
+        assert (cfg.optimizer._target_, cfg.optimizer.lr, cfg.trainer.epochs) == expected
+        assert cfg.model.widths == [12]
 
 
 @pytest.mark.parametrize(
