@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from test_cli import assert_one_line
 from test_sweep import QUICK, Outputs, empty_store, outputs
 
 from fairsweep import arguments, cli
@@ -66,6 +67,17 @@ def test_one_arm_of_a_preset_is_changed_dropped_or_added(outputs: Outputs) -> No
     added = ("+arms.rms.optimizer=rmsprop", "arms.rms.optimizer.lr=0.3,0.4")
     other = outputs.sweep(*preset, "~arms.sgd", "arms.adam.optimizer.lr=0.1,0.2", *added)
     assert arms_of(other.stdout) == {("adam", "0.1"), ("adam", "0.2"), ("rms", "0.3"), ("rms", "0.4")}
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("arms.sdg.optimizer.lr=0.1,0.2", "arms.sdg: no such arm; did you mean 'sgd'? (arms: adam, sgd)"),
+        ("~arms.sdg", "~arms.sdg: no such arm"),
+    ],
+)
+def test_a_mistyped_arm_is_not_a_new_one(word: str, answer: str, outputs: Outputs) -> None:
+    assert_one_line(outputs.sweep("+sweep=adam_vs_sgd", "trials=2", word, status=2), answer)
 
 
 def test_the_example_for_an_empty_arm_works_as_it_is_printed(outputs: Outputs) -> None:

@@ -101,6 +101,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
             return f"{override}: ends with a comma; remove the space after it, or quote the whole word"
         return f"{override}: cannot be read ({reason}); must be key=value, special text in quotes"
     text = " ".join(str(error).split())
+    if match := re.match(r"Could not delete from config. 'hydra\.sweeper\.arms\.(\S+)' does not exist", text):
+        return f"~arms.{match[1]}: no such arm"
     if text.startswith(SWEPT_SETTING):
         setting = text.removeprefix(SWEPT_SETTING).strip(" '").removeprefix("hydra.sweeper.")
         key, _, values = setting.partition("=")

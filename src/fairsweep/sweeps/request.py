@@ -10,6 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
+from fairsweep import overrides
+from fairsweep.arguments import ARM_EDIT
 from fairsweep.cli import explain
 from fairsweep.config import (
     NOT_IN_SIGNATURE,
@@ -20,6 +22,7 @@ from fairsweep.config import (
     integer,
     leaves,
     list_of,
+    nearest,
 )
 from fairsweep.reproduce import grammatical
 from fairsweep.sweeps import words
@@ -127,6 +130,7 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
     named = wanted["arms"]
     if named:
         arms = [read_arm(name, content, fixed, swept, composer) for name, content in named.items()]
+        check_edits(arms, named)
     else:
         arms = infer_arms(swept)
     confirm = wanted["confirm"]
@@ -198,6 +202,23 @@ def read_arm(
         raise ConfigError(f"{ARMS}.{name}: {error}") from error
     except Exception as error:  # Hydra's own, of its grammar
         raise ConfigError(f"{ARMS}.{name}: {explain(error)}") from error
+
+
+def check_edits(arms: Sequence[Arm], contents: Mapping[str, Any]) -> None:
+    """Check that `arms.NAME.KEY=VALUE` does not invent an arm by a mistyped name.
+
+    Raises:
+        ConfigError: all that an arm has is a search space from the command line.
+    """
+    edits = [edit.groups() for word in overrides.typed if (edit := ARM_EDIT.fullmatch(word))]
+    for arm in arms:
+        typed = {key for name, key, _ in edits if name == arm.name}
+        if not arm.fixed and typed >= contents[arm.name].keys():
+            others = [other.name for other in arms if other.name != arm.name]
+            raise ConfigError(
+                f"arms.{arm.name}: no such arm{nearest(arm.name, others)} (arms: {', '.join(others)}); a new "
+                f"one needs what makes it different, for example arms.{arm.name}.optimizer=sgd"
+            )
 
 
 def check_arms_word(word: Word, given: Iterable[Word]) -> None:

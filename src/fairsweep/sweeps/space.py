@@ -171,8 +171,8 @@ def points_per_interval(space: Sequence[Dimension], trials: int | None) -> int:
     if not intervals:
         if trials not in (None, finite):
             raise ConfigError(
-                f"hydra.sweeper.trials={trials}: the grid of {names} has {finite}; omit trials, "
-                f"or say {finite}"
+                f"hydra.sweeper.trials={trials}: the grid of {names} has {finite}; set trials={finite}, or "
+                "trials=null"
             )
         return 1
     if trials is None:

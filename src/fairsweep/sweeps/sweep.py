@@ -122,6 +122,8 @@ class Sweep:
         """
         runs, more = phases.known(self.asked.arms, self.settings)
         entries = [self.prepare(run) for run in runs]
+        for note in space.notes(arm.space for arm in self.asked.arms):
+            self.board.note(note)
         for arm in self.asked.arms:
             if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
                 for values in space.corners(arm.space):
@@ -256,8 +258,7 @@ class Sweep:
         different = {entry.row.signature for entry in asked}
         if len(different) < len(asked):
             self.board.note(f"{len(asked)} runs, {len(different)} distinct: duplicates train once")
-        given = space.notes(arm.space for arm in self.asked.arms)
-        for note in chain(origins.notes(entry.cfg for entry in self.entries.values()), given):
+        for note in origins.notes(entry.cfg for entry in self.entries.values()):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
             self.check_studies()
