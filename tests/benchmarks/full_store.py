@@ -35,7 +35,7 @@ def command(script: str, outputs: Path, *words: str) -> float:
 
 
 def filled(outputs: Path, runs: int) -> None:
-    """Have one real run so many times."""
+    """Copy one real run this many times."""
     command("src/train.py", outputs, "-m", *QUICK, "seed=999999")
     (original,) = (path.parent for path in outputs.glob("runs/*/status.json"))
     with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as database:

@@ -41,7 +41,7 @@ def sweep(launcher: str, words: list[str]) -> tuple[float, float]:
 
 
 def loop(processes: int, data: object, images: int) -> float:
-    """Seconds per epoch of bare loops, so many side by side, which share the cores."""
+    """Seconds per epoch of bare loops, this many side by side, sharing the cores."""
 
     def one(_: int) -> float:
         threads = CORES // processes

@@ -50,7 +50,7 @@ def memory(process: subprocess.Popen[bytes]) -> float:
 
 
 def measure(outputs: Path, words: tuple[str, ...], runs: int) -> Result:
-    """One sweep over so many seeds."""
+    """One sweep over this many seeds."""
     command = ("src/train.py", "-m", f"record.dir={outputs}", f"seed=range({runs})")
     marks = {"after_hundred": min(runs, 100), "after_all": runs}
     sizes: dict[str, float] = {}  # what it needed by then

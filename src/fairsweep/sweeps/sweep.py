@@ -122,14 +122,14 @@ class Sweep:
         """
         runs, more = phases.known(self.asked.arms, self.settings)
         entries = [self.prepare(run) for run in runs]
-        for note in space.notes(arm.space for arm in self.asked.arms):
-            self.board.note(note)
         for arm in self.asked.arms:
             if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
                 for values in space.corners(arm.space):
                     self.prepare(Run(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0]))
         self.unplanned = len(runs) + more
         self.folder.check_owner(self.id)
+        for note in space.notes(arm.space for arm in self.asked.arms):
+            self.board.note(note)
         return entries
 
     def prepare(self, run: Run) -> Entry:
