@@ -3,7 +3,7 @@
 The sweep: two optimizers, two learning rates, two seeds, tracked in SQLite. Its runs write a checkpoint, and
 upload, ten times a second instead of every ten seconds, so that there is much to hit. One is left alone.
 The others are killed after a random share of the time that it took, started again by the same command, and
-killed again, until they come to their end; then the next one begins, until the number of kills is reached. Counted:
+killed again, until they come to their end; then the next one begins, until all kills are used up. Counted:
 - tables (`table.csv` less the seconds) that are the undisturbed sweep's, to the last bit of each objective;
 - journals that are the undisturbed ones, less the times;
 - steps that MLflow's metric histories hold twice, or lack, compared with the journals;
