@@ -82,7 +82,7 @@ def test_where_no_process_can_be_started_training_goes_on_and_the_next_command_u
     lowest = os.dup(0)
     os.close(lowest)
     with uploader.running(notes.append):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 4, limits[1]))
         try:
             uploader.start(cfg, single=True)
             uploader.sync(folder, cfg, notes.append)
