@@ -1,6 +1,5 @@
 """The command line as people type it, rewritten as Hydra reads it."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def as_text(word: str, is_sweep: bool) -> str:
     if value.startswith(("~/", "~\\")) or value == "~":
         value = str(Path(value).expanduser())
     is_path = key in FOLDERS or (key == "trainer.weights" and Path(value).exists())
-    return f"{key}={quoted(os.path.abspath(value) if is_path and '${' not in value else value)}"  # noqa: PTH100
+    return f"{key}={quoted(str(Path(value).absolute()) if is_path and '${' not in value else value)}"
 
 
 def quoted(text: str, quote: str = "'") -> str:

@@ -409,6 +409,14 @@ def first_status(wanted: Wanted) -> dict[str, Any]:
     }
 
 
+def weights_mark(wanted: Wanted) -> dict[str, str]:
+    """With `record.keep=auto`, what is known of the weights of a sweep's run before the sweep has ended."""
+    if wanted.place is None or wanted.cfg.record.keep != "auto":
+        return {}
+    is_confirmed = any(member.get("phase") == "confirm" for member in wanted.place.members)
+    return {"weights": "kept" if is_confirmed else "undecided"}
+
+
 def fail(folder: RunFolder, reason: str, error: BaseException | None = None) -> None:
     """End a run as failed; an error goes to its log."""
     folder.log("".join(traceback.format_exception(error)) if error is not None else f"failed. {reason}")
@@ -614,6 +622,7 @@ class Job:
             "seconds": lane.seconds,
             "shared": lane.shared,
             "best_epoch": lane.best["epoch"] if lane.best else None,
+            **weights_mark(self.wanted),
             **{key: figures.get(key) for key in ("objective", "test_loss", "test_accuracy")},
         }
 

@@ -339,12 +339,6 @@ class RunFolder:
         kept_some = bool(self.config().record.keep != "none")
         return kept_some and self.status().get("weights") not in schema.REMOVED
 
-    def is_undecided(self, mark: str = "kept") -> bool:
-        """Whether a sweep's end decides about the run's weights, or may still give them another mark."""
-        status = self.status()
-        is_open = status.get("weights", "") in ("", "kept") and status.get("weights") != mark
-        return bool(self.config().record.keep == "auto") and not status["single"] and is_open
-
     def weights_size(self) -> int:
         """The bytes of its weights and checkpoints."""
         return sum(path.stat().st_size for path in self.path.glob("*.pt"))

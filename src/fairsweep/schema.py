@@ -76,7 +76,7 @@ PROGRESS: Mapping[str, Rule] = {"steps": integer(1), "step": COUNT, "seconds": N
 OPTIONAL: Mapping[str, Rule] = {
     **PROGRESS,
     "shared": BOOLEAN,
-    "weights": one_of("kept", "champion", *REMOVED),
+    "weights": one_of("undecided", "kept", "champion", *REMOVED),
 }
 ENDING: Mapping[str, Rule] = {"ended": NUMBER, "reason": ANY_TEXT}
 FINAL_FIGURES: Mapping[str, Rule] = {

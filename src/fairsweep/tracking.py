@@ -204,8 +204,11 @@ def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = Fal
 
     def action(store: Store) -> None:
         state = begin(folder, store, status, note) if status else known(folder.path, store)
-        if status and (again or not is_whole(state, status)):
+        if status and (again or state.get("ended") != status["ended"] or status["ended"] is None):
             upload(folder, store, state, status, note)
+        elif status and not is_whole(state, status):  # its sweep has chosen it since
+            log_files(folder, store, state["run_id"], status, note)
+            write_state(folder.path, store.uri, weights=status["weights"])
         if status:
             tag_sweeps(folder, store)
         if is_superseded and state:
@@ -674,7 +677,7 @@ def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
 
 def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
     """The tested weights of a run, if they stay; a note reports lost ones, and the upload goes on."""
-    if status["status"] not in FINAL or not folder.keeps_weights() or folder.is_undecided():
+    if status["status"] not in FINAL or not folder.keeps_weights() or status.get("weights") == "undecided":
         return None
     try:
         return folder.tested_weights_file()

@@ -23,11 +23,10 @@ class Choice(NamedTuple):
 
 
 def choose(standing: Standing, best_arm: str | None = None) -> Choice:
-    """Choose by validation alone.
+    """Choose the best trial of each arm, and in one arm the champion, by validation.
 
     Args:
-        best_arm: the arm that the verdict names; None: the one with the best mean objective is the
-            champion's.
+        best_arm: the champion's arm, which the verdict names; None: the one with the best mean objective.
     """
     best: dict[str, list[str]] = {}
     for arm in standing.arms():
@@ -55,19 +54,20 @@ def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: 
     Marks the runs whose weights stay, and removes the other weights if the sweep is complete: an incomplete
     one may still choose them. Yields the runs that have more to upload now.
     """
-    for signature in dict.fromkeys(row.signature for row in standing.rows):
-        folder = sweep.run(signature)
-        is_old = signature != choice.champion and folder.status().get("weights") == "champion"
-        if is_old and len(folder.sweeps()) == 1:
-            folder.set_status(weights="kept")  # of an earlier command, before the sweep grew
-        mark = "champion" if signature == choice.champion else "kept"
-        if not folder.status() or folder.damage() or not folder.is_undecided(mark):
+    for row in standing.unique():
+        folder = sweep.run(row.signature)
+        status, mark = folder.status(), "champion" if row.signature == choice.champion else "kept"
+        now = status.get("weights")
+        is_former = now == "champion" != mark and len(folder.sweeps()) == 1  # before the sweep grew
+        if now == mark or not (is_former or now in ("undecided", "kept")):
             continue
         try:
             with folder.lock().acquire(timeout=0):
-                if signature in choice.best and folder.status()["status"] in FINAL:
+                if row.signature in choice.best and status["status"] in FINAL:
                     folder.set_status(weights=mark)
                     yield folder
+                elif is_former:
+                    folder.set_status(weights=mark)
                 elif is_complete and not is_needed(folder, sweep.path):
                     folder.remove_weights("record.keep=auto")
         except Timeout:  # another command trains it
@@ -77,7 +77,7 @@ def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: 
 def is_needed(folder: RunFolder, directory: Path) -> bool:
     """Whether another sweep that is not complete may still choose this run."""
     for entry in folder.sweeps().values():
-        if Path(entry["directory"]) == directory:
+        if Path(entry["directory"]).resolve() == directory.resolve():
             continue
         try:
             if read_sweep(Path(entry["directory"]))["status"] != "finished":
