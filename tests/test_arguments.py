@@ -73,7 +73,7 @@ def test_one_arm_of_a_preset_is_changed_dropped_or_added(outputs: Outputs) -> No
     ("word", "answer"),
     [
         ("arms.sdg.optimizer.lr=0.1,0.2", "arms.sdg: no such arm; did you mean 'sgd'? (arms: adam, sgd)"),
-        ("~arms.sdg", "~arms.sdg: no such arm"),
+        ("~arms.sdg", "~arms.sdg: no such arm; dry_run=true lists the arms"),
     ],
 )
 def test_a_mistyped_arm_is_not_a_new_one(word: str, answer: str, outputs: Outputs) -> None:

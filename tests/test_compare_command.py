@@ -71,7 +71,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "relevant=little": ('relevant="little"',),
     "target=97": ("target=97:", "an accuracy, above 0 and at most 1, or null"),
     "ui=localhost": ('ui="localhost"', "http://"),
-    "sweep=[]": ("sweep=[]:", "a list of values"),
+    "sweep=[]": ("sweep=[]:", "a list of ids"),
     "sweep=3": ("sweep=3:", "a text"),
     "sweep=a,b": ("which=a,b", "key=[value1,value2]"),
     "sweep=s1 experiment=x": ("sweep: excludes experiment and filter",),

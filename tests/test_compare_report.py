@@ -121,8 +121,8 @@ def no_objective(runs: pd.DataFrame) -> None:
         ),
         (
             study(GAP),
-            r"good is better than bad: mean test accuracy 9\d\.\d\d % against 9\d\.\d\d %, a difference of "
-            r"\d\.\d\d points \(95 % interval \d\.\d\d to \d\.\d\d; paired t over 10 shared seeds\)\. A run "
+            r"good is better than bad: mean test accuracy 9\d\.\d\d% against 9\d\.\d\d%, a difference of "
+            r"\d\.\d\d points \(95% interval \d\.\d\d to \d\.\d\d; paired t over 10 shared seeds\)\. A run "
             r"of good beats one of bad with probability 1\.00\.",
             "good",
         ),
@@ -136,13 +136,13 @@ def no_objective(runs: pd.DataFrame) -> None:
         (
             study({"only": ADAM}),
             r"No comparison: there is only one arm, only\. With lr=0\.003, its mean test accuracy over 10 "
-            r"seeds is 97\.\d\d % \(95 % interval",
+            r"seeds is 97\.\d\d% \(95% interval",
             None,
         ),
         (
             study(GAP, confirm=()),
             r"No verdict: there are no confirm runs, and the runs that chose each arm's best trial cannot "
-            r"judge it\. On validation: good with 98\.\d\d % \(lr=0\.01\) and bad with",
+            r"judge it\. On validation: good with 98\.\d\d% \(lr=0\.01\) and bad with",
             None,
         ),
         (
@@ -186,7 +186,7 @@ def no_objective(runs: pd.DataFrame) -> None:
         (
             study({**GAP, "worse": Arm(accuracy=0.9)}),
             r"good is the best of 3 arms: its mean test accuracy, 98.*shown to be higher than that of bad "
-            r"\(95\.\d\d %\) and worse \(",
+            r"\(95\.\d\d%\) and worse \(",
             "good",
         ),
         (
@@ -344,9 +344,7 @@ def test_means_and_difference_are_of_the_seeds_that_both_arms_have() -> None:
     (pair,) = found.comparisons
     assert pair.seeds == 7
     assert pair.difference == pytest.approx(means["good"] - means["bad"])
-    assert (
-        f"mean test accuracy {100 * means['good']:.2f} % against {100 * means['bad']:.2f} %" in found.verdict
-    )
+    assert f"mean test accuracy {100 * means['good']:.2f}% against {100 * means['bad']:.2f}%" in found.verdict
     points = next(f for f in figures.figures(found) if f.name == "verdict").panels[0].layers
     assert {len(layer.y) for layer in points if layer.kind == "points"} == {7}
 
@@ -355,10 +353,10 @@ def test_what_is_said_of_several_pairs_at_once_says_so() -> None:
     found = found_in(study({**GAP, "worse": Arm(accuracy=0.9)}))
     assert "(Bonferroni's correction for 3 pairs)" in found.verdict
     heads = tables.pairs(found).heads
-    assert "#95 % interval, adjusted for 3 pairs (Bonferroni)" in heads
+    assert "#95% interval, adjusted for 3 pairs (Bonferroni)" in heads
     assert "#p, adjusted for 3 pairs (Bonferroni)" in heads
     panel = next(f for f in figures.figures(found) if f.name == "verdict").panels[1]
-    assert panel.title == "Difference, with 95 % interval, adjusted for 3 pairs"
+    assert panel.title == "Difference, with 95% interval, adjusted for 3 pairs"
 
 
 def test_without_confirmation_nothing_is_claimed_anywhere() -> None:
@@ -638,7 +636,7 @@ def test_the_files_hold_what_the_page_says(written: Path, found: Findings) -> No
 def test_the_terminal_shows_the_verdict_and_a_line_an_arm(written: Path, found: Findings) -> None:
     text = (written / "terminal.txt").read_text()
     assert " ".join(text.split()).startswith(found.verdict)
-    assert re.search(r"\nadam +lr=0\.003 +97\.\d\d % +97\.\d\d ± 0\.\d\d % \(n=10\) +6 +28", text)
+    assert re.search(r"\nadam +lr=0\.003 +97\.\d\d% +97\.\d\d ± 0\.\d\d% \(n=10\) +6 +28", text)
     assert re.search(r"\nsgd +.*\(n=8\), 2 diverged", text)
 
 

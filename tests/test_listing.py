@@ -65,8 +65,9 @@ def test_a_cleaned_sweep_still_knows_its_results_and_trains_nothing(outputs: Out
     assert " ".join(listed(outputs, "clean", f"sweep={sweep}", "keep=none")[-1]).endswith("nothing to free")
 
     table, before = outputs.table, outputs.trained
-    outputs.sweep(*words)
+    repeated = outputs.sweep(*words)
     assert (outputs.table, outputs.trained) == (table, before)
+    assert "models serve" not in repeated.stdout
     answer = outputs.start(f"output={outputs.path}/report", "tracking=none", script="src/compare.py").wait()
     assert answer.status == 0, answer
     answer = outputs.start(f"run={table[-1]['signature']}", "input=test:0", script="src/predict.py").wait()

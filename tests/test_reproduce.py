@@ -98,6 +98,10 @@ def test_the_champion_of_a_sweep_is_registered_once(outputs: Outputs) -> None:
     assert {int(version.version) for version in versions} == {1, 2}
     assert champion(outputs) != outputs.tracked[signature].info.run_id
 
+    outputs.sweep(*words)  # its version is the champion again
+    assert len(outputs.client.search_model_versions("name='best'")) == 2
+    assert champion(outputs) == outputs.tracked[signature].info.run_id
+
 
 @pytest.mark.parametrize(
     ("setting", "reason"),

@@ -299,7 +299,7 @@ def test_a_record_that_mlflow_refuses_does_not_block_the_others(train: Trainer, 
     assert not tracking.sync_pending(str(tmp_path), train.compose(*QUICK), train.progress.note)
     said = train.output.getvalue()
     for folder in (first, second):
-        assert said.count(f"run {folder.signature}: could not be uploaded to sqlite:") == 1
+        assert said.count(f"run {folder.signature}: could not be stored in sqlite:") == 1
         assert "tracking: Traceback" in (folder.path / "run.log").read_text()
     assert "Nothing is lost" not in said
     runs = {run.data.tags["signature"]: run for run in train.client.search_runs(["1"])}

@@ -14,7 +14,7 @@ from fairsweep.schema import FINAL
 from fairsweep.store import Note, Store, opened
 from fairsweep.sweeps import standing, weights
 from fairsweep.sweeps.folder import SweepFolder
-from fairsweep.wording import counted, size
+from fairsweep.wording import counted, listed, size
 
 # What a run can do without once it has ended; its results are in its other files.
 SPARE = ("*.pt", "pictures/*", "tensorboard/*")
@@ -92,14 +92,14 @@ def remove_artifacts(folders: list[RunFolder], outputs: Path, uri: str, note: No
         store = opened(uri, outputs)
         for folder in folders:
             run_id = tracking.read_state(folder.path, uri)["run_id"]
-            if store.has(run_id):
-                remove_artifacts_of(run_id, store)
+            if store.has(run_id) and remove_artifacts_of(run_id, store, note):
+                tracking.write_state(folder.path, uri, model=None)
         return True
     return False
 
 
-def remove_artifacts_of(run_id: str, store: Store) -> None:
-    """Remove the weights, pictures and models of one MLflow run."""
+def remove_artifacts_of(run_id: str, store: Store, note: Note) -> bool:
+    """Remove one MLflow run's weights, pictures and models; False if its model is registered, and stays."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     run = store.client.get_run(run_id)
@@ -108,8 +108,14 @@ def remove_artifacts_of(run_id: str, store: Store) -> None:
     for path in held:
         if path == "pictures" or path.endswith(".pt"):
             artifacts.delete_artifacts(path)
+    registered = store.client.search_model_versions(f"run_id = '{run_id}'")
+    if registered:
+        names = listed(sorted({f"models:/{version.name}/{version.version}" for version in registered}))
+        note(f"{names}: registered, so this MLflow model stays")
+        return False
     for output in (run.outputs.model_outputs if run.outputs else None) or ():
         model = store.client.get_logged_model(output.model_id)
         files: Any = get_artifact_repository(model.artifact_location)
         files.delete_artifacts()
         store.client.delete_logged_model(output.model_id)
+    return True

@@ -102,7 +102,7 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         return f"{override}: cannot be read ({reason}); must be key=value, special text in quotes"
     text = " ".join(str(error).split())
     if match := re.match(r"Could not delete from config. 'hydra\.sweeper\.arms\.(\S+)' does not exist", text):
-        return f"~arms.{match[1]}: no such arm"
+        return f"~arms.{match[1]}: no such arm; dry_run=true lists the arms"
     if text.startswith(SWEPT_SETTING):
         setting = text.removeprefix(SWEPT_SETTING).strip(" '").removeprefix("hydra.sweeper.")
         key, _, values = setting.partition("=")

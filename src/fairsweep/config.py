@@ -357,6 +357,22 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def check_values(cfg: DictConfig, own: Mapping[str, Rule], typed: Mapping[str, str] | None = None) -> None:
+    """Check the values of a command other than `train`.
+
+    Args:
+        own: rules of its own keys; other keys mean what they mean in a run's configuration.
+        typed: what users type for a key, where that differs.
+
+    Raises:
+        ConfigError: the first that is missing or not allowed.
+    """
+    for key, value in leaves(resolved(cfg)).items():
+        rule = own.get(key) or RULES.get(key)
+        if rule is not None and not rule.holds(value):
+            raise ConfigError(f"{(typed or {}).get(key, key)}={json.dumps(value)}: must be {rule.allowed}")
+
+
 def check(cfg: DictConfig) -> dict[str, Any]:
     """Check every value of a run's configuration, without torch; returns them resolved.
 

@@ -1,7 +1,6 @@
 """Finds and checks the run, the images and the file that `predict` and `export` are given; without torch."""
 
 import glob
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from omegaconf import DictConfig
 
 from fairsweep import images, runs, store, tracking
-from fairsweep.config import RULES, TEXT, ConfigError, Rule, leaves, one_of, or_null, resolved
+from fairsweep.config import TEXT, ConfigError, Rule, check_values, one_of, or_null
 from fairsweep.record import RunFolder
 from fairsweep.sources import IMAGE_SUFFIXES, not_read
 
@@ -32,10 +31,7 @@ def check(cfg: DictConfig, own: Mapping[str, Rule] = MappingProxyType({})) -> No
     Raises:
         ConfigError: the first that is missing or not allowed.
     """
-    for key, value in leaves(resolved(cfg)).items():
-        rule = own.get(key) or OWN.get(key) or RULES.get(key)
-        if rule is not None and not rule.holds(value):
-            raise ConfigError(f"{key}={json.dumps(value)}: must be {rule.allowed}")
+    check_values(cfg, {**OWN, **own})
     if "tracking" in cfg:  # show.py has none
         store.check(cfg.tracking.uri)
 
@@ -70,7 +66,7 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
 
 
 def described(folder: RunFolder) -> str:
-    """Model, data and test accuracy of a run: `two_conv on mnist, test accuracy 99.02 %`."""
+    """Model, data and test accuracy of a run: `two_conv on mnist, test accuracy 99.02%`."""
     text = f"{folder.config().model.name} on {folder.facts()['name']}"
     accuracy = folder.status()["test_accuracy"]
     return text if accuracy is None else f"{text}, test accuracy {accuracy:.2%}"

@@ -1,6 +1,5 @@
 """What an output folder holds, as tables: sweeps and single runs, one sweep's runs, what trains now."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,21 +12,19 @@ from rich.text import Text
 from fairsweep import schema, store
 from fairsweep.config import (
     BOOLEAN,
-    RULES,
     TEXT,
     ConfigError,
+    check_values,
     integer,
-    leaves,
     one_of,
     or_null,
-    resolved,
 )
 from fairsweep.files import is_locked
 from fairsweep.record import RunFolder
 from fairsweep.schema import Damaged, read_json, warn
 from fairsweep.sweeps import standing
 from fairsweep.sweeps.folder import SweepFolder
-from fairsweep.wording import age, printable, size
+from fairsweep.wording import age, joined, printable, size
 
 OWN = {
     "which": or_null(TEXT), "running": BOOLEAN, "limit": or_null(integer(1)),
@@ -59,11 +56,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first that is not allowed; or words that exclude each other.
     """
-    for key, value in leaves(resolved(cfg)).items():
-        rule = OWN.get(key) or RULES.get(key)
-        if rule is not None and not rule.holds(value):
-            name = "sweep" if key == "which" else key
-            raise ConfigError(f"{name}={json.dumps(value)}: must be {rule.allowed}")
+    check_values(cfg, OWN, {"which": "sweep"})
     store.check(cfg.tracking.uri)
     if cfg.clean and cfg.which is None:
         raise ConfigError("clean: needs sweep=...; `python src/runs.py` lists the sweeps")
@@ -194,7 +187,7 @@ def described(folder: RunFolder) -> str:
 
 def described_sweep(content: dict[str, Any]) -> str:
     """`mnist · two_conv · adam vs sgd`."""
-    return " · ".join([*(", ".join(content.get(key) or ()) for key in ("data", "model")), content["name"]])
+    return joined(*(", ".join(content.get(key) or ()) for key in ("data", "model")), content["name"])
 
 
 def state(folder: RunFolder, status: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ class Progress:
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
@@ -66,7 +66,7 @@ class Progress:
         for line in lines:
             if "train_loss" in line:
                 epoch, step = divmod(lane.step, lane.steps_per_epoch)
-                if epoch == epochs:  # the last one stays at 100 %
+                if epoch == epochs:  # the last one stays at 100%
                     epoch, step = epochs - 1, lane.steps_per_epoch
                 self.bar.update(
                     self.tasks[lane],

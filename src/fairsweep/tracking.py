@@ -30,7 +30,7 @@ from fairsweep.files import write_atomically
 from fairsweep.record import RunFolder
 from fairsweep.schema import FINAL, Damaged, read_json, read_sweep, warn
 from fairsweep.store import Note, Outage, Store, address, connect, database_file, name, opened, reason
-from fairsweep.wording import counted
+from fairsweep.wording import counted, joined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,7 +164,7 @@ def alone(outputs: Path) -> Iterator[None]:
 def attempt(
     what: str, uri: str, outputs: Path, action: Callable[[Store], None], log: Note, note: Note
 ) -> bool:
-    """Upload one record; False, with the reason in its log and a note, where the store refuses it.
+    """Change the store; False, with the reason in the log and a note, where it refuses.
 
     Raises:
         Outage: the store does not answer.
@@ -177,9 +177,8 @@ def attempt(
             log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), uri)}")
             if store.is_away(error):
                 raise Outage(reason(error, uri)) from error
-            why = f"{reason(error, uri)}; the next command tries again"
-            text = f"{what}: could not be uploaded to {store.name}: {why}"
-            tell(f"{uri} {what}", text, note)
+            why = f"{reason(error, uri)}; repeat the command to try again"
+            tell(f"{uri} {what}", f"{what}: could not be stored in {store.name}: {why}", note)
             return False
     return True
 
@@ -748,10 +747,14 @@ def register(folder: RunFolder, cfg: DictConfig, name: str, note: Note) -> bool:
         with suppress(MlflowException):  # there is none yet
             if store.client.get_model_version_by_alias(name, "champion").run_id == state["run_id"]:
                 return
-        model = has_model(state["run_id"], folder, store)
-        made = mlflow.register_model(f"models:/{model}", name)
-        store.client.set_registered_model_alias(name, "champion", made.version)
-        note(f"registered: models:/{name}@champion is run {folder.signature} now, version {made.version}")
+        mine = f"name = '{name}' and run_id = '{state['run_id']}'"
+        if known_versions := store.client.search_model_versions(mine):
+            version = known_versions[0].version
+        else:
+            model = has_model(state["run_id"], folder, store)
+            version = mlflow.register_model(f"models:/{model}", name).version
+        store.client.set_registered_model_alias(name, "champion", version)
+        note(f"registered: models:/{name}@champion is run {folder.signature} now, version {version}")
 
     with reported(cfg.tracking.uri, note):
         outputs = outputs_of(folder)
@@ -823,7 +826,7 @@ def begin_sweep(directory: Path, store: Store, experiment: str, note: Note) -> s
             "mlflow.source.type": "LOCAL",
             "mlflow.user": user(),
         }
-        name = " · ".join([sweep["name"], *(", ".join(sweep.get(key) or ()) for key in ("data", "model"))])
+        name = joined(sweep["name"], *(", ".join(sweep.get(key) or ()) for key in ("data", "model")))
         run_id = store.client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
         adopt(store, number, sweep["id"], run_id)
     write_state(directory, store.uri, run_id=run_id, experiment=number, experiment_name=experiment)

@@ -31,6 +31,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def joined(*parts: str) -> str:
+    """`adam vs sgd · digits · mlp`: the parts that are not empty."""
+    return " · ".join(filter(None, parts))
+
+
 def listed(names: Iterable[str], last: str = "and") -> str:
     """`a, b and c`."""
     *rest, end = names

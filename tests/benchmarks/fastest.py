@@ -1,6 +1,6 @@
-"""MNIST to 99 % in as little training as may be: `recipe=fastest_99` beside the fastest published recipe.
+"""MNIST to 99% in as little training as may be: `recipe=fastest_99` beside the fastest published recipe.
 
-That is train_mnist_fast (https://github.com/tuomaso/train_mnist_fast, 0.762 s and 99.04 % on a GTX 1660
+That is train_mnist_fast (https://github.com/tuomaso/train_mnist_fast, 0.762 s and 99.04% on a GTX 1660
 Ti), here in plain eager code: one epoch in the files' order, the images normalised and on the device
 beforehand. By turns, one seed each; then many seeds of ours side by side, as `hydra/launcher=fused` trains
 them. Seconds are of training alone, the first steps and, on CUDA, the capture of the graph among them;
@@ -94,7 +94,7 @@ def main() -> None:
         accuracy = torch.tensor([100 * result["accuracy"] for result in results], dtype=torch.float64)
         deviation = f" ± {accuracy.std():.2f}" if len(results) > 1 else ""
         seconds = spread([result["seconds"] for result in results], 3)
-        rows.append([side, f"{accuracy.mean():.2f}{deviation} %", f"{accuracy.min():.2f} %", seconds])
+        rows.append([side, f"{accuracy.mean():.2f}{deviation}%", f"{accuracy.min():.2f}%", seconds])
     print(table(("what", "test accuracy, mean ± sd", "lowest", "seconds of training, median (range)"), rows))
 
 

@@ -23,14 +23,14 @@ from timed import train
 
 # Recipe: seeds, and what its tutorial states.
 RECIPES = {
-    "two_conv": (range(5), "99.02 %, loss 0.0290"),
-    "two_conv_sgd": (range(5), "99.16 %, loss 0.0360"),
-    "two_conv_sgd_slow": (range(1), "about 86 %"),
+    "two_conv": (range(5), "99.02%, loss 0.0290"),
+    "two_conv_sgd": (range(5), "99.16%, loss 0.0360"),
+    "two_conv_sgd_slow": (range(1), "about 86%"),
     "lenet_no_relu": (range(1), "none"),
     "bn_convnet": (range(1), "none"),
     "dropout_convnet": (range(1), "curves only"),
     "fc_net": (range(1), "none"),
-    "fastest_99": (range(30), "at least 99.0 %"),
+    "fastest_99": (range(30), "at least 99.0%"),
 }
 
 
@@ -57,7 +57,7 @@ def row(recipe: str, wanted: int, runs: list[dict[str, Any]]) -> list[object]:
         f"`{recipe}`",
         "/".join(sorted({str(run["epoch"]) for run in runs})),
         len(runs) if len(runs) == wanted else f"{len(runs)} of {wanted}",
-        f"{statistics.mean(accuracies):.2f}{deviation} %",
+        f"{statistics.mean(accuracies):.2f}{deviation}%",
         f"{statistics.mean(run['test_loss'] for run in runs):.4f}",
         RECIPES[recipe][1],
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}",

@@ -68,14 +68,14 @@ def rows_of(untracked: list[Result], tracked: list[Result]) -> list[list[str]]:
     loops = [(a["loop"], b["loop"]) for a, b in zip(untracked, tracked, strict=True)]
     pairs = [(a, b) for a, b in loops if a and b]
     if not pairs:
-        return [*rows, ["share inside the loop", "run too short, raise --epochs", "under 3 %"]]
+        return [*rows, ["share inside the loop", "run too short, raise --epochs", "under 3%"]]
     shares = [
         100 * (clock / training - plain / plain_train) for (plain, plain_train), (clock, training) in pairs
     ]
     walls = [clock / plain for (plain, _), (clock, _) in pairs]
     return [
         *rows,
-        ["share inside the loop", f"{spread(shares)} %", "under 3 %"],
+        ["share inside the loop", f"{spread(shares)}%", "under 3%"],
         ["epochs by the clock, tracked / untracked", spread(walls), ""],
     ]
 

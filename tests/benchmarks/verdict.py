@@ -4,9 +4,9 @@ Two arms are the same arm: the same trials, of the same validation results, are 
 confirmed on new seeds, whose test accuracies are drawn anew for each arm. So every difference that is claimed
 is a false one. Then the second arm is made better by one standard deviation between seeds, and a claim is
 right. Counted is what `analysis.decide` says of 500 such studies:
-- claims of a difference where there is none: at most 7 % (5 % is the method's own rate);
-- claims where the difference is one standard deviation: at least 45 % at 10 seeds;
-- how often the 95 % interval holds the true difference: 93 to 97 %.
+- claims of a difference where there is none: at most 7% (5% is the method's own rate);
+- claims where the difference is one standard deviation: at least 45% at 10 seeds;
+- how often the 95% interval holds the true difference: 93 to 97%.
 Seeds are shared by the arms (paired t) or not (Welch's t). Noise between seeds is drawn from stored runs, or
 is normal, or skewed (a gamma of shape 2, upside down: most runs good, some bad).
 
@@ -113,7 +113,7 @@ def simulate(
 
 
 def share(values: pd.Series) -> str:
-    return f"{100 * values.mean():.1f} %"
+    return f"{100 * values.mean():.1f}%"
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
                 rows.append([name, seeds, "shared" if shared else "different", *figures])
             anew = simulate(template(seeds, True), noise, args.studies, 0.0, anew=True)
             searched.append([name, seeds, share(anew["claimed"])])
-    wanted = ["", "", "wanted", "at most 7 %", "at least 45 % at 10 seeds", "93 to 97 %"]
+    wanted = ["", "", "wanted", "at most 7%", "at least 45% at 10 seeds", "93 to 97%"]
     head = ["noise", "seeds", "they are", "claimed, none there", "claimed, 1 sd there", "intervals that hold"]
     print(table(head, [*rows, wanted]))
     print("\nEach arm searched anew:\n")

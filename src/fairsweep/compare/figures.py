@@ -214,7 +214,7 @@ def verdict(found: Findings) -> Figure | None:
         mean, (low, high) = own["test_accuracy"].mean(), mean_interval(results)
         bounds += [low, high]
         text = f"{arm}\nmean {percent(mean)}"
-        text += "" if math.isnan(low) else f"\n95 % interval {percent(low)} to {percent(high)}"
+        text += "" if math.isnan(low) else f"\n95% interval {percent(low)} to {percent(high)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
     names = [wrapped(f"{arm}, n={len(results)}") for arm, results in found.results.items()]
@@ -222,12 +222,12 @@ def verdict(found: Findings) -> Figure | None:
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
     y = Axis(percent=True, range=span(bounds))
     panels = [Panel(f"Test accuracy, {of[found.evidence]}", x, y, layers, strip)]
-    caption = "Points: runs. Bars: each arm's mean and its own, unadjusted 95 % interval (Student's t)."
+    caption = "Points: runs. Bars: each arm's mean and its own, unadjusted 95% interval (Student's t)."
     pairs = [pair for pair in found.comparisons if math.isfinite(pair.low)]
     if pairs:
         panels.append(differences(found, pairs))
         caption += (
-            f" Differences: each pair's 95 % interval{simultaneous(found)}; grey if no difference is shown. "
+            f" Differences: each pair's 95% interval{simultaneous(found)}; grey if no difference is shown. "
             f"The band marks differences below {100 * found.settings.relevant:g} points, too small to matter."
         )
     return Figure("verdict", "The runs behind the verdict", caption, panels, 380)
@@ -260,14 +260,14 @@ def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
         difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
         text = f"{' '.join(names[-1].split())}: {points(pair.difference)} points\n"
-        text += f"95 % interval {points(pair.low)} to {points(pair.high)}"
+        text += f"95% interval {points(pair.low)} to {points(pair.high)}"
         text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         arm = pair.better if pair.claimed else ""
         layers.append(Layer("interval", [difference], [place], arm, **ends, size=11, width=3))
     x = Axis("percentage points of test accuracy", range=span(reach, 0.12))
     y = Axis(ticks=(range(len(names)), names), range=(-0.6, top))
-    return Panel(f"Difference, with 95 % interval{simultaneous(found)}", x, y, layers, sideways=True)
+    return Panel(f"Difference, with 95% interval{simultaneous(found)}", x, y, layers, sideways=True)
 
 
 # 2: sensitivity
@@ -308,7 +308,7 @@ def sensitivity(found: Findings) -> Figure | None:
             panels.append(Panel("Near the best", x, near, layers))
     caption = (
         "Points: runs of the search. Lines and bands: the mean over seeds and its range. Star: the best "
-        "trial; the bar through it covers the adjacent values whose mean is within 1 % of the best. Cross: a "
+        "trial; the bar through it covers the adjacent values whose mean is within 1% of the best. Cross: a "
         "diverged run, whose trial has no mean."
     )
     if (search["status"] == "pruned").any():
@@ -346,7 +346,7 @@ def best_point(found: Findings, arm: str) -> list[Layer]:
     star = Layer("points", [best["place"]], [best["mean"]], arm, symbol="star", size=15, texts=[text])
     if low == high:
         return [star]
-    said = [f"{arm}\nwithin 1 % of the best from {low:.4g} to {high:.4g}"] * 2
+    said = [f"{arm}\nwithin 1% of the best from {low:.4g} to {high:.4g}"] * 2
     return [Layer("line", [low, high], [best["mean"]] * 2, arm, width=9, opacity=0.3, texts=said), star]
 
 
@@ -494,7 +494,7 @@ def budget(found: Findings) -> Figure | None:
     marks = [1, *(k for k in range(step, most + 1, step) if k > 1)]
     caption = (
         "The median best result of N randomly drawn trials (bootstrap over the trials; band: the middle "
-        "50 %). Diverged trials rank last; a line begins where half of the draws have a result."
+        "50%). Diverged trials rank last; a line begins where half of the draws have a result."
     )
     if any("halving" in sweep and sweep["halving"] for sweep in found.tables.sweeps):
         caption += " Trials that halving stopped count with their last result."
@@ -561,7 +561,7 @@ def parallel(found: Findings) -> Figure | None:
         axes.append(Axis("seed", ticks=some_of(search["seed"])))
     low, high = span(value.dropna())
     marks = np.linspace(value.min(), value.max(), 5).tolist()
-    names = [f"{100 * mark:.1f} %" if objective == "val_accuracy" else f"{mark:.3g}" for mark in marks]
+    names = [f"{100 * mark:.1f}%" if objective == "val_accuracy" else f"{mark:.3g}" for mark in marks]
     if diverged.any():
         worst = low - 0.1 * (high - low) if found.tables.sign > 0 else high + 0.1 * (high - low)
         value = value.where(search["status"] != "diverged", worst)

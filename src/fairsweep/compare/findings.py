@@ -131,7 +131,7 @@ class Findings:
 
 
 def percent(value: float) -> str:
-    return "none" if math.isnan(value) else f"{100 * value:.2f} %"
+    return "none" if math.isnan(value) else f"{100 * value:.2f}%"
 
 
 def points(value: float) -> str:

@@ -1,6 +1,5 @@
 """A request to `compare`: which runs, and how to judge them. Checked without pandas or MLflow."""
 
-import json
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +11,7 @@ from fairsweep.config import (
     TEXT,
     ConfigError,
     Rule,
+    check_values,
     either,
     leaves,
     list_of,
@@ -41,13 +41,12 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first that is not allowed; or runs are requested in two ways.
     """
-    for key, value in leaves(resolved(cfg)).items():
-        rule = OWN.get(key) or RULES.get(key)
-        if rule is None:
+    for key in leaves(resolved(cfg)):
+        if key not in OWN and key not in RULES:
             raise ConfigError(unknown(key, [*OWN, "record.dir", "tracking.uri"]))
-        if not rule.holds(value) or value == []:
-            name = "sweep" if key == "which" else key
-            raise ConfigError(f"{name}={json.dumps(value)}: must be {rule.allowed}")
+    check_values(cfg, OWN, {"which": "sweep"})
+    if cfg.which == []:
+        raise ConfigError("sweep=[]: names no sweep; must be an id or a list of ids")
     store.check(cfg.tracking.uri)
     if cfg.which != "latest" and (cfg.experiment or cfg.filter):
         raise ConfigError("sweep: excludes experiment and filter; give one or the other")

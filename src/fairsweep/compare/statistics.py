@@ -72,9 +72,9 @@ class Comparison:
             the seeds at which neither did. NaN where there is none.
         seeds: how many pairs of runs are compared; 0 where they are not paired.
         difference: of these means.
-        low, high: its 95 % interval, for all pairs of arms at once (Bonferroni); NaN where there is none.
+        low, high: its 95% interval, for all pairs of arms at once (Bonferroni); NaN where there is none.
         p: of no difference; NaN where it cannot be tested.
-        adjusted: p for all pairs of arms (Bonferroni), below 5 % where the interval excludes 0.
+        adjusted: p for all pairs of arms (Bonferroni), below 5% where the interval excludes 0.
         probability: that a run of the one beats a run of the other; a tie is half a win.
         method: how interval and p were found, in words.
     """
@@ -218,7 +218,7 @@ def interval(test: Any, confidence: float = CONFIDENCE) -> tuple[float, float, f
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % interval (Student's t) of the mean of accuracies; NaN where there is none.
+    """The 95% interval (Student's t) of the mean of accuracies; NaN where there is none.
 
     There is none where runs diverged, and where it would hold every accuracy there can be.
     """
@@ -236,7 +236,7 @@ class Reach:
     Attributes:
         times: `run`, `time` and `reached`; a run that did not get there has the time until which it tried.
         curve: `time` and `share`, the estimated share that has got there (Kaplan and Meier), from (0, 0).
-        median, low, high: the time by which half are there, and its 95 % interval; inf where that is open.
+        median, low, high: the time by which half are there, and its 95% interval; inf where that is open.
     """
 
     times: pd.DataFrame

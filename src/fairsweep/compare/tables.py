@@ -96,7 +96,7 @@ def arms(found: Findings) -> Table:
         if not math.isnan(row["test_accuracy"]):
             spread = "" if math.isnan(row["sd"]) else f" ± {100 * row['sd']:.2f}"
             ended = row["judged"] - row["judged_diverged"]
-            said.append(f"{100 * row['test_accuracy']:.2f}{spread} % (n={ended})")
+            said.append(f"{100 * row['test_accuracy']:.2f}{spread}% (n={ended})")
         if row["judged_diverged"]:
             said.append(f"{row['judged_diverged']} diverged")
         setting = row["setting"] or ("its only one" if row["arm"] in found.chosen else "none")
@@ -121,7 +121,7 @@ def pairs(found: Findings) -> Table:
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
     pairs = len(found.comparisons)
     adjusted = f", adjusted for {pairs} pairs (Bonferroni)" if pairs > 1 else ""
-    heads = ["pair", "#means", "#difference, points", f"#95 % interval{adjusted}", f"#p{adjusted}"]
+    heads = ["pair", "#means", "#difference, points", f"#95% interval{adjusted}", f"#p{adjusted}"]
     heads += ["#probability to win", "shown", "method"]
     return Table(heads, rows)
 
@@ -134,7 +134,7 @@ def flat_regions(found: Findings) -> Table:
         own = found.searched(arm)["place"]
         ranges = (f"{low:.4g} to {high:.4g}" for low, high in (region, (own.min(), own.max())))
         rows.append([arm_cell(found, arm), number(f"{own[found.chosen[arm]]:.4g}"), *map(number, ranges)])
-    return Table(["arm", f"#best {key}", "#within 1 % of the best", "#tried"], rows)
+    return Table(["arm", f"#best {key}", "#within 1% of the best", "#tried"], rows)
 
 
 def times(found: Findings) -> Table:
@@ -148,7 +148,7 @@ def times(found: Findings) -> Table:
             row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "median not reached"))
             row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
         rows.append(row)
-    heads = ["#median steps", "#95 % interval, steps", "#median seconds", "#95 % interval, seconds"]
+    heads = ["#median steps", "#95% interval, steps", "#median seconds", "#95% interval, seconds"]
     return Table(["arm", "#reached", *heads[: 2 * len(found.units)]], rows)
 
 

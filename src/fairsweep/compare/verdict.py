@@ -114,7 +114,7 @@ def of_one(found: Findings, arm: str) -> str:
     ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values)
     others = [name for name in found.arms if name != arm]
     why = f"no result of {listed(others)}" if others else f"only one arm, {arm}"
-    span = f" (95 % interval {percent(low)} to {percent(high)})"
+    span = f" (95% interval {percent(low)} to {percent(high)})"
     if math.isnan(low):
         span = " (too few seeds for an interval)" if len(ended) < 3 else ""
     setting = f"With {found.setting(arm)}, its" if found.setting(arm) else "Its"
@@ -158,7 +158,7 @@ def of_two(found: Findings, pair: Comparison) -> str:
     if not any(lost.values()):
         means += f", a difference of {points(pair.difference)} points"
         if not math.isnan(pair.low):
-            means += f" (95 % interval {points(pair.low)} to {points(pair.high)}; {pair.method})"
+            means += f" (95% interval {points(pair.low)} to {points(pair.high)}; {pair.method})"
     else:
         runs = {arm: len(found.results[arm]) for arm in (a, b)}
         each = listed(f"{n} of {counted(runs[arm], 'run')} of {arm}" for arm, n in lost.items() if n)
@@ -182,7 +182,7 @@ def relevance(found: Findings, pair: Comparison) -> str:
     if most < least:
         return f" The difference is below {matter}."
     if not pair.claimed:
-        up_to = f"One of up to {points(most)} points" if most < 1 else "Any difference"
+        up_to = f"A difference of up to {points(most)} points" if most < 1 else "Any difference"
         return f" {up_to} remains possible."
     return f" It may still be below {matter}." if pair.low < least else ""
 
