@@ -148,7 +148,7 @@ def test_a_live_table_fits_its_terminal_adds_up_and_shows_no_test_figures(
         "failed",
         "waiting",
     ]
-    assert lines[2].split() == ["adam", "lr=0.1", "95.00", "%", "2", "0", "0", "0"]
+    assert lines[2].split() == ["adam", "lr=0.1", "95.00%", "2", "0", "0", "0"]
     assert lines[3].split() == ["sgd", "with", "momentum", "0", "1", "1", "0"]
     assert lines[4].rstrip() == "training sgd with momentum lr=0.1 seed=0"
     assert "12.34" not in "".join(lines)

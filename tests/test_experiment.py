@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -184,7 +185,22 @@ def test_a_run_leaves_the_full_record(train: Trainer) -> None:
     }  # fmt: skip
 
 
-def test_the_same_run_again_is_taken_over_and_not_trained(
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_run_fits_its_terminal(width: int, compose: Compose, kept: Path) -> None:
+    cfg = compose(*QUICK, "record.pictures=none")
+    console = Console(file=StringIO(), width=width, record=True)  # a recorded bar would not be erased
+    (outcome,) = experiment.run([Wanted(cfg)], Progress(console))
+    summary(console, outcome, cfg)
+    console.save_svg(str(kept / f"run_{width}.svg"), clear=False)
+    text = console.export_text()
+    figures = re.findall(r"epoch [12]/2  train .* val .*images/s|objective  .*|test  .*", text)
+    assert [line.split()[0] for line in figures] == ["epoch", "epoch", "objective", "test"]
+    assert f"val_accuracy {outcome.objective:.4f}" in figures[2]
+    assert f"accuracy {outcome.status['test_accuracy']:.2%}" in figures[3]
+    assert all(len(line) <= 80 for line in figures)
+
+
+def test_the_same_run_again_is_reused_and_not_trained(
     train: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train()

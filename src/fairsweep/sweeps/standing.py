@@ -116,4 +116,4 @@ def spread(values: Iterable[float | None], percent: bool = True) -> str:
     shown = [100 * value if percent else value for value in known]
     digits = 2 if percent else 4
     deviation = f" ± {stdev(shown):.{digits}f}" if len(shown) > 1 else ""
-    return f"{fmean(shown):.{digits}f}{deviation}{' %' if percent else ''}"
+    return f"{fmean(shown):.{digits}f}{deviation}{'%' if percent else ''}"
