@@ -29,12 +29,14 @@ class Answer(NamedTuple):
     slow: tuple[str, ...] = ()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def server() -> None:
-    """The process that commands are forked from. It has the environment from before all tests."""
-    slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "optuna.storages")
+def start_server() -> None:
+    """Start the process that commands are forked from, before any test changes the environment.
+
+    The first fork would start it, too, but without what is slow to import: then each command imports it anew.
+    """
+    slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pytorch")
     ours = ("fairsweep.training", "fairsweep.sweeps.sweep", "fairsweep.compare.report", "test_sweep")
-    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", *slow, *ours])
+    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", "optuna.storages", *slow, *ours])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def compose(tmp_path: Path) -> Compose:
             return hydra_compose("train", [*here, *overrides])
 
     return composed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> None:
+    """What commands are forked from, if any of the collected tests starts one."""
+    if "commands" in sys.modules:
+        sys.modules["commands"].start_server()
 
 
 @pytest.fixture(scope="session")

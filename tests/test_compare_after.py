@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import server
 from test_sweep import QUICK, Outputs, empty_store, outputs
 
-__all__ = ["empty_store", "outputs", "server"]  # fixtures
+__all__ = ["empty_store", "outputs"]  # fixtures
 
 GRID = (*QUICK, "optimizer=adam,sgd", "seed=range(3)")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import server
 from mlflow import MlflowClient
 from test_sweep import ARMS, QUICK, empty_store, outputs_in
 
@@ -17,7 +16,7 @@ from fairsweep.compare.findings import TRAINING, Findings, Settings
 from fairsweep.compare.load import Tables
 from fairsweep.sweeps.folder import SweepFolder
 
-__all__ = ["empty_store", "server"]  # fixtures
+__all__ = ["empty_store"]  # fixtures
 
 RUNS = 8  # two arms, each with two trials of one seed, and two seeds of the best
 

@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import Command, server
+from commands import Command
 from test_experiment import the_run
 from test_sweep import empty_store
 
 from fairsweep import provenance, tracking
 from fairsweep.container import VARIABLES, complete_environment, with_variables
 
-__all__ = ["empty_store", "server"]  # fixtures
+__all__ = ["empty_store"]  # fixtures
 
 
 def bare() -> None:

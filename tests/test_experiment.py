@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import Command, server, unhurried
+from commands import Command, unhurried
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -31,8 +31,6 @@ from fairsweep.models import MLP
 from fairsweep.progress import Progress, summary
 from fairsweep.record import Place, RunFolder, read_checkpoint
 from fairsweep.training import Lane
-
-__all__ = ["server"]  # fixtures
 
 Compose = Callable[..., DictConfig]
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import server
 from test_cli import assert_one_line
 from test_sweep import Outputs, assert_same_sweep, eager, empty_store, others, outputs, outputs_in, unlucky
 
-__all__ = ["empty_store", "others", "outputs", "server"]  # fixtures
+__all__ = ["empty_store", "others", "outputs"]  # fixtures
 
 MLP = "model: mlp, model.widths: [16]"
 # Arms that differ in all that a neighbour could disturb: random states, buffers, schedules, batches, endings.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Command, server
+from commands import Command
 from conftest import Compose
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -26,7 +26,7 @@ from fairsweep.experiment import Wanted
 from fairsweep.progress import Progress
 from fairsweep.record import Place
 
-__all__ = ["empty_store", "outputs", "server"]  # fixtures
+__all__ = ["empty_store", "outputs"]  # fixtures
 
 FOLDER = ("data=image_folder", "model=mlp", "model.widths=[16]", "trainer.batch_size=8", "trainer=smoke")
 

@@ -24,7 +24,7 @@ def report_of(outputs: Outputs) -> Path:
 
 def test_a_cleaned_sweep_still_knows_its_results_and_trains_nothing(outputs: Outputs) -> None:
     words = (*QUICK, ARMS, "trials=2", "confirm=2")
-    outputs.with_reports = True
+    outputs.with_reports = outputs.with_models = True
     outputs.sweep(*words)
     outputs.start(*QUICK, "seed=9", single=True).wait()
     sweep, (single,) = outputs.definition["id"], [s for s, run in outputs.runs.items() if not run.sweeps()]
@@ -77,7 +77,7 @@ def test_a_cleaned_sweep_still_knows_its_results_and_trains_nothing(outputs: Out
 def test_what_trains_now_is_listed_with_its_place_and_what_died_is_not(outputs: Outputs) -> None:
     nothing = f"nothing trains in {outputs.path}"
     assert " ".join(word for line in listed(outputs, "running=true") for word in line) == nothing
-    command = outputs.start(*LONG, "tracking=none", single=True, before=unhurried)
+    command = outputs.start(*LONG, "trainer.epochs=1000", "tracking=none", single=True, before=unhurried)
     outputs.wait_for_lines(1)
     (signature,) = outputs.runs
     head, *line = listed(outputs, "running=true")

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Answer, Command, server
+from commands import Answer, Command
 from test_experiment import the_run
-
-__all__ = ["server"]  # fixtures
 
 QUICK = ("tracking=none", "model=mlp", "model.widths=[4]", "data.limit=100", "trainer.epochs=1")
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import workers
-from commands import nothing, server
+from commands import nothing
 from servers import free_port
 from test_cli import assert_one_line
 from test_experiment import LONG, figures
@@ -38,7 +38,7 @@ from fairsweep.cluster.worker import Worker
 from fairsweep.config import ConfigError
 from fairsweep.record import RunFolder
 
-__all__ = ["empty_store", "others", "outputs", "server", "undisturbed"]  # fixtures
+__all__ = ["empty_store", "others", "outputs", "undisturbed"]  # fixtures
 
 RAY = "hydra/launcher=ray"
 PYTHONPATH = os.pathsep.join(sys.path)

@@ -115,6 +115,7 @@ def test_what_cannot_be_registered_is_reported(outputs: Outputs, setting: str, r
 
 @pytest.mark.slow
 def test_the_command_that_a_run_prints_serves_its_model(outputs: Outputs) -> None:
+    outputs.with_models = True
     answer = outputs.start(*MLP, single=True).wait()
     (line,) = re.findall(r"^serve +(.*)$", answer.stdout, re.MULTILINE)
     setting, *words = shlex.split(line.replace("5001", str(port := free_port())))

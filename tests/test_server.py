@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import nothing, server
+from commands import nothing
 from mlflow import MlflowClient
 from servers import ADMIN, PASSWORD, Postgres, Server, mlflow_server, postgres, postgresql
 from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, outputs
@@ -19,7 +19,7 @@ from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, outputs
 from fairsweep import store, uploader
 from fairsweep.config import ROOT, ConfigError
 
-__all__ = ["empty_store", "outputs", "server"]  # fixtures
+__all__ = ["empty_store", "outputs"]  # fixtures
 
 GRID = (*QUICK, "tracking=server", "optimizer=sgd", "optimizer.lr=0.1,0.01")
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import server
 from hydra.errors import MissingConfigException
 from servers import free_port
 from test_experiment import LONG
@@ -20,7 +19,7 @@ from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, oth
 
 from fairsweep.cli import explain
 
-__all__ = ["empty_store", "others", "outputs", "server"]  # fixtures
+__all__ = ["empty_store", "others", "outputs"]  # fixtures
 
 SLURM = "hydra/launcher=slurm"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from commands import FORKS, Answer, Command, nothing, server, unhurried
+from commands import FORKS, Answer, Command, nothing, unhurried
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -35,8 +35,6 @@ from fairsweep.experiment import Wanted
 from fairsweep.record import RunFolder
 from fairsweep.schema import read_json
 from fairsweep.sweeps import board
-
-__all__ = ["server"]  # fixtures
 
 QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
 # Four runs long enough to be hit in the middle.
@@ -135,9 +133,12 @@ def stop_before_upload(number: int) -> None:
     uploader.sync_sweep = stop_and_sync
 
 
-def without_report(before: Callable[[], None]) -> None:
-    """No report at the sweep's end, which takes seconds and has tests of its own."""
-    after.write = lambda *_: after.Told("none in these tests")
+def without(report: bool, model: bool, before: Callable[[], None]) -> None:
+    """No report and no MLflow model at the sweep's end: each takes seconds, and has tests of its own."""
+    if report:
+        after.write = lambda *_: after.Told("none in these tests")
+    if model:
+        tracking.wants_model = lambda *_: False
     before()
 
 
@@ -147,7 +148,7 @@ class Outputs:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.commands: list[Command] = []
-        self.with_reports = False
+        self.with_reports = self.with_models = False
 
     # Commands
 
@@ -159,7 +160,7 @@ class Outputs:
         single: bool = False,
     ) -> Command:
         sweep = ("-m",) if script == "src/train.py" and not single else ()
-        before = before if self.with_reports else partial(without_report, before)
+        before = partial(without, not self.with_reports, not self.with_models, before)
         words = (*sweep, f"record.dir={self.path}", *words)
         self.commands.append(Command(self.path, words, before, script))
         return self.commands[-1]

@@ -19,6 +19,7 @@ def has_weights(folder: RunFolder) -> bool:
 def test_the_best_and_the_confirmed_runs_keep_their_weights_and_the_champion_becomes_a_model(
     outputs: Outputs,
 ) -> None:
+    outputs.with_models = True
     words = (*QUICK, ARMS, "trials=2", "seeds=2", "confirm=2")
     outputs.sweep(*words)
     confirmed = {(row["arm"], row["trial"]) for row in outputs.table if row["phase"] == "confirm"}

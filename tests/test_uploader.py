@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from commands import server
 from conftest import Compose
 from test_sweep import QUICK as SWEEP
 from test_sweep import Outputs, outputs
@@ -15,7 +14,7 @@ from test_tracking import QUICK, Trainer, empty_store, train
 
 from fairsweep import tracking, uploader
 
-__all__ = ["empty_store", "outputs", "server", "train"]  # fixtures
+__all__ = ["empty_store", "outputs", "train"]  # fixtures
 
 
 @pytest.mark.timeout(180)

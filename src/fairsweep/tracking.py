@@ -650,9 +650,7 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
         store.client.log_artifacts(run_id, staged, "record")
     if folder.pictures.is_dir():
         store.client.log_artifacts(run_id, str(folder.pictures), "pictures")
-    is_chosen = status["single"] or status.get("weights") == "champion"
-    wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and is_chosen)
-    if status["status"] != "finished" or not wanted or weights is None:
+    if weights is None or not wants_model(cfg, status):
         return
     try:
         has_model(run_id, folder, store)
@@ -661,6 +659,13 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
             raise
         folder.log(f"tracking: {without_credentials(''.join(traceback.format_exception(error)), store.uri)}")
         note(f"run {folder.signature}: its MLflow model could not be logged: {reason(error, store.uri)}")
+
+
+def wants_model(cfg: DictConfig, status: dict[str, Any]) -> bool:
+    """Whether a run gets an MLflow model."""
+    is_chosen = status["single"] or status.get("weights") == "champion"
+    is_wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and is_chosen)
+    return is_wanted and status["status"] == "finished"
 
 
 def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
