@@ -334,7 +334,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     assert "Nothing is lost" in train.output.getvalue()
     assert [marker.name for marker in tracking.pending(tmp_path).iterdir()] == [outcome.folder.signature]
     command = [
-        sys.executable, "-m", "mlflow", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
         "--artifacts-destination", str(tmp_path / "served"),
     ]  # fmt: skip
     with serving(command, port, tmp_path / "server.log"):
