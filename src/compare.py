@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep.cli import entry_point
+from fairsweep.cli.entry import entry_point
 from fairsweep.compare import request
 from fairsweep.config import ConfigError
 from fairsweep.garbage import uncollected

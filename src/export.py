@@ -2,9 +2,9 @@
 
 from omegaconf import DictConfig
 
-from fairsweep import inputs
-from fairsweep.cli import entry_point
-from fairsweep.progress import print_rows
+from fairsweep.cli.entry import entry_point
+from fairsweep.runs import inputs
+from fairsweep.runs.progress import print_rows
 
 
 @entry_point("export", short={"data": "dataset"})  # conf/data/ is a group of train.py's
@@ -15,7 +15,7 @@ def main(cfg: DictConfig) -> None:
     with inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir, cfg.dataset) as folder:
         from rich import get_console
 
-        from fairsweep import export
+        from fairsweep.runs import export
 
         exported = export.write(folder, str(cfg.format), file)
         rows = {"run": str(folder.path), "trained": inputs.described(folder), "file": str(exported.file)}

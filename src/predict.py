@@ -4,8 +4,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from fairsweep import inputs
-from fairsweep.cli import entry_point
+from fairsweep.cli.entry import entry_point
+from fairsweep.runs import inputs
 
 
 @entry_point("predict", short={"data": "dataset"})  # conf/data/ is a group of train.py's
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     if note := inputs.note(str(cfg.input)):
         print(note, file=sys.stderr)
     with inputs.find_run(str(cfg.run), cfg.tracking.uri, cfg.record.dir, cfg.dataset) as folder:
-        from fairsweep import pictures, prediction
+        from fairsweep.runs import pictures, prediction
 
         results = prediction.classify(folder, wanted)
         print(prediction.table(results))

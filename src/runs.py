@@ -5,10 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import cleaning, listing
-from fairsweep.cli import entry_point
-from fairsweep.progress import print_line
-from fairsweep.sweeps import folder
+from fairsweep.cli.entry import entry_point
+from fairsweep.runs.progress import print_line
+from fairsweep.sweeps import cleaning, folder, listing
 
 
 @entry_point("runs", short={"sweep": "which"}, flags=["clean"])  # conf/sweep/ is a group of train.py's

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fairsweep import inputs, sources
-from fairsweep.cli import entry_point
+from fairsweep.cli.entry import entry_point
+from fairsweep.runs import inputs
+from fairsweep.training import sources
 from fairsweep.wording import printable
 
 if TYPE_CHECKING:
-    from fairsweep.data import Data
+    from fairsweep.training.dataset import Data
 
 
 @entry_point("show")
@@ -25,7 +26,8 @@ def main(cfg: DictConfig) -> None:
 
     from torchinfo import summary
 
-    from fairsweep import build, pictures
+    from fairsweep.runs import pictures
+    from fairsweep.training import build
 
     data = build.data(cfg)
     model = build.model(cfg, data.shape, len(data.classes))

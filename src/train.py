@@ -8,10 +8,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment, jobs, reproduce, signals, uploader
-from fairsweep.cli import entry_point
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress, summary
+from fairsweep import signals
+from fairsweep.cli.entry import entry_point
+from fairsweep.launch import jobs
+from fairsweep.runs import experiment, reproduce, uploader
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress, summary
 
 # What a shell expects of a command that did what it was asked to, failed, or was interrupted.
 EXIT_STATUS = {"finished": 0, "diverged": 0, "paused": 0, "failed": 1, "interrupted": 130}
@@ -32,7 +34,7 @@ def main(cfg: DictConfig) -> Any:
         with signals.postponed():
             uploader.register(outcome.folder, cfg, progress.note)
             uploader.flush(cfg)
-            summary(progress.console, outcome, cfg)
+            summary(progress.console, outcome.folder, outcome.status, outcome.reused, cfg)
     if exit_status := EXIT_STATUS[outcome.status["status"]]:
         sys.exit(exit_status)
     return outcome.objective

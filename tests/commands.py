@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fairsweep import uploader
 from fairsweep.config import ROOT
+from fairsweep.runs import uploader
 
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -35,7 +35,7 @@ def start_server() -> None:
     The first fork would start it, too, but without what is slow to import: then each command imports it anew.
     """
     slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pytorch")
-    ours = ("fairsweep.training", "fairsweep.sweeps.sweep", "fairsweep.compare.report", "test_sweep")
+    ours = ("fairsweep.training.loop", "fairsweep.sweeps.sweep", "fairsweep.compare.report", "test_sweep")
     FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", "optuna.storages", *slow, *ours])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
@@ -71,7 +71,7 @@ class ForkedUploader:
 
 def unhurried(change: Callable[[], None] = nothing) -> None:
     """Another change, and slower steps, so that a quick machine is hit in the middle, too."""
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
     change()
     step = Lane.train_step

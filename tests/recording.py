@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fairsweep.capture import CapturedSteps
-from fairsweep.training import default_generators
+from fairsweep.training.capture import CapturedSteps
+from fairsweep.training.loop import default_generators
 
 WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 

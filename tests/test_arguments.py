@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_cli import assert_one_line
 from test_sweep import QUICK, Outputs, empty_store, outputs
 
-from fairsweep import arguments, cli
+from fairsweep.cli import arguments, entry
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -16,7 +16,7 @@ ODD = ["digit (1).png", "é.png", "it's", "[1]", "a=b", "x #1", "a, b", "back\\s
 
 
 def rewritten(*words: str, is_sweep: bool = False) -> list[str]:
-    return arguments.rewritten(words, cli.SWEEP_WORDS if is_sweep else {}, ["clean"], is_sweep)
+    return arguments.rewritten(words, entry.SWEEP_WORDS if is_sweep else {}, ["clean"], is_sweep)
 
 
 @pytest.mark.parametrize("name", ODD)

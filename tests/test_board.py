@@ -8,11 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fairsweep.compare.after import Told
-from fairsweep.record import RunFolder
+from fairsweep.runs.record import RunFolder
 from fairsweep.sweeps import board
 from fairsweep.sweeps.board import Board
-from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
 
 # The status of a run of 1,000 steps in training, with what a finished one says besides.
 BEGUN = {
@@ -107,7 +106,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
     seen.settle(row, BEGUN | {"status": "failed", "reason": f"{evil}\nmore", "ended": 1.0})
     seen.note(f"note {evil}")
     cfg = OmegaConf.create({"tracking": {"uri": None}})
-    seen.summary("failed", cfg, [evil], Told(evil, evil, [evil]), None)
+    seen.summary("failed", cfg, [evil], ReportSummary(evil, evil, [evil]), None)
     seen.listing([row], set(), 0, 1.0, (0, 0))
     assert not {"\x1b", "\x07"} & set(output.getvalue())
     assert output.getvalue().count(r"\x1b[2Jred\x07") > 10

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from fairsweep import build, data
+from fairsweep import data
 from fairsweep.config import ROOT, ConfigError, check, resolved
 from fairsweep.losses import MSEOneHot
 from fairsweep.models import CNN, MLP
-from fairsweep.sources import IDX_FILES
+from fairsweep.training import build
+from fairsweep.training.sources import IDX_FILES
 
 Compose = Callable[..., DictConfig]
 

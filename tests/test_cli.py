@@ -22,12 +22,13 @@ from commands import Answer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fairsweep import experiment, models, record
-from fairsweep.cli import SWEEP_WORDS
+from fairsweep import models
+from fairsweep.cli.entry import SWEEP_WORDS
 from fairsweep.config import ROOT
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
+from fairsweep.runs import experiment, record
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
 
 Compose = Callable[..., DictConfig]
 

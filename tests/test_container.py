@@ -10,8 +10,8 @@ from commands import Command
 from test_experiment import the_run
 from test_sweep import empty_store
 
-from fairsweep import provenance, tracking
-from fairsweep.container import VARIABLES, complete_environment, with_variables
+from fairsweep.cli.environment import VARIABLES, complete_environment, with_variables
+from fairsweep.runs import provenance, tracking
 
 __all__ = ["empty_store"]  # fixtures
 

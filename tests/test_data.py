@@ -17,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from fairsweep import data, experiment, sources
+from fairsweep import data
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
-from fairsweep.data import Data, Source, Split
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress
-from fairsweep.sources import IDX_FILES, fingerprint, note
+from fairsweep.runs import experiment
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress
 from fairsweep.sweeps import origins
+from fairsweep.training import dataset, sources
+from fairsweep.training.dataset import Data, Source, Split
+from fairsweep.training.sources import IDX_FILES, fingerprint, note
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -37,7 +39,7 @@ def prepare(source: Source, **settings: Any) -> Data:
         "mean": None,
         "std": None,
     }
-    return data.prepare("some", source, "f00d", **defaults | settings)
+    return dataset.prepare("some", source, "f00d", **defaults | settings)
 
 
 def numbered(counts: list[int], channels: int = 1) -> Split:
@@ -595,7 +597,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_shifts_are_whole_pixels_up_to_the_limit_and_all_occur() -> None:
     batch = torch.zeros(500, 1, 9, 11)
     batch[:, :, 4, 5] = 200
-    shifted = data.augment(batch, 2, 0, generator())
+    shifted = dataset.augment(batch, 2, 0, generator())
     assert torch.allclose(shifted.sum((1, 2, 3)), torch.tensor(200.0), atol=0.01)
     spots = (shifted > 199.9).nonzero()
     assert len(spots) == 500
@@ -607,7 +609,7 @@ def test_shifts_are_whole_pixels_up_to_the_limit_and_all_occur() -> None:
 def test_rotation_keeps_to_its_limit_and_to_the_aspect() -> None:
     batch = torch.zeros(300, 1, 41, 81)
     batch[:, :, 20, 60] = 255  # 20 pixels to the right of the centre
-    turned = data.augment(batch, 0, 30, generator())
+    turned = dataset.augment(batch, 0, 30, generator())
     spots = turned.flatten(1).argmax(1)
     rows, columns = spots // 81 - 20, spots % 81 - 40
     assert torch.allclose((rows.square() + columns.square()).sqrt(), torch.tensor(20.0), atol=1)
@@ -620,20 +622,20 @@ def test_rotation_keeps_to_its_limit_and_to_the_aspect() -> None:
 def test_what_comes_in_from_outside_is_the_border() -> None:
     for value in (0.0, 255.0, -0.42):
         batch = torch.full((50, 2, 12, 12), value)
-        assert torch.allclose(data.augment(batch, 5, 45, generator()), batch, atol=1e-4)
+        assert torch.allclose(dataset.augment(batch, 5, 45, generator()), batch, atol=1e-4)
 
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
     batch = torch.rand(20, 3, 28, 28)
     torch.manual_seed(1)
-    first = data.augment(batch, 3, 10, generator())
+    first = dataset.augment(batch, 3, 10, generator())
     state = torch.random.get_rng_state()
     torch.rand(5)
-    assert torch.equal(data.augment(batch, 3, 10, generator()), first)
-    assert not torch.equal(data.augment(batch, 3, 10, generator(1)), first)
+    assert torch.equal(dataset.augment(batch, 3, 10, generator()), first)
+    assert not torch.equal(dataset.augment(batch, 3, 10, generator(1)), first)
     torch.manual_seed(1)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.allclose(data.augment(batch, 0, 0, generator()), batch, atol=1e-5)
+    assert torch.allclose(dataset.augment(batch, 0, 0, generator()), batch, atol=1e-5)
 
 
 # Fingerprints

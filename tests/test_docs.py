@@ -10,7 +10,7 @@ from PIL import Image
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 from test_sweep_request import begun, in_conf
 
-from fairsweep import arguments
+from fairsweep.cli import arguments
 
 __all__ = ["empty_store", "in_conf", "outputs"]  # fixtures
 

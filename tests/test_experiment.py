@@ -23,14 +23,15 @@ from commands import Command, unhurried
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from fairsweep import experiment, training
 from fairsweep.config import ROOT
-from fairsweep.experiment import Outcome, Wanted
-from fairsweep.memory import is_out_of_memory
 from fairsweep.models import MLP
-from fairsweep.progress import Progress, summary
-from fairsweep.record import Place, RunFolder, read_checkpoint
-from fairsweep.training import Lane
+from fairsweep.runs import experiment
+from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs.progress import Progress, summary
+from fairsweep.runs.record import Place, RunFolder, read_checkpoint
+from fairsweep.training import loop
+from fairsweep.training.loop import Lane
+from fairsweep.training.memory import is_out_of_memory
 
 Compose = Callable[..., DictConfig]
 
@@ -188,7 +189,7 @@ def test_a_run_fits_its_terminal(width: int, compose: Compose, kept: Path) -> No
     cfg = compose(*QUICK, "record.pictures=none")
     console = Console(file=StringIO(), width=width, record=True)  # a recorded bar would not be erased
     (outcome,) = experiment.run([Wanted(cfg)], Progress(console))
-    summary(console, outcome, cfg)
+    summary(console, outcome.folder, outcome.status, outcome.reused, cfg)
     console.save_svg(str(kept / f"run_{width}.svg"), clear=False)
     text = console.export_text()
     figures = re.findall(r"epoch [12]/2  train .* val .*images/s|objective  .*|test  .*", text)
@@ -393,7 +394,7 @@ def test_a_diverged_run_exits_with_status_0(tmp_path: Path) -> None:
 def test_a_failing_run_leaves_its_traceback_and_can_be_run_again(
     train: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
     step = Lane.train_step
 
@@ -510,7 +511,7 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     step, training = Lane.train_step, set[Lane]()
 
     def short_of_memory(lane: Lane, index: torch.Tensor) -> None:
-        training.add(lane)
+        loop.add(lane)
         if len([other for other in training if other.ending is None]) > 2 and lane.step > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         step(lane, index)
@@ -610,7 +611,7 @@ def test_a_device_is_asked_for_memory_again_only_when_something_has_changed(
         asked.append((len(lanes), sum(lane.is_settled() for lane in lanes)))
         return len(lanes) < 2
 
-    monkeypatch.setattr(experiment, "has_memory", for_two)
+    monkeypatch.setattr(loop, "fits_one_more", for_two)
     configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(3)]
     outcomes = run_many(configs, lanes=None)
     assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * 3
@@ -673,20 +674,20 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
         return outcome
 
     with monkeypatch.context() as patch:
-        patch.setattr("fairsweep.build.model", out_of_memory)
+        patch.setattr("fairsweep.training.build.model", out_of_memory)
         assert run().status["reason"] == "MemoryError: no room"
     assert run().status["status"] == "finished"
 
 
 def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    training.default_threads.cache_clear()
+    loop.default_threads.cache_clear()
     try:
         torch.set_num_threads(2)
         assert train("trainer.threads=1").status["threads"] == 1
         assert train("seed=1", "trainer.threads=null").status["threads"] == 2
     finally:
         torch.set_num_threads(1)
-        training.default_threads.cache_clear()
+        loop.default_threads.cache_clear()
 
 
 def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer) -> None:
@@ -750,7 +751,7 @@ def test_outputs_lie_in_the_project_wherever_the_command_is_given(
 def test_the_summary_keeps_the_command_to_copy_on_one_line(train: Trainer) -> None:
     outcome, output = train(), StringIO()
     cfg = train.compose("tracking=mlflow", "tracking.uri=sqlite:////a/rather/long/path/to/a/database.db")
-    summary(Console(file=output, width=40), outcome, cfg)
+    summary(Console(file=output, width=40), outcome.folder, outcome.status, outcome.reused, cfg)
     assert "ui --backend-store-uri sqlite:////a/rather/long/path/to/a/database.db\n" in output.getvalue()
 
 

@@ -12,11 +12,11 @@ from conftest import Compose
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fairsweep import experiment, export, inputs, prediction
 from fairsweep.config import ConfigError
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
+from fairsweep.runs import experiment, export, inputs, prediction
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
 
 
 @pytest.fixture

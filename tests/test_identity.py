@@ -18,13 +18,16 @@ from rich.console import Console
 from test_experiment import QUICK, run_many
 from test_sweep import Outputs, empty_store, outputs
 
-from fairsweep import build, config, data, experiment, jobs, provenance
-from fairsweep.cluster.worker import Order, Worker
+from fairsweep import config, data
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.data import Source, Split
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import Place
+from fairsweep.launch import jobs
+from fairsweep.launch.worker import Order, Worker
+from fairsweep.runs import experiment, provenance
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import Place
+from fairsweep.training import build
+from fairsweep.training.dataset import Source, Split
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -108,7 +111,7 @@ def test_a_run_is_not_found_again_where_there_are_no_data(compose: Compose, tmp_
 def test_hashes_are_kept_and_every_change_of_a_file_is_noticed(
     compose: Compose, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairsweep.sources.SETTLED_SECONDS", -10)  # else files this new are not kept
+    monkeypatch.setattr("fairsweep.training.sources.SETTLED_SECONDS", -10)  # else files this new are not kept
     cfg = compose(*FOLDER, f"data.root={folders[0]}")
     before = signature(cfg)
     forget()

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from fairsweep import data, images, inputs, prediction, schema
+from fairsweep import data
 from fairsweep.config import ConfigError
+from fairsweep.runs import inputs, prediction, schema
+from fairsweep.training import dataset, images
 
 Values = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,7 +82,7 @@ def test_one_scale_holds_for_all_images_of_a_kind_so_that_brightness_stays_compa
     assert source.test is not None
     greys = [part.images[:, 0, 0, 0].tolist() for part in (source.train, source.test)]
     assert greys == [[3, 128, 77, 62, 128, 77], [77, 128, 77, 0, 128, 77]]
-    ready = data.prepare(
+    ready = dataset.prepare(
         "x", source, "", val_size=0, val_seed=0, test_size=0, limit=None, mean=None, std=None
     )
     assert json.loads(json.dumps(ready.facts()))["full_scales"] == {"I;16": 2**14 - 1, "F": 1}
@@ -138,7 +140,7 @@ def test_a_picture_is_scaled_as_the_training_images_were(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("damaged", [[], {"F": 0}, {"I;16": "4095"}])
 def test_full_scales_that_no_data_set_has_are_damage(damaged: object, tmp_path: Path) -> None:
-    ready = data.prepare(
+    ready = dataset.prepare(
         "x", data.digits(), "f", val_size=0, val_seed=0, test_size=0, limit=None, mean=None, std=None
     )
     facts = ready.facts()

@@ -8,10 +8,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fairsweep import build, losses
+from fairsweep import losses
 from fairsweep.config import ConfigError, check
 from fairsweep.losses import is_mean_of_images
-from fairsweep.training import Lane, fit
+from fairsweep.training import build
+from fairsweep.training.loop import Lane, fit
 
 Compose = Callable[..., DictConfig]
 

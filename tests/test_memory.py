@@ -7,7 +7,7 @@ import pytest
 
 from fairsweep import data
 from fairsweep.config import ConfigError
-from fairsweep.memory import free_memory
+from fairsweep.training.memory import free_memory
 
 MIB = 2**20
 

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from fairsweep import experiment, pictures
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.data import Augment, Data, Split
-from fairsweep.experiment import Wanted
-from fairsweep.prediction import Prediction
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
+from fairsweep.runs import experiment, pictures
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.prediction import Prediction
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
+from fairsweep.training.dataset import Augment, Data, Split
 
 SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", "trainer.log_every=2")
 

@@ -16,13 +16,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from fairsweep import config, experiment, inputs, prediction, provenance
+from fairsweep import config
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.data import Split
-from fairsweep.experiment import Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
+from fairsweep.runs import experiment, inputs, prediction, provenance
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
 from fairsweep.sweeps import origins
+from fairsweep.training.dataset import Split
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fairsweep.progress import Progress, epoch_line
+from fairsweep.runs.progress import Progress, epoch_line
 
 FIGURES = {
     "epoch": 100.0,

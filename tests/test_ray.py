@@ -32,11 +32,11 @@ from test_sweep import (
     undisturbed,
 )
 
-from fairsweep.cluster import parcel, pool
-from fairsweep.cluster.parcel import Packer
-from fairsweep.cluster.worker import Worker
 from fairsweep.config import ConfigError
-from fairsweep.record import RunFolder
+from fairsweep.launch import parcel, pool
+from fairsweep.launch.parcel import Packer
+from fairsweep.launch.worker import Worker
+from fairsweep.runs.record import RunFolder
 
 __all__ = ["empty_store", "others", "outputs", "undisturbed"]  # fixtures
 

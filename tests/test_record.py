@@ -22,12 +22,12 @@ from rich.console import Console
 from test_experiment import QUICK, assert_same_run
 from test_tracking import Trainer, empty_store, mlflow_id, train
 
-from fairsweep import experiment, inputs, runs, schema
 from fairsweep.config import ROOT
-from fairsweep.experiment import Outcome, Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder, read_checkpoint
-from fairsweep.training import Lane
+from fairsweep.runs import experiment, inputs, lookup, schema
+from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder, read_checkpoint
+from fairsweep.training.loop import Lane
 
 Invoke = Callable[..., Answer]
 
@@ -120,7 +120,7 @@ def test_a_finished_run_with_a_damaged_file_is_trained_again_and_costs_no_other_
     folder, other = outputs.run(1), outputs.run(0)
     DAMAGES[damage](folder.path / name)
     for which in ("latest", "best"):
-        assert runs.find(str(outputs.path), which).signature == other.signature
+        assert lookup.find(str(outputs.path), which).signature == other.signature
     assert capsys.readouterr().err.count(f"{folder.path / name}: ") == 1
     again, told = outputs.train(seed=1, rerun=damage == "empty")
     assert not again.reused

@@ -17,9 +17,9 @@ from servers import free_port
 from test_cli import assert_one_line
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
-from fairsweep import experiment, reproduce
 from fairsweep.config import resolved
-from fairsweep.experiment import Wanted
+from fairsweep.runs import experiment, reproduce
+from fairsweep.runs.experiment import Wanted
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 

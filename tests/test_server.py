@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from servers import ADMIN, PASSWORD, Postgres, Server, mlflow_server, postgres, postgresql
 from test_sweep import FOUR, QUICK, Outputs, eager, empty_store, outputs
 
-from fairsweep import store, uploader
 from fairsweep.config import ROOT, ConfigError
+from fairsweep.runs import store, uploader
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 

@@ -18,7 +18,7 @@ import pytest
 
 from fairsweep import signals
 from fairsweep.config import ROOT
-from fairsweep.record import RunFolder
+from fairsweep.runs.record import RunFolder
 from fairsweep.signals import check, handled, postponed, received, stopping
 
 

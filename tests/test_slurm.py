@@ -17,7 +17,7 @@ from test_experiment import LONG
 from test_ray import running, wait_until
 from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, others, outputs
 
-from fairsweep.cli import explain
+from fairsweep.cli.entry import explain
 
 __all__ = ["empty_store", "others", "outputs"]  # fixtures
 

@@ -14,10 +14,10 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 from test_tracking import QUICK, Trainer, empty_store, history, journalled, train
 
-from fairsweep import experiment, store, tracking, uploader
 from fairsweep.config import ConfigError
-from fairsweep.experiment import Wanted
-from fairsweep.record import Place, RunFolder
+from fairsweep.runs import experiment, store, tracking, uploader
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.record import Place, RunFolder
 
 __all__ = ["empty_store", "train"]  # fixtures
 
@@ -322,7 +322,7 @@ def test_a_model_that_cannot_be_exported_costs_no_more_than_the_model(
 ) -> None:
     import torch
 
-    from fairsweep import build
+    from fairsweep.training import build
 
     class Undecided(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

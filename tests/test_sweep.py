@@ -28,13 +28,15 @@ from test_cli import answers, assert_one_line, shell
 from test_experiment import LONG, figures
 from test_tracking import history, journalled
 
-from fairsweep import build, experiment, jobs, store, tracking, uploader
 from fairsweep.compare import after
 from fairsweep.config import ConfigError
-from fairsweep.experiment import Wanted
-from fairsweep.record import RunFolder
-from fairsweep.schema import read_json
+from fairsweep.launch import jobs
+from fairsweep.runs import experiment, store, tracking, uploader
+from fairsweep.runs.experiment import Wanted
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import read_json
 from fairsweep.sweeps import board
+from fairsweep.training import build
 
 QUICK = ("model=mlp", "model.widths=[16]", "data.limit=200", "trainer.epochs=2", "trainer.threads=1")
 # Four runs long enough to be hit in the middle.
@@ -55,7 +57,7 @@ def eager() -> None:
 
 def unlucky() -> None:
     """Seed 1 raises in training, seed 2 calls sys.exit."""
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
     step = Lane.train_step
 
@@ -136,7 +138,7 @@ def stop_before_upload(number: int) -> None:
 def without(report: bool, model: bool, before: Callable[[], None]) -> None:
     """No report and no MLflow model at the sweep's end: each takes seconds, and has tests of its own."""
     if report:
-        after.write = lambda *_: after.Told("none in these tests")
+        after.write = lambda *_: after.ReportSummary("none in these tests")
     if model:
         tracking.wants_model = lambda *_: False
     before()
@@ -655,7 +657,7 @@ def test_a_worker_that_is_killed_costs_its_own_run_and_no_other(outputs: Outputs
 
 def with_workers(plugins: Path, deadly: bool) -> None:
     """Hydra finds the launcher in this folder; seed 1 kills its worker."""
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
     sys.path.append(str(plugins))
     step = Lane.train_step

@@ -9,10 +9,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.arguments import in_full
-from fairsweep.cli import SWEEP_WORDS
+from fairsweep.cli.arguments import in_full
+from fairsweep.cli.entry import SWEEP_WORDS
+from fairsweep.cli.overrides import as_typed, postponed
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.overrides import as_typed, postponed
 from fairsweep.sweeps import phases, request
 from fairsweep.sweeps.compose import Composer
 from fairsweep.sweeps.request import Request

@@ -5,9 +5,9 @@ import shutil
 import pytest
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
-from fairsweep import runs
 from fairsweep.config import ConfigError
-from fairsweep.record import RunFolder
+from fairsweep.runs import lookup
+from fairsweep.runs.record import RunFolder
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -39,7 +39,7 @@ def test_the_best_and_the_confirmed_runs_keep_their_weights_and_the_champion_bec
         for row in outputs.table
         if (row["arm"], row["trial"]) in confirmed and row["arm"] == best_arm(outputs)
     )
-    assert has_weights(runs.find(str(outputs.path), "best"))
+    assert has_weights(lookup.find(str(outputs.path), "best"))
     assert not list((outputs.path / "pending").iterdir())
 
     before = outputs.trained
@@ -77,7 +77,7 @@ def test_best_and_latest_skip_runs_without_weights_and_say_so(
     removed = next(folder for folder in outputs.runs.values() if not has_weights(folder))
     removed.set_status(ended=removed.status()["ended"] + 1000, objective=1.0)
     for which in ("best", "latest"):
-        assert has_weights(runs.find(str(outputs.path), which))
+        assert has_weights(lookup.find(str(outputs.path), which))
         assert (
             f"run={which}: skipped {removed.signature}, whose weights were not kept"
             in capsys.readouterr().err

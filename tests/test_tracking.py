@@ -23,13 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from servers import free_port, serving
 
-from fairsweep import build, experiment, metrics, store, tracking
+from fairsweep import metrics
 from fairsweep.config import ROOT, leaves
-from fairsweep.experiment import Outcome, Wanted
 from fairsweep.metrics import tracked
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
-from fairsweep.schema import read_json
+from fairsweep.runs import experiment, store, tracking
+from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import read_json
+from fairsweep.training import build
 
 Compose = Callable[..., DictConfig]
 
@@ -157,7 +159,7 @@ def test_a_run_taken_over_is_not_uploaded_again(train: Trainer, monkeypatch: pyt
 
 
 def test_every_ending_has_its_status_in_mlflow(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
     def broken(lane: Lane, index: torch.Tensor) -> None:
         raise RuntimeError("out of luck")

@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 from recording import Recording
 from torch import Tensor, nn
 
-from fairsweep import build
-from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import ConfigError
 from fairsweep.models import CNN, MLP
-from fairsweep.training import WARM_UP, Ending, Event, Lane, fit
+from fairsweep.training import build
+from fairsweep.training.capture import CapturedSteps, obstacle
+from fairsweep.training.loop import WARM_UP, Ending, Event, Lane, fit
 
 Compose = Callable[..., DictConfig]
 

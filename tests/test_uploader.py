@@ -12,7 +12,7 @@ from test_sweep import QUICK as SWEEP
 from test_sweep import Outputs, outputs
 from test_tracking import QUICK, Trainer, empty_store, train
 
-from fairsweep import tracking, uploader
+from fairsweep.runs import tracking, uploader
 
 __all__ = ["empty_store", "outputs", "train"]  # fixtures
 

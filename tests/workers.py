@@ -10,9 +10,9 @@ from typing import Any
 
 from commands import unhurried
 
-from fairsweep import experiment
-from fairsweep.cluster.parcel import Parcel
-from fairsweep.cluster.worker import Identity, Order, Worker
+from fairsweep.launch.parcel import Parcel
+from fairsweep.launch.worker import Identity, Order, Worker
+from fairsweep.runs import experiment
 
 
 class Eager(Worker):
@@ -29,7 +29,7 @@ class Unlucky(Worker):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        from fairsweep.training import Lane
+        from fairsweep.training.loop import Lane
 
         step = Lane.train_step
 

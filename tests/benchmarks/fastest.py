@@ -17,8 +17,8 @@ import torch
 from common import Result, alternate, compose, heading, parser, spread, table
 from torch import Tensor, nn
 
-from fairsweep import build
-from fairsweep.training import Lane, fit
+from fairsweep.training import build
+from fairsweep.training.loop import Lane, fit
 
 BATCH = 256
 

@@ -42,8 +42,8 @@ def overrides(recipe: str, seed: int, folder: Path, data: Path, more: list[str])
 
 def finished(words: list[str]) -> dict[str, Any] | None:
     """The status of the run that this command trains, if it is finished."""
-    from fairsweep import experiment, record
-    from fairsweep.experiment import Wanted
+    from fairsweep.runs import experiment, record
+    from fairsweep.runs.experiment import Wanted
 
     cfg = compose(*words)
     status = record.folder_of(cfg.record.dir, experiment.identify(Wanted(cfg)).signature).status()

@@ -36,9 +36,9 @@ def train(outputs: str, uri: str, seed: int) -> None:
     """One run, in a process of its own."""
     from rich.console import Console
 
-    from fairsweep import experiment, uploader
-    from fairsweep.experiment import Wanted
-    from fairsweep.progress import Progress
+    from fairsweep.runs import experiment, uploader
+    from fairsweep.runs.experiment import Wanted
+    from fairsweep.runs.progress import Progress
 
     experiment.CHECKPOINT_SECONDS, uploader.RETRY_SECONDS = 0.5, 1.0
     cfg = common.compose(*WORDS, f"record.dir={outputs}", f"tracking.uri={uri}", f"seed={seed}")
@@ -51,7 +51,7 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
     """Seconds, and what the server has too much or too little in the end."""
     from mlflow import MlflowClient
 
-    from fairsweep import tracking
+    from fairsweep.runs import tracking
 
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -61,7 +61,7 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
         client = MlflowClient(server.uri)
         os.environ["PYTHONPATH"] = str(ROOT / "src")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["fairsweep.training", "mlflow", "sklearn.datasets"])
+        context.set_forkserver_preload(["fairsweep.training.loop", "mlflow", "sklearn.datasets"])
         begun = time.monotonic()
         processes = [context.Process(target=train, args=(str(outputs), server.uri, n)) for n in range(runs)]
         for process in processes:

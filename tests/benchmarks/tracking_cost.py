@@ -25,7 +25,7 @@ from common import Result, alternate, heading, parser, spread, table
 from timed import only_run, train
 
 if TYPE_CHECKING:
-    from fairsweep.record import RunFolder
+    from fairsweep.runs.record import RunFolder
 
 
 def loop_seconds(run: "RunFolder") -> tuple[float, float] | None:
@@ -33,7 +33,7 @@ def loop_seconds(run: "RunFolder") -> tuple[float, float] | None:
 
     None where the run is too short. Its last epoch does not count: the test comes before its line.
     """
-    from fairsweep.experiment import CHECKPOINT_SECONDS
+    from fairsweep.runs.experiment import CHECKPOINT_SECONDS
 
     journal = run.journal()
     # Uploads go with checkpoints; a second more, so that this line is not before the first one's.

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from fairsweep import schema, tracking
 from fairsweep.compare.load import CURVES, LAST, UNREADABLE, Tables, assemble, of_plan, what_is_missing
 from fairsweep.config import ConfigError, leaves, without_credentials
-from fairsweep.record import RunFolder
+from fairsweep.runs import schema, tracking
+from fairsweep.runs.record import RunFolder
 from fairsweep.sweeps.folder import SweepFolder
 
 FIGURES = {"epoch_seconds", "val_loss", "val_accuracy"}

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairsweep import store
 from fairsweep.compare.load import UNREADABLE
 from fairsweep.config import ConfigError, without_credentials
+from fairsweep.runs import store
 from fairsweep.sweeps.folder import Row, SweepFolder
 from fairsweep.wording import described
 

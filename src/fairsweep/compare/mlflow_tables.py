@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairsweep import metrics, tracking
+from fairsweep import metrics
 from fairsweep.compare.load import (
     CURVES,
     LAST,
@@ -22,6 +22,7 @@ from fairsweep.compare.load import (
 )
 from fairsweep.compare.mlflow_source import Source
 from fairsweep.config import ConfigError
+from fairsweep.runs import tracking
 from fairsweep.wording import counted
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fairsweep import tracking, uploader
 from fairsweep.compare import analysis, folder_source, interactive, mlflow_tables, request, static, tables
 from fairsweep.compare.figures import GREY, Figure, figures, styles
 from fairsweep.compare.findings import Findings, Settings
@@ -24,6 +23,7 @@ from fairsweep.compare.load import Tables
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
+from fairsweep.runs import tracking, uploader
 from fairsweep.sweeps.folder import SweepFolder
 
 # The files of a report; a later report replaces all of them.

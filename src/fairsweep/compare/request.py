@@ -5,7 +5,6 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fairsweep import store, tracking
 from fairsweep.config import (
     RULES,
     TEXT,
@@ -21,6 +20,7 @@ from fairsweep.config import (
     unknown,
     without_credentials,
 )  # fmt: skip
+from fairsweep.runs import store, tracking
 from fairsweep.sweeps import folder
 from fairsweep.sweeps.folder import SweepFolder
 

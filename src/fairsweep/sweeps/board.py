@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from omegaconf import DictConfig
 from rich.console import Console, Group
@@ -14,15 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fairsweep import tracking
-from fairsweep.progress import print_line, print_rows, weights_file
-from fairsweep.record import RunFolder
-from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.runs import tracking
+from fairsweep.runs.progress import print_line, print_rows, weights_file
+from fairsweep.runs.record import RunFolder
+from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
 from fairsweep.wording import counted, described, duration, printable, size
-
-if TYPE_CHECKING:
-    from fairsweep.compare.after import Told
 
 # Between two looks at the folders of the runs in training.
 POLL_SECONDS = 0.5
@@ -222,7 +219,7 @@ class Board:
         ending: str,
         cfg: DictConfig,
         remarks: Sequence[str],
-        told: "Told | None",
+        report: ReportSummary | None,
         champion: RunFolder | None,
     ) -> None:
         """What came out, what failed and why, what to mind, and where everything is.
@@ -238,10 +235,10 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
-        if told and told.verdict:
+        if report and report.verdict:
             console.print()
-            console.print(printable(told.verdict), style="bold", highlight=False, markup=False)
-            remarks = told.remarks
+            console.print(printable(report.verdict), style="bold", highlight=False, markup=False)
+            remarks = report.remarks
         elif remarks:
             console.print()
         for remark in remarks:
@@ -252,8 +249,8 @@ class Board:
             ("runs", by_status(counts).plain + reused),
             ("files", str(self.folder.path)),
         ]
-        if told:
-            rows.append(("report", told.where))
+        if report:
+            rows.append(("report", report.where))
         if champion is not None:
             rows.append(("champion", f"{champion.signature}: {weights_file(champion)}"))
         if cfg.tracking.uri is not None:

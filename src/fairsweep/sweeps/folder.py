@@ -4,17 +4,17 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
-from fairsweep import schema
 from fairsweep.config import ConfigError, redacted
 from fairsweep.files import is_locked, write_atomically
-from fairsweep.record import Place, RunFolder
-from fairsweep.schema import Damaged, warn
+from fairsweep.runs import schema
+from fairsweep.runs.record import Place, RunFolder
+from fairsweep.runs.schema import Damaged, warn
 
 T = TypeVar("T")
 
@@ -33,6 +33,16 @@ class Row(NamedTuple):
     def member(self) -> dict[str, Any]:
         """What the run is in the sweep, for its folder and for MLflow."""
         return {key: value for key, value in self._asdict().items() if key != "signature"}
+
+
+class ReportSummary(NamedTuple):
+    """What a sweep's end shows of its report: where it is, or why there is none; the verdict and its remarks;
+    the best arm, if the verdict names one."""
+
+    where: str
+    verdict: str = ""
+    remarks: Sequence[str] = ()
+    best: str | None = None
 
 
 class SweepFolder:

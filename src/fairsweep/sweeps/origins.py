@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from fairsweep import experiment, provenance, sources
 from fairsweep.config import ConfigError, file_hash, resolved
+from fairsweep.runs import experiment, provenance
 from fairsweep.sweeps.arms import Arm
+from fairsweep.training import sources
 
 # Groups, and the keys within them, that decide which data a run reads and which weights it starts from.
 GROUPS = ("data", "recipe", "trainer")

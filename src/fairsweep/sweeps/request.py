@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import overrides
-from fairsweep.arguments import ARM_EDIT
-from fairsweep.cli import explain
+from fairsweep.cli import overrides
+from fairsweep.cli.arguments import ARM_EDIT
+from fairsweep.cli.entry import explain
 from fairsweep.config import (
     NOT_IN_SIGNATURE,
     OBJECTIVES,
@@ -24,7 +24,7 @@ from fairsweep.config import (
     list_of,
     nearest,
 )
-from fairsweep.reproduce import grammatical
+from fairsweep.runs.reproduce import grammatical
 from fairsweep.sweeps import words
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.compose import Composer

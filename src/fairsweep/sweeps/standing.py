@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from fairsweep.config import OBJECTIVES
-from fairsweep.schema import FINAL, warn
+from fairsweep.runs.schema import FINAL, warn
 from fairsweep.sweeps.folder import Row, SweepFolder
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,21 +18,21 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich import get_console
 
-from fairsweep import config, experiment, jobs, provenance, signals, uploader
-from fairsweep.cli import explain
-from fairsweep.compare import after
-from fairsweep.compare.after import Told
+from fairsweep import config, signals
+from fairsweep.cli.entry import explain
+from fairsweep.cli.overrides import command
 from fairsweep.config import ConfigError
-from fairsweep.experiment import FirstFailure, Outcome, Wanted
-from fairsweep.overrides import command
-from fairsweep.progress import Progress
-from fairsweep.record import Place, RunFolder
-from fairsweep.schema import FINAL
+from fairsweep.launch import jobs
+from fairsweep.runs import experiment, provenance, uploader
+from fairsweep.runs.experiment import FirstFailure, Outcome, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import Place, RunFolder
+from fairsweep.runs.schema import FINAL
 from fairsweep.sweeps import origins, phases, space, weights
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.compose import Composer
-from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
 from fairsweep.sweeps.origins import Pinned
 from fairsweep.sweeps.phases import ArmOutcome, Result, Run
 from fairsweep.sweeps.request import ARMS, Request
@@ -60,6 +60,13 @@ class Entry(NamedTuple):
     content: str
 
 
+class Reports(Protocol):
+    """Makes the report of a sweep; see `compare.after`."""
+
+    def known(self, sweep: SweepFolder) -> ReportSummary | None: ...
+    def write(self, sweep: SweepFolder, cfg: DictConfig) -> ReportSummary: ...
+
+
 class Sweep:
     """One multirun command at work.
 
@@ -74,10 +81,11 @@ class Sweep:
         master: DictConfig,
         composer: Composer,
         launch: Launch,
+        reports: Reports,
         most_jobs: int | None = None,
     ) -> None:
         self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
-        self.most_jobs = most_jobs
+        self.reports, self.most_jobs = reports, most_jobs
         composer.unneeded = UNNEEDED
         self.settings = asked.settings
         self.command = uuid.uuid4().hex
@@ -583,23 +591,23 @@ class Sweep:
         uploader.flush(self.master)
         if not is_launched:
             return
-        told = champion = None
+        report = champion = None
         if ending != "interrupted":
-            told = self.report()
+            report = self.report()
             is_complete = ending == "finished" and not standing.counts()["paused"]
-            champion = self.settle_weights(told.best, is_complete)
+            champion = self.settle_weights(report.best, is_complete)
             uploader.register(champion, self.master, self.board.note)
             uploader.flush(self.master)
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), told, champion)
+        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), report, champion)
 
-    def report(self) -> Told:
+    def report(self) -> ReportSummary:
         """Write the report, or show again the one that is there."""
-        if not self.begun and (known := after.known(self.folder)):
+        if not self.begun and (known := self.reports.known(self.folder)):
             return known
         with self.board.console.status("writing the report"):
-            told = after.write(self.folder, self.master)
+            written = self.reports.write(self.folder, self.master)
         uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        return told
+        return written
 
     def settle_weights(self, best_arm: str | None, is_complete: bool) -> RunFolder | None:
         """Keep the weights of the best, and upload them; free the disk of the others. Gives the champion."""

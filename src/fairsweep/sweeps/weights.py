@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
-from fairsweep.record import RunFolder
-from fairsweep.schema import FINAL, Damaged, read_sweep
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import FINAL, Damaged, read_sweep
 from fairsweep.sweeps.folder import SweepFolder
 from fairsweep.sweeps.standing import Standing
 

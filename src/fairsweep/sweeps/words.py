@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from hydra.core.override_parser.types import ChoiceSweep, Override
 
+from fairsweep.cli.overrides import as_typed
 from fairsweep.config import ConfigError, leaves
-from fairsweep.overrides import as_typed
 from fairsweep.sweeps.compose import Composer
 
 

@@ -89,12 +89,13 @@ class FairSweeper(Sweeper):
             return self.grid(arguments)
 
         from fairsweep import signals
+        from fairsweep.compare import after
         from fairsweep.sweeps import request
         from fairsweep.sweeps.sweep import Sweep
 
         signals.check()
         asked = request.read(self.config, arguments, self.composer)
-        sweep = Sweep(asked, self.config, self.composer, self.launch, self.most_jobs())
+        sweep = Sweep(asked, self.config, self.composer, self.launch, after, self.most_jobs())
         try:
             return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
         finally:

@@ -45,9 +45,10 @@ class FusedLauncher(BasicLauncher):
         return not hydra.callbacks and not hydra.job.chdir and not hydra.job.env_set
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from fairsweep import build, jobs
         from fairsweep.config import ConfigError
+        from fairsweep.launch import jobs
         from fairsweep.sweeps.compose import Composer
+        from fairsweep.training import build
 
         config, context = self.config, self.hydra_context
         assert config is not None

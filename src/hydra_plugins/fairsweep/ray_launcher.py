@@ -40,14 +40,13 @@ class RayLauncher(BasicLauncher):
     fails_fast = True
 
     def __init__(self, **settings: Any) -> None:
-        from fairsweep.cluster.pool import Pool, Settings
+        from fairsweep.launch.pool import Pool, Settings
 
         super().__init__()
         self.pool = Pool(Settings(**settings))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from fairsweep import jobs
-        from fairsweep.cluster import launch
+        from fairsweep.launch import jobs, remote
         from fairsweep.sweeps.compose import Composer
 
         config, context = self.config, self.hydra_context
@@ -59,7 +58,7 @@ class RayLauncher(BasicLauncher):
         self.pool.check(config)
         runs = (jobs.unpacked(overrides[-1]) for overrides in job_overrides)
         fail_fast = config.hydra.sweeper.fail_fast
-        return jobs.returned(launch.run(self.pool, runs, len(job_overrides), fail_fast))
+        return jobs.returned(remote.run(self.pool, runs, len(job_overrides), fail_fast))
 
     def close(self) -> None:
         """End the workers."""

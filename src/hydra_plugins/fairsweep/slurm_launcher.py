@@ -36,7 +36,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
 
             from fairsweep import signals
             from fairsweep.config import ROOT
-            from fairsweep.jobs import CannotLaunch
+            from fairsweep.launch.jobs import CannotLaunch
 
             assert self.config is not None
             shared = set(BaseQueueConf.__dataclass_fields__)
@@ -84,7 +84,7 @@ def results(jobs: "Sequence[Job[JobReturn]]") -> list[JobReturn]:
     from rich import get_console
 
     from fairsweep import signals
-    from fairsweep.progress import Progress
+    from fairsweep.runs.progress import Progress
 
     returned: dict[str, JobReturn] = {}
     gone: dict[str, float] = {}  # since when
@@ -124,7 +124,7 @@ def result(job: "Job[JobReturn]") -> JobReturn:
 
 def failed(reason: str) -> JobReturn:
     """A job's end that says this."""
-    from fairsweep.experiment import RunFailed
+    from fairsweep.runs.experiment import RunFailed
 
     job = JobReturn(status=JobStatus.FAILED)
     job.return_value = RunFailed(reason)

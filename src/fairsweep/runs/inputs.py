@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 from omegaconf import DictConfig
 
-from fairsweep import images, runs, store, tracking
 from fairsweep.config import TEXT, ConfigError, Rule, check_values, one_of, or_null
-from fairsweep.record import RunFolder
-from fairsweep.sources import IMAGE_SUFFIXES, not_read
+from fairsweep.runs import lookup, store, tracking
+from fairsweep.runs.record import RunFolder
+from fairsweep.training import images
+from fairsweep.training.sources import IMAGE_SUFFIXES, not_read
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
 OWN = {"output": TEXT, "dataset": or_null(TEXT)}
@@ -52,7 +53,7 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
             raise ConfigError(f"run={which}: an MLflow run id needs tracking.uri, which is null")
         found = tracking.find_run(which, uri, directory)
     elif re.fullmatch("latest|best|[0-9a-f]{1,16}", which):
-        found = nullcontext(runs.find(directory, which, data))
+        found = nullcontext(lookup.find(directory, which, data))
     else:
         raise ConfigError(f"run={which}: must be {RUNS}")
     with found as folder:

@@ -15,10 +15,10 @@ import yaml
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import schema
 from fairsweep.config import OBJECTIVES, ConfigError, literal, redacted, without_credentials
 from fairsweep.files import write_atomically
-from fairsweep.schema import FINAL, Damaged, warn
+from fairsweep.runs import schema
+from fairsweep.runs.schema import FINAL, Damaged, warn
 
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")
 

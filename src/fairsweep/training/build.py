@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from fairsweep.config import CUTS, RULES, ConfigError, is_number, unknown
-from fairsweep.data import Data, Source, prepare
 from fairsweep.models import Classifier, Shape
-from fairsweep.sources import fingerprint
+from fairsweep.training.dataset import Data, Source, prepare
+from fairsweep.training.sources import fingerprint
 
 T = TypeVar("T")
 

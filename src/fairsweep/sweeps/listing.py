@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from fairsweep import schema, store
 from fairsweep.config import (
     BOOLEAN,
     TEXT,
@@ -20,8 +19,9 @@ from fairsweep.config import (
     or_null,
 )
 from fairsweep.files import is_locked
-from fairsweep.record import RunFolder
-from fairsweep.schema import Damaged, read_json, warn
+from fairsweep.runs import schema, store
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import Damaged, read_json, warn
 from fairsweep.sweeps import standing
 from fairsweep.sweeps.folder import SweepFolder
 from fairsweep.wording import age, joined, printable, size

@@ -24,12 +24,13 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import metrics, schema
+from fairsweep import metrics
 from fairsweep.config import TEXT, ConfigError, leaves, without_credentials
 from fairsweep.files import write_atomically
-from fairsweep.record import RunFolder
-from fairsweep.schema import FINAL, Damaged, read_json, read_sweep, warn
-from fairsweep.store import Note, Outage, Store, address, connect, database_file, name, opened, reason
+from fairsweep.runs import schema
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import FINAL, Damaged, read_json, read_sweep, warn
+from fairsweep.runs.store import Note, Outage, Store, address, connect, database_file, name, opened, reason
 from fairsweep.wording import counted, joined
 
 if TYPE_CHECKING:
@@ -716,7 +717,7 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
     import torch
     from mlflow.models import infer_signature
 
-    from fairsweep import build
+    from fairsweep.training import build
 
     model = build.classifier(folder.config(), folder.facts(), folder.weights())
     # Two rows: with one, the exported model would take batches of one image only.

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairsweep import inputs, prediction
 from fairsweep.config import ConfigError
-from fairsweep.record import RunFolder
+from fairsweep.runs import inputs, prediction
+from fairsweep.runs.record import RunFolder
 
 # How many images the file's predictions are compared on.
 COMPARED = 100

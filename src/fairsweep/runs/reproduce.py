@@ -10,11 +10,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import arguments, runs, tracking
+from fairsweep.cli import arguments
 from fairsweep.config import ROOT, ConfigError, escaped, leaves
-from fairsweep.inputs import RUNS
-from fairsweep.record import RunFolder
-from fairsweep.schema import read_config
+from fairsweep.runs import lookup, tracking
+from fairsweep.runs.inputs import RUNS
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import read_config
 
 # Where and how a run is recorded: not taken from the record.
 OWN = ("record", "tracking", "rerun", "reuse", "trainer.stop_epoch")
@@ -78,7 +79,7 @@ def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
         elif (path / "config.yaml").is_file():
             named = nullcontext(RunFolder(path))
         else:
-            named = nullcontext(runs.find(place.record.dir, which, needs_weights=False))
+            named = nullcontext(lookup.find(place.record.dir, which, needs_weights=False))
         with named as folder:
             yield folder
     except ConfigError as error:

@@ -12,16 +12,17 @@ from typing import Any
 from filelock import BaseFileLock
 from rich import get_console
 
-from fairsweep import config, experiment, uploader
-from fairsweep.cluster import parcel, worker
-from fairsweep.cluster.parcel import Parcel
-from fairsweep.cluster.pool import Pool, RemoteWorker
-from fairsweep.cluster.worker import Order
-from fairsweep.experiment import FirstFailure, Outcome, Session, Wanted
-from fairsweep.jobs import CannotLaunch
-from fairsweep.progress import Progress
-from fairsweep.record import RunFolder
-from fairsweep.schema import UNKNOWN
+from fairsweep import config
+from fairsweep.launch import parcel, worker
+from fairsweep.launch.jobs import CannotLaunch
+from fairsweep.launch.parcel import Parcel
+from fairsweep.launch.pool import Pool, RemoteWorker
+from fairsweep.launch.worker import Order
+from fairsweep.runs import experiment, uploader
+from fairsweep.runs.experiment import FirstFailure, Outcome, Session, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import UNKNOWN
 from fairsweep.signals import Stop, check, stopping
 from fairsweep.wording import counted
 

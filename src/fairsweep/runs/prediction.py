@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from fairsweep import build, images
 from fairsweep.config import ConfigError
-from fairsweep.data import Split
 from fairsweep.models import Classifier
-from fairsweep.record import RunFolder
+from fairsweep.runs.record import RunFolder
+from fairsweep.training import build, images
+from fairsweep.training.dataset import Split
 from fairsweep.wording import printable
 
 Pixels = NDArray[np.uint8]

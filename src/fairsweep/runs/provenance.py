@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fairsweep import overrides
+from fairsweep.cli import overrides
 from fairsweep.config import CUTS, ROOT, without_credentials
-from fairsweep.schema import UNKNOWN
-from fairsweep.sources import fingerprint
+from fairsweep.runs.schema import UNKNOWN
+from fairsweep.training.sources import fingerprint
 
 if TYPE_CHECKING:
-    from fairsweep.training import Lane
+    from fairsweep.training.loop import Lane
 
-# The files that decide how a configuration trains.
-CODE = (
-    "build.py", "capture.py", "data.py", "images.py", "losses.py", "models.py", "sources.py", "training.py",
-)  # fmt: skip
+# The code that decides how a configuration trains.
+CODE = ("data.py", "losses.py", "models.py", "training/*.py")
 
 # Longer patches are cut, in characters.
 PATCH_LENGTH = 1_000_000
@@ -123,7 +121,7 @@ def content_of(data: str, hashes: Path) -> str:
     """The same for a data configuration as JSON; hashed once per process."""
     if (known := fingerprint(json.loads(data), hashes)) is not None:
         return known
-    from fairsweep import build
+    from fairsweep.training import build
 
     return build.content(data)
 
@@ -131,5 +129,7 @@ def content_of(data: str, hashes: Path) -> str:
 @cache
 def code_hash() -> str:
     """A hash (16 hex digits) of the code that decides how a configuration trains."""
-    content = b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)
+    package = Path(__file__).parents[1]
+    files = [path for pattern in CODE for path in sorted(package.glob(pattern))]
+    content = b"".join(path.read_bytes() for path in files)
     return hashlib.sha256(content).hexdigest()[:16]

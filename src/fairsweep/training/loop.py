@@ -18,12 +18,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fairsweep import build
-from fairsweep.capture import CapturedSteps, obstacle
 from fairsweep.config import OBJECTIVES, ConfigError
-from fairsweep.data import Split, augment
 from fairsweep.losses import is_mean_of_images
-from fairsweep.memory import causes, is_out_of_memory, keep_freed_memory
+from fairsweep.training import build
+from fairsweep.training.capture import CapturedSteps, obstacle
+from fairsweep.training.dataset import Split, augment
+from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory
 
 Line = dict[str, float]
 
@@ -265,7 +265,7 @@ class Lane:
         wanted = self.device.type == "cuda" and self.trainer.cuda_graphs
         if self.steps_uncaptured != WARM_UP or not wanted:
             return
-        reason = obstacle(self)
+        reason = obstacle(self.optimizer, self.main_scheduler)
         if not reason:
             try:
                 self.captured = CapturedSteps(self)
@@ -624,6 +624,24 @@ def collect(lanes: list[Lane]) -> None:
     share = (time.perf_counter() - started) / len(lanes)
     for lane in lanes:
         lane.count_seconds(share)
+
+
+def fits_one_more(lanes: list[Lane]) -> bool:
+    """Whether a CUDA device holds one more lane, going by what these use.
+
+    No other device trains several lanes faster than one after another.
+    """
+    device = lanes[0].device
+    if device.type != "cuda":
+        return False
+    settled = sum(lane.is_settled() for lane in lanes)
+    if not settled:
+        return False
+    torch.cuda.empty_cache()  # what lanes that have ended had
+    free, total = torch.cuda.mem_get_info(device)
+    each = (total - free) / settled
+    to_evaluate = total / 16  # which takes more than a step, but one lane at a time
+    return free - to_evaluate > (len(lanes) - settled + 2) * each
 
 
 def wait_for(device: torch.device) -> None:

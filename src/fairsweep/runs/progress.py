@@ -2,21 +2,20 @@
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fairsweep import tracking
 from fairsweep.config import ConfigError, without_credentials
-from fairsweep.record import RunFolder
+from fairsweep.runs import tracking
+from fairsweep.runs.record import RunFolder
 from fairsweep.wording import counted, printable
 
 if TYPE_CHECKING:
-    from fairsweep.experiment import Outcome
-    from fairsweep.training import Lane, Line
+    from fairsweep.training.loop import Lane, Line
 
 
 class Progress:
@@ -111,11 +110,12 @@ def weights_file(folder: RunFolder) -> str:
         return f"none: {str(error).removeprefix(f'{folder.path}: ')}"
 
 
-def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
+def summary(
+    console: Console, folder: RunFolder, status: dict[str, Any], reused: bool, cfg: DictConfig
+) -> None:
     """Print how a run ended, its results, and where its files are."""
-    status = outcome.status
     rows: list[tuple[str, str]] = []
-    ending = status["status"] + (" before; reused" if outcome.reused else "")
+    ending = status["status"] + (" before; reused" if reused else "")
     rows.append(("status", ending + (f": {status['reason']}" if status["reason"] else "")))
     if status["objective"] is not None:
         rows.append(
@@ -128,10 +128,10 @@ def summary(console: Console, outcome: "Outcome", cfg: DictConfig) -> None:
         rows.append(("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"))
     epochs = counted(status["epoch"], "epoch")
     rows.append(("trained", f"{epochs}, {status['seconds']:.1f} s, on {status['device']}"))
-    rows.append(("files", str(outcome.folder.path)))
+    rows.append(("files", str(folder.path)))
     if status["status"] == "finished":
-        rows.append(("weights", weights_file(outcome.folder)))
+        rows.append(("weights", weights_file(folder)))
     if cfg.tracking.uri is not None:
-        rows += tracking.summary(cfg, outcome.folder)
+        rows += tracking.summary(cfg, folder)
     console.print()
     print_rows(console, rows)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from fairsweep.config import ConfigError
 from fairsweep.metrics import tracked
-from fairsweep.record import RunFolder
+from fairsweep.runs.record import RunFolder
 
 
 def check_installed() -> None:
@@ -25,7 +25,7 @@ def write(folder: RunFolder) -> None:
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from fairsweep import build
+    from fairsweep.training import build
 
     goal = folder.path / "tensorboard"
     shutil.rmtree(goal, ignore_errors=True)

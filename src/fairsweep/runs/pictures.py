@@ -23,12 +23,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fairsweep import prediction
 from fairsweep.config import ConfigError
-from fairsweep.data import Data, Split
 from fairsweep.files import write_atomically
-from fairsweep.prediction import Prediction
-from fairsweep.record import RunFolder
+from fairsweep.runs import prediction
+from fairsweep.runs.prediction import Prediction
+from fairsweep.runs.record import RunFolder
+from fairsweep.training.dataset import Data, Split
 from fairsweep.wording import printable
 
 FONT = "DejaVu Sans"  # comes with matplotlib

@@ -8,16 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 # In a control group's folder: its limit, what it uses, and the cached pages in that which it gives up.
 GROUP_FILES = {
     "sys/fs/cgroup": ("memory.max", "memory.current", "inactive_file"),
     "sys/fs/cgroup/memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-
-if TYPE_CHECKING:
-    from fairsweep.training import Lane
 
 
 def free_memory(root: Path = Path("/")) -> float:
@@ -53,24 +49,6 @@ def left_in(group: Path, limit: str, usage: str, cached: str) -> float:
     except (OSError, ValueError):  # not in this container; "max"
         return math.inf
     return most - used + sum(map(int, re.findall(rf"^{cached} (\d+)$", stat, re.MULTILINE)))
-
-
-def has_memory(lanes: "list[Lane]") -> bool:
-    """Whether a CUDA device holds one lane more beside these, going by what these use. No other device trains
-    several faster than one after another."""
-    import torch
-
-    device = lanes[0].device
-    if device.type != "cuda":
-        return False
-    settled = sum(lane.is_settled() for lane in lanes)
-    if not settled:
-        return False
-    torch.cuda.empty_cache()  # what lanes that have ended had
-    free, total = torch.cuda.mem_get_info(device)
-    each = (total - free) / settled
-    to_evaluate = total / 16  # which takes more than a step, but one lane at a time
-    return free - to_evaluate > (len(lanes) - settled + 2) * each
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

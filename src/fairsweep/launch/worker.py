@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 import fairsweep
-from fairsweep import provenance, record
-from fairsweep.cluster import parcel
-from fairsweep.cluster.parcel import Packer, Parcel
 from fairsweep.config import literal
-from fairsweep.experiment import Session, Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import Place
+from fairsweep.launch import parcel
+from fairsweep.launch.parcel import Packer, Parcel
+from fairsweep.runs import provenance, record
+from fairsweep.runs.experiment import Session, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import Place
 from fairsweep.signals import Stop
 
 
@@ -93,7 +93,7 @@ class Worker:
     def identity(self) -> Identity:
         """Identify this worker, once it is ready to train."""
         import fairsweep.data
-        import fairsweep.training  # noqa: F401
+        import fairsweep.training.loop  # noqa: F401
 
         return Identity(socket.gethostname(), os.getpid(), source_hash(), provenance.versions())
 

@@ -7,19 +7,34 @@ takes as long as some dozens of steps.
 """
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-if TYPE_CHECKING:
-    from fairsweep.training import Lane
+from fairsweep.training.dataset import Data
 
 
-def obstacle(lane: "Lane") -> str:
-    """Why a lane's steps cannot be captured as a graph; empty if there is no known reason."""
-    optimizer, name = lane.optimizer, type(lane.optimizer).__name__
-    if getattr(lane.main_scheduler, "cycle_momentum", False):
+class Steps(Protocol):
+    """What is captured: a lane's training steps, and what they read and write."""
+
+    device: torch.device
+    stream: torch.cuda.Stream | None
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    trainer: Any
+    data: Data
+    correct: Tensor
+
+    def optimize(self, index: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def obstacle(optimizer: Optimizer, scheduler: LRScheduler) -> str:
+    """Why steps cannot be captured as a graph; empty if there is no known reason."""
+    name = type(optimizer).__name__
+    if getattr(scheduler, "cycle_momentum", False):
         return "its scheduler changes more than learning rates (cycle_momentum=true)"
     if "capturable" in optimizer.defaults or (name == "SGD" and optimizer.defaults["fused"]):
         return ""
@@ -35,8 +50,8 @@ class CapturedSteps:
         RuntimeError: the model does what no graph can, as to decide by a value.
     """
 
-    def __init__(self, lane: "Lane") -> None:
-        self.lane: Lane = weakref.proxy(lane)  # or only the garbage collector would free the two
+    def __init__(self, lane: Steps) -> None:
+        self.lane: Steps = weakref.proxy(lane)  # or only the garbage collector would free the two
         device, groups = lane.device, lane.optimizer.param_groups
         size: int = lane.trainer.batch_size
         self.count = len(lane.data.train.labels) // size  # full batches in an epoch

@@ -7,12 +7,12 @@ from typing import Any
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from fairsweep import listing, tracking
 from fairsweep.config import ConfigError
-from fairsweep.record import RunFolder
-from fairsweep.schema import FINAL
-from fairsweep.store import Note, Store, opened
-from fairsweep.sweeps import standing, weights
+from fairsweep.runs import tracking
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import FINAL
+from fairsweep.runs.store import Note, Store, opened
+from fairsweep.sweeps import listing, standing, weights
 from fairsweep.sweeps.folder import SweepFolder
 from fairsweep.wording import counted, listed, size
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairsweep.files import write_atomically
-from fairsweep.record import RunFolder
+from fairsweep.runs.record import RunFolder
 
 # The machine that started the sweep writes these itself.
 OURS = {"config.yaml", "sweeps.json", "tracking.json"}

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from fairsweep import overrides
-from fairsweep.cluster.worker import Identity, Order, Worker
+from fairsweep.cli import overrides
 from fairsweep.config import Rule, either, integer, number, one_of, or_null
-from fairsweep.jobs import CannotLaunch
+from fairsweep.launch.jobs import CannotLaunch
+from fairsweep.launch.worker import Identity, Order, Worker
 
 if TYPE_CHECKING:
     from ray import ObjectRef, ObjectRefGenerator

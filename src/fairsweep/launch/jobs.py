@@ -10,11 +10,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from rich import get_console
 
-from fairsweep import experiment
 from fairsweep.config import ConfigError, literal
-from fairsweep.experiment import Outcome, RunFailed, Wanted
-from fairsweep.progress import Progress
-from fairsweep.record import Place
+from fairsweep.runs import experiment
+from fairsweep.runs.experiment import Outcome, RunFailed, Wanted
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import Place
 
 # The override of a sweep's job that holds its run.
 JOB = "job"

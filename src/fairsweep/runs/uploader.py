@@ -21,10 +21,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep import signals, store, tracking
-from fairsweep.record import RunFolder
-from fairsweep.schema import read_sweep
-from fairsweep.store import Note
+from fairsweep import signals
+from fairsweep.runs import store, tracking
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import read_sweep
+from fairsweep.runs.store import Note
 from fairsweep.wording import counted
 
 # After an outage, the store is left alone for this long; at the command's end it is tried once more.
@@ -243,7 +244,7 @@ def flush(cfg: DictConfig) -> bool:
 
 def launch() -> "subprocess.Popen[str]":
     """Start it, in a session of its own: the terminal's Ctrl-C is for the command."""
-    code = str(Path(__file__).parents[1])
+    code = str(Path(__file__).parents[2])
     env = {key: value for key, value in os.environ.items() if key not in CONFUSING}
     env |= {
         "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")])),
@@ -252,7 +253,7 @@ def launch() -> "subprocess.Popen[str]":
         "CUDA_VISIBLE_DEVICES": "",
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "fairsweep.uploader"],
+        [sys.executable, "-P", "-m", "fairsweep.runs.uploader"],
         env=env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

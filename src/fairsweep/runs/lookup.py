@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairsweep import schema
 from fairsweep.config import OBJECTIVES, ConfigError
-from fairsweep.record import RunFolder
-from fairsweep.schema import Damaged, warn
+from fairsweep.runs import schema
+from fairsweep.runs.record import RunFolder
+from fairsweep.runs.schema import Damaged, warn
 
 
 class Finished(NamedTuple):

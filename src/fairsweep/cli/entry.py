@@ -28,10 +28,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from fairsweep import arguments, output, overrides, signals
+from fairsweep import signals
+from fairsweep.cli import arguments, output, overrides
+from fairsweep.cli.environment import complete_environment, with_variables
+from fairsweep.cli.overrides import postponed
 from fairsweep.config import ROOT, RULES, ConfigError, nearest, redacted, unknown, without_credentials
-from fairsweep.container import complete_environment, with_variables
-from fairsweep.overrides import postponed
 from fairsweep.wording import printable
 
 # Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import BaseFileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep import config, provenance, record, runs, signals, sources, store, tensorboard, uploader
+from fairsweep import config, signals
 from fairsweep.config import OBJECTIVES, ConfigError
 from fairsweep.files import write_atomically
-from fairsweep.memory import causes, has_memory, is_out_of_memory
-from fairsweep.progress import Progress
-from fairsweep.record import Place, RunFolder
-from fairsweep.schema import FINAL
+from fairsweep.runs import lookup, provenance, record, store, tensorboard, uploader
+from fairsweep.runs.progress import Progress
+from fairsweep.runs.record import Place, RunFolder
+from fairsweep.runs.schema import FINAL
+from fairsweep.training import sources
+from fairsweep.training.memory import causes, is_out_of_memory
 
 if TYPE_CHECKING:
-    from fairsweep.training import Event, Lane
+    from fairsweep.training.loop import Event, Lane
 
 # A kill costs at most so much training; writing a checkpoint takes a few hundredths of a second.
 CHECKPOINT_SECONDS = 10.0
@@ -175,7 +177,7 @@ class Session:
             first = next(coming, None)
             if first is None:  # nothing is to be trained, and torch is not needed
                 return
-            from fairsweep.training import fit
+            from fairsweep.training.loop import fit
 
             coming = chain(iter([first]), coming)
             del first  # a lane that has ended is to leave the memory: nothing may hold it
@@ -214,7 +216,9 @@ class Session:
             return len(self.jobs) < (self.most or 1)
         crowd = len(self.jobs), sum(lane.is_settled() for lane in self.jobs)
         if crowd != self.crowd:  # else the answer would be the same
-            self.crowd, self.has_memory = crowd, has_memory([*self.jobs])
+            from fairsweep.training.loop import fits_one_more
+
+            self.crowd, self.has_memory = crowd, fits_one_more([*self.jobs])
         return self.has_memory
 
     def claims(self) -> Iterator[Claim | None]:
@@ -478,7 +482,7 @@ class Job:
     def __init__(
         self, wanted: Wanted, folder: RunFolder, lock: BaseFileLock, progress: Progress, stale: str
     ) -> None:
-        from fairsweep.training import Lane
+        from fairsweep.training.loop import Lane
 
         self.wanted, self.folder, self.lock, self.progress = wanted, folder, lock, progress
         self.cfg = cfg = wanted.cfg
@@ -636,7 +640,7 @@ def illustrate(folder: RunFolder, cfg: DictConfig, progress: Progress, single: b
         return False
     try:
         if draw:
-            from fairsweep import pictures
+            from fairsweep.runs import pictures
 
             pictures.draw(folder)
         if write_events:
@@ -656,7 +660,7 @@ def estimate(cfg: DictConfig) -> tuple[float, int]:
     Raises:
         ConfigError: data, model, device do not fit each other.
     """
-    from fairsweep.training import WARM_UP, Lane, wait_for
+    from fairsweep.training.loop import WARM_UP, Lane, wait_for
 
     lane = Lane(cfg)
     with lane.own_state():
@@ -686,7 +690,7 @@ def with_weights_file(cfg: DictConfig) -> DictConfig:
     path = Path(which)
     if not path.is_file():
         try:
-            path = runs.find(cfg.record.dir, which, *comparable(cfg, which)).tested_weights_file()
+            path = lookup.find(cfg.record.dir, which, *comparable(cfg, which)).tested_weights_file()
         except ConfigError as error:
             raise ConfigError(
                 f"trainer.weights={which}: neither a file nor a run with weights ({error})"
