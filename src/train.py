@@ -11,8 +11,8 @@ from rich.console import Console
 from fairsweep import signals
 from fairsweep.cli.entry import entry_point
 from fairsweep.launch import jobs
-from fairsweep.runs import experiment, reproduce, uploader
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import life, reproduce, session, uploader
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress, summary
 
 # What a shell expects of a command that did what it was asked to, failed, or was interrupted.
@@ -24,20 +24,20 @@ def main(cfg: DictConfig) -> Any:
     """Train and tell; as one job of a sweep, only train. Returns the objective."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         with uploader.running(print) as is_alone:
-            (job,) = jobs.run([jobs.wanted(cfg)])
+            objective = jobs.run(cfg)
             if is_alone:  # else the sweep waits for its uploads
-                uploader.flush(cfg)
-        return job.return_value  # raises what the run failed of
+                life.flush(cfg)
+        return objective
     progress = Progress(Console())
     with uploader.running(progress.note):
-        (outcome,) = experiment.run([Wanted(cfg)], progress)
+        (outcome,) = session.run([RunSpec(cfg)], progress)
         with signals.postponed():
             uploader.register(outcome.folder, cfg, progress.note)
-            uploader.flush(cfg)
+            life.flush(cfg)
             summary(progress.console, outcome.folder, outcome.status, outcome.reused, cfg)
-    if exit_status := EXIT_STATUS[outcome.status["status"]]:
+    if exit_status := EXIT_STATUS[outcome.status.name]:
         sys.exit(exit_status)
-    return outcome.objective
+    return outcome.status.ranked_objective
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ ORDER = (BASE, "cli", "training", "runs", "launch", "sweeps", "compare", ENTRY)
 PLACES = {"data": "training", "losses": "training", "models": "training"}
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = (
-    "config", "cli.entry", "training.sources", "runs.record", "runs.experiment", "runs.tracking",
+    "config", "cli.entry", "training.sources", "runs.folder", "runs.session", "runs.tracking",
     "runs.uploader", "runs.progress",
 )  # fmt: skip
 SLOW = ("torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
@@ -86,7 +86,7 @@ def ours(entries: list[Import]) -> Iterator[Import]:
 def test_the_walk_sees_the_project() -> None:
     assert {"train", "fairsweep.config", "fairsweep.training.build"} <= set(MODULES)
     assert Import("fairsweep.training.build", "fairsweep.config", False, False) in ALL
-    assert any(e.late and e.name == "fairsweep.training.loop" for e in imports("fairsweep.runs.experiment"))
+    assert any(e.late and e.name == "fairsweep.training.loop" for e in imports("fairsweep.runs.session"))
     assert {package(module) for module in MODULES if module != "fairsweep"} == set(ORDER)
 
 

@@ -1,5 +1,6 @@
 """What is seen of a sweep while it goes on."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,26 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import Status
 from fairsweep.sweeps import board
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
 
 # The status of a run of 1,000 steps in training, with what a finished one says besides.
-BEGUN = {
-    **{"status": "running", "started": 0.0, "resumed": 0.0, "ended": None, "journal_bytes": 0, "steps": 1000},
-    **{
-        "single": False,
-        "trained_by": "c1",
-        "sweep": None,
-        "objective_key": "val_accuracy",
-        "objective": None,
-    },
-    **{"code": "c", "data": "d", "device": "cpu", "precision": "fp32", "threads": 1, "hostname": "h"},
-    **{"command": "", "git": {}, "versions": {}, "reason": "", "step": 0, "seconds": 1.0, "epoch": 1},
-}
+BEGUN = Status(
+    name="running", trained_by="c1", objective_key="val_accuracy", steps=1000, seconds=1.0, epoch=1,
+    code="c", data="d", device="cpu", precision="fp32", hostname="h",
+)  # fmt: skip
+
+
+def board_of(console: Console, sweep: Path, confirm: int = 0) -> Board:
+    """The board of a sweep in this folder; its runs are beside it, in `runs`."""
+
+    def status_of(signature: str) -> Status:
+        return RunFolder(sweep.parent / "runs" / signature).status()
+
+    return Board(console, SweepFolder(sweep, sweep.parent), status_of, "val_accuracy", "c1", confirm)
 
 
 class Clock:
@@ -40,12 +43,12 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
     """Eight runs, four at once, of 100 seconds each; they say how far they are when half of it is done."""
     clock = Clock(monkeypatch)
     rows = [Row(f"a{number:015x}", f"run{number}", "adam", number, "search", 0, {}) for number in range(8)]
-    seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
+    seen = board_of(Console(file=StringIO()), tmp_path / "sweep")
 
     def status(row: Row, **content: Any) -> None:
         folder = RunFolder(tmp_path / "runs" / row.signature)
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.set_status(**BEGUN | {"signature": row.signature} | content)
+        folder.write_status(replace(BEGUN, signature=row.signature, **content))
 
     seen.plan(rows, more=0)
     seen.launch(rows)
@@ -65,7 +68,7 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
     assert seen.seconds_left() == pytest.approx(130)  # without news, it goes on so
     clock.now += 30
     for row in rows[:4]:
-        status(row, status="finished", ended=clock.now)
+        status(row, name="finished", test_accuracy=None, ended=clock.now)
     for row in rows[4:]:
         status(row, ended=None)
     seen.look()
@@ -82,10 +85,10 @@ def test_what_was_trained_before_is_no_part_of_the_pace(
 ) -> None:
     clock = Clock(monkeypatch)
     row = Row("a" * 16, "run0", "adam", 0, "search", 0, {})
-    seen = Board(Console(file=StringIO()), SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1")
+    seen = board_of(Console(file=StringIO()), tmp_path / "sweep")
     folder = RunFolder(tmp_path / "runs" / row.signature)
     folder.path.mkdir(parents=True)
-    folder.set_status(**BEGUN | {"signature": row.signature, "step": 800})
+    folder.write_status(replace(BEGUN, signature=row.signature, step=800))
     seen.plan([row], more=0)
     seen.launch([row])
     seen.look()
@@ -100,10 +103,10 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
     """Arms, values, reasons and paths may hold escape codes: of a file's name, or of another's record."""
     evil = "\x1b[2Jred\x07"
     output = StringIO()
-    seen = Board(Console(file=output), SweepFolder(tmp_path / evil, tmp_path), "val_accuracy", "c1")
+    seen = board_of(Console(file=output), tmp_path / evil)
     row = Row("a" * 16, f"{evil} lr={evil}", evil, 0, "search", 0, {"optimizer.lr": evil})
     seen.plan([row], more=0)
-    seen.settle(row, BEGUN | {"status": "failed", "reason": f"{evil}\nmore", "ended": 1.0})
+    seen.settle(row, replace(BEGUN, name="failed", reason=f"{evil}\nmore", ended=1.0))
     seen.note(f"note {evil}")
     cfg = OmegaConf.create({"tracking": {"uri": None}})
     seen.summary("failed", cfg, [evil], ReportSummary(evil, evil, [evil]), None)
@@ -118,7 +121,7 @@ def test_a_live_table_fits_its_terminal_adds_up_and_shows_no_test_figures(
 ) -> None:
     text = StringIO()
     console = Console(file=text, width=width, height=24, force_terminal=True, record=True)
-    seen = Board(console, SweepFolder(tmp_path / "sweep", tmp_path), "val_accuracy", "c1", confirm=4)
+    seen = board_of(console, tmp_path / "sweep", confirm=4)
     trials = [(arm, trial) for arm in ("adam", "sgd with momentum") for trial in range(2)]
     rows = [
         Row(f"a{place:015x}", f"{arm} lr=0.{trial} seed=0", arm, trial, "search", 0, {"lr": f"0.{trial}"})
@@ -127,9 +130,9 @@ def test_a_live_table_fits_its_terminal_adds_up_and_shows_no_test_figures(
     seen.plan(rows, more=4)
     seen.launch(rows[3:])
     for row, objective in zip(rows[:2], (0.9, 0.95), strict=True):
-        done = {"status": "finished", "ended": 1.0, "objective": objective, "test_accuracy": 0.1234}
-        seen.settle(row, BEGUN | done)
-    seen.settle(rows[2], BEGUN | {"status": "failed", "ended": 1.0, "reason": "out of luck"})
+        done = {"name": "finished", "ended": 1.0, "objective": objective, "test_accuracy": 0.1234}
+        seen.settle(row, replace(BEGUN, **done))
+    seen.settle(rows[2], replace(BEGUN, name="failed", ended=1.0, reason="out of luck"))
     seen.standing.statuses[rows[3].signature] = BEGUN
     text.truncate(0)
     console.print(seen.table())

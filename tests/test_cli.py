@@ -25,10 +25,10 @@ from rich.console import Console
 from fairsweep import models
 from fairsweep.cli.entry import SWEEP_WORDS
 from fairsweep.config import ROOT
-from fairsweep.runs import experiment, record
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import checkpoint, identity, session
+from fairsweep.runs.folder import RunFolder, folder_of
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
 
 Compose = Callable[..., DictConfig]
 
@@ -340,8 +340,8 @@ QUICK = ("model=mlp", "model.widths=[8]", "data.limit=100", "trainer.epochs=1", 
 def trained(compose: Compose, tmp_path: Path) -> RunFolder:
     """A finished run in the same outputs as the commands' runs."""
     cfg = compose(f"record.dir={tmp_path}/outputs", "record.pictures=none", *QUICK)
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
-    assert outcome.status["status"] == "finished"
+    (outcome,) = session.run([RunSpec(cfg)], Progress(Console(quiet=True)))
+    assert outcome.status.name == "finished"
     return outcome.folder
 
 
@@ -377,7 +377,7 @@ def test_starting_weights_that_do_not_fit_or_are_damaged(
     trained: RunFolder, command: Callable[..., Answer], tmp_path: Path
 ) -> None:
     runs = tmp_path / "outputs" / "runs"
-    weights = trained.tested_weights_file()
+    weights = checkpoint.tested_file(trained)
     answer = command("model=two_conv", f"trainer.weights={trained.signature}")
     assert_one_line(answer, f"trainer.weights={weights}", "not this model's weights")
     answer = command(*QUICK, "trainer.weights=0123abcd")
@@ -393,7 +393,7 @@ def test_starting_weights_by_run_or_file(
 ) -> None:
     plain = ("record.pictures=none", *QUICK)
     assert command(*plain, "trainer.weights=latest").status == 0
-    shutil.copy(trained.tested_weights_file(), tmp_path / "copy.pt")
+    shutil.copy(checkpoint.tested_file(trained), tmp_path / "copy.pt")
     again = command(*plain, f"trainer.weights={tmp_path}/copy.pt")
     assert again.status == 0
     assert "reused" in again.stdout  # the same weights, the same run
@@ -459,7 +459,7 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
 
 def test_ctrl_c_before_training_is_one_word(compose: Compose, tmp_path: Path) -> None:
     cfg = compose()
-    with record.folder_of(cfg.record.dir, experiment.identify(Wanted(cfg)).signature).lock():
+    with folder_of(cfg.record.dir, identity.identify(RunSpec(cfg)).signature).lock():
         process = subprocess.Popen(
             [sys.executable, "-u", "src/train.py", f"record.dir={tmp_path}"],
             cwd=ROOT,

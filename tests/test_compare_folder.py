@@ -145,7 +145,7 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
     first, *others = [row.signature for row in sweep.rows() if row.phase == "confirm"]
     for signature in others:
         shutil.rmtree(sweep.run(signature).path)
-    sweep.run(first).set_status(status="interrupted", test_accuracy=None, objective=None)
+    sweep.run(first).set_status(name="interrupted", test_accuracy=None, objective=None)
     sweep.set(status="interrupted")
     found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")
@@ -213,7 +213,7 @@ def test_seconds_are_those_of_training_and_may_be_shared(sweep: SweepFolder) -> 
     client = MlflowClient(uri(sweep.outputs))
     tables = of_mlflow(sweep.outputs)
     row = tables.runs.iloc[0]
-    assert row["seconds"] == sweep.run(row["signature"]).status()["seconds"]
+    assert row["seconds"] == sweep.run(row["signature"]).status().seconds
     client.log_metric(row["run"], "time/training_seconds", 1234.5, step=10**6)
     client.set_tag(row["run"], "shared_seconds", "true")
     first = of_mlflow(sweep.outputs).runs.iloc[0]

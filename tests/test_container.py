@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from commands import Command
-from test_experiment import the_run
+from test_session import the_run
 from test_sweep import empty_store
 
 from fairsweep.cli.environment import VARIABLES, complete_environment, with_variables
-from fairsweep.runs import provenance, tracking
+from fairsweep.runs import markers, provenance
 
 __all__ = ["empty_store"]  # fixtures
 
@@ -32,8 +32,8 @@ def test_a_bare_container_trains_and_uploads(tmp_path: Path, empty_store: Path) 
     answer = Command(outputs, (*words, "tracking.log_model=none", f"record.dir={outputs}"), bare).wait()
     assert (answer.status, answer.stderr) == (0, "")
     status = the_run(outputs).status()
-    assert (status["status"], status["git"]) == ("finished", {})
-    assert not list(tracking.pending(outputs).iterdir())
+    assert (status.name, status.git) == ("finished", {})
+    assert not list(markers.pending(outputs).iterdir())
 
 
 @pytest.mark.parametrize("name", VARIABLES.values())

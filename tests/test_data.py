@@ -19,8 +19,8 @@ from rich.console import Console
 
 from fairsweep import data
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
-from fairsweep.runs import experiment
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import session
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
 from fairsweep.sweeps import origins
 from fairsweep.training import dataset, sources
@@ -339,7 +339,7 @@ def test_files_that_are_not_read_are_named_once_by_a_run_and_by_a_sweep(
     quick = ("model=mlp", "trainer=smoke", "trainer.batch_size=8", "record.pictures=none")
     cfg = compose("data=image_folder", f"data.root={root}", *quick)
     output = StringIO()
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(file=output, width=500)))
+    (outcome,) = session.run([RunSpec(cfg)], Progress(Console(file=output, width=500)))
     told = f"data.root={root}: 1 file of other types not read: 1 .heic (1.heic)"
     assert output.getvalue().count(told) == 1
     assert told in (outcome.folder.path / "run.log").read_text()

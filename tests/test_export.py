@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import experiment, export, inputs, prediction
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import export, inputs, prediction, session
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def trained(compose: Compose) -> RunFolder:
     """A run of a model with batch normalisation, which answers otherwise while it trains."""
     words = ("model=cnn", "model.widths=[4]", "model.norm=batch", "data.limit=200", "trainer.epochs=1")
     cfg = compose(*words, "tracking=none", "record.pictures=none")
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
+    (outcome,) = session.run([RunSpec(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
 
 

@@ -15,17 +15,17 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
-from test_experiment import QUICK, run_many
+from test_session import QUICK, run_many
 from test_sweep import Outputs, empty_store, outputs
 
 from fairsweep import config, data
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.launch import jobs
 from fairsweep.launch.worker import Order, Worker
-from fairsweep.runs import experiment, provenance
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import checkpoint, identity, provenance, session
+from fairsweep.runs.folder import Place
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import Place
 from fairsweep.training import build
 from fairsweep.training.dataset import Source, Split
 
@@ -64,7 +64,7 @@ def forget() -> None:
 
 
 def signature(cfg: DictConfig) -> str:
-    return experiment.identify(Wanted(cfg)).signature
+    return identity.identify(RunSpec(cfg)).signature
 
 
 # What a run is
@@ -102,10 +102,10 @@ def test_a_function_of_ones_own_is_known_by_the_arrays_that_it_returns(
 
 def test_a_run_is_not_found_again_where_there_are_no_data(compose: Compose, tmp_path: Path) -> None:
     (outcome,) = run_many([compose(*QUICK, "data=digits")])
-    assert outcome.status["status"] == "finished"
+    assert outcome.status.name == "finished"
     missing = compose(*FOLDER, f"data.root={tmp_path / 'typo'}")
     with pytest.raises(ConfigError, match=r"data\.root=.*typo: no such folder"):
-        experiment.identify(Wanted(missing))
+        identity.identify(RunSpec(missing))
 
 
 def test_hashes_are_kept_and_every_change_of_a_file_is_noticed(
@@ -144,12 +144,12 @@ def unreadable(folder: Path) -> Callable[[Path], bytes]:
 def test_data_that_change_after_planning_fail_the_run_instead_of_training_it(
     compose: Compose, folders: tuple[Path, Path]
 ) -> None:
-    planned = experiment.identify(Wanted(compose(*FOLDER, f"data.root={folders[0]}"), single=False))
+    planned = identity.identify(RunSpec(compose(*FOLDER, f"data.root={folders[0]}"), single=False))
     shutil.copytree(folders[1], folders[0], dirs_exist_ok=True)
     forget()
-    (outcome,) = experiment.run([planned], Progress(Console(quiet=True), quiet=True))
-    assert outcome.status["status"] == "failed"
-    assert "have changed since the run was planned" in outcome.status["reason"]
+    (outcome,) = session.run([planned], Progress(Console(quiet=True), quiet=True))
+    assert outcome.status.name == "failed"
+    assert "have changed since the run was planned" in outcome.status.reason
 
 
 def test_a_worker_with_other_data_fails_the_run(
@@ -157,7 +157,7 @@ def test_a_worker_with_other_data_fails_the_run(
 ) -> None:
     monkeypatch.setattr("sys.argv", [])
     monkeypatch.setattr("os.environ", dict(os.environ))
-    run = experiment.identify(Wanted(compose(*QUICK), single=False))
+    run = identity.identify(RunSpec(compose(*QUICK), single=False))
     worker = Worker([], "/nowhere", 1, str(tmp_path))
     place = Place("s0", "/sweeps/s0", [{"trial": 0}])
     order = Order(run.signature, "another", config.resolved(run.cfg), place, {}, None)
@@ -171,14 +171,11 @@ def test_a_worker_with_other_data_fails_the_run(
 
 
 def test_a_job_is_the_run_that_was_planned_whatever_its_overrides_mean_later(compose: Compose) -> None:
-    planned = experiment.identify(Wanted(compose(*QUICK, "seed=3"), single=False))
+    planned = identity.identify(RunSpec(compose(*QUICK, "seed=3"), single=False))
     place = Place("s0", "/sweeps/it's $one", [{"arm": 'a"b', "values": {"optimizer.lr": "0.1"}}], "command")
     run = planned._replace(place=place)
-    identity = {"signature": run.signature, "content": run.content}
-    job = jobs.overrides(["seed=3"], config.resolved(run.cfg), place, **identity)
-    composed = compose(*QUICK, "seed=4", *job[1:])
-    assert jobs.wanted(composed) == run
-    assert jobs.unpacked(job[-1]) == run
+    job = jobs.packed(run._replace(overrides=("seed=3",)))
+    assert jobs.unpacked(compose(*QUICK, "seed=4", *job[1:])) == run
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         names = hydra_compose("train", ["trainer.device=cpu", *job], return_hydra_config=True).hydra.job
     assert names.override_dirname == "seed=3,trainer.device=cpu"
@@ -235,13 +232,13 @@ def test_weights_named_latest_are_those_of_before_the_sweep_for_all_of_its_runs(
     sweep = (*quick, "trainer.weights=latest", "seed=1,2,3", f"hydra/launcher={launcher}")
     outputs.sweep(*sweep)
     started = {f.config().trainer.weights for s, f in outputs.runs.items() if s != first.signature}
-    assert started == {str(first.tested_weights_file())}
+    assert started == {str(checkpoint.tested_file(first))}
     assert {row["signature"] for row in outputs.table} == outputs.runs.keys() - {first.signature}
     trained = outputs.trained
     outputs.sweep(*sweep)
     assert outputs.trained == trained
 
-    first.tested_weights_file().write_bytes(b"something else")
+    checkpoint.tested_file(first).write_bytes(b"something else")
     answer = outputs.sweep(*sweep, status=2)
     assert "trainer.weights=latest: this sweep started from" in answer.stderr
 

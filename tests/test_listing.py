@@ -5,7 +5,7 @@ from pathlib import Path
 
 from commands import unhurried
 from test_cli import assert_one_line
-from test_experiment import LONG
+from test_session import LONG
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
 __all__ = ["empty_store", "outputs"]  # fixtures

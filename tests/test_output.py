@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import Answer, Command
-from test_experiment import the_run
+from test_session import the_run
 
 QUICK = ("tracking=none", "model=mlp", "model.widths=[4]", "data.limit=100", "trainer.epochs=1")
 
@@ -53,7 +53,7 @@ def train(tmp_path: Path, before: Callable[[], None], *words: str) -> Answer:
 def test_output_that_cannot_be_written_ends_no_run(tmp_path: Path, broken: Callable[[], None]) -> None:
     answer = train(tmp_path, broken)
     assert (answer.status, answer.stderr) == (0, "")
-    assert the_run(tmp_path / "outputs").status()["status"] == "finished"
+    assert the_run(tmp_path / "outputs").status().name == "finished"
 
 
 def test_output_that_cannot_be_written_ends_no_sweep(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from PIL import Image
 from rich.console import Console
 
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.runs import experiment, pictures
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import pictures, session
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.prediction import Prediction
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
 from fairsweep.training.dataset import Augment, Data, Split
 
 SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", "trainer.log_every=2")
@@ -29,7 +29,7 @@ SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", 
 def trained(directory: Path, *overrides: str) -> RunFolder:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"record.dir={directory}", *SETTINGS, *overrides])
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
+    (outcome,) = session.run([RunSpec(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
 
 
@@ -75,7 +75,7 @@ def test_pictures_can_be_made_again_from_the_record_alone(folder: RunFolder) -> 
 
 def test_a_run_that_kept_no_weights_has_its_curves(tmp_path: Path) -> None:
     folder = trained(tmp_path, "record.keep=none")
-    assert folder.status()["status"] == "finished"
+    assert folder.status().name == "finished"
     assert [path.name for path in folder.pictures.iterdir()] == ["curves.png"]
 
 
@@ -86,11 +86,11 @@ def test_curves_show_the_journal(folder: RunFolder) -> None:
     lines = {str(line.get_label()): line for line in accuracy.get_lines()}
     validation = [line["val_accuracy"] for line in journal if "val_accuracy" in line]
     assert lines["validation"].get_xydata().tolist() == list(map(list, enumerate(validation, start=1)))  # type: ignore[union-attr]
-    best = status["best_epoch"]
+    best = status.best_epoch
     assert lines[f"best epoch: {best}"].get_xydata().tolist() == [[best, validation[best - 1]]]  # type: ignore[union-attr]
     assert len(loss.get_lines()[0].get_xdata()) == sum("train_loss" in line for line in journal)  # type: ignore[arg-type]
     title = figure.get_suptitle()
-    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status['test_accuracy']:.2%}"):
+    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status.test_accuracy:.2%}"):
         assert part in title
 
 
@@ -190,7 +190,7 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_no_pyplot_is_imported() -> None:
-    script = "import sys, fairsweep.pictures; print('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, fairsweep.runs.pictures; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "src", capture_output=True, text=True, check=True
     )

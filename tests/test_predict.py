@@ -18,10 +18,10 @@ from rich.console import Console
 
 from fairsweep import config
 from fairsweep.config import ROOT, ConfigError
-from fairsweep.runs import experiment, inputs, prediction, provenance
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import identity, inputs, prediction, provenance, session
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
 from fairsweep.sweeps import origins
 from fairsweep.training.dataset import Split
 
@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A small network that knows the digits."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"record.dir={tmp_path_factory.mktemp('outputs')}", *SETTINGS])
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
+    (outcome,) = session.run([RunSpec(cfg)], Progress(Console(quiet=True)))
     return outcome.folder
 
 
@@ -198,7 +198,7 @@ def test_test_images_are_taken_by_number_with_their_true_labels(trained: RunFold
 def test_accuracy_is_the_one_that_the_run_reports(trained: RunFolder) -> None:
     everything = range(len(prediction.test_split(trained)))
     right = [result.label == result.true for result in prediction.classify(trained, everything)]
-    assert sum(right) / len(right) == pytest.approx(trained.status()["test_accuracy"], abs=1.5 / len(right))
+    assert sum(right) / len(right) == pytest.approx(trained.status().test_accuracy, abs=1.5 / len(right))
 
 
 def test_test_images_that_have_changed_are_refused(
@@ -307,7 +307,7 @@ def test_lost_weights_are_an_error_that_names_the_file(
         found("best", tmp_path)
     cfg.trainer.weights, cfg.seed = folder.signature, 1
     with pytest.raises(ConfigError, match=rf"trainer\.weights={folder.signature}: .*/{name}: is missing"):
-        experiment.identify(Wanted(cfg))
+        identity.identify(RunSpec(cfg))
 
 
 def rival(of: RunFolder, outputs: Path, data: str, name: str, ended: float, **changes: Any) -> RunFolder:
@@ -347,12 +347,12 @@ def test_the_best_run_is_one_of_those_on_the_same_data_by_the_same_objective(
 def test_best_weights_to_start_from_are_those_of_a_run_on_the_configured_data(
     trained: RunFolder, tmp_path: Path
 ) -> None:
-    ours = rival(trained, tmp_path, trained.status()["data"], "digits", 1, objective=0.5)
+    ours = rival(trained, tmp_path, trained.status().data, "digits", 1, objective=0.5)
     rival(trained, tmp_path, "e2", "letters", 2, objective=0.99)
     cfg = OmegaConf.merge(
         trained.config(), {"record": {"dir": str(tmp_path)}, "trainer": {"weights": "best"}}
     )
-    assert experiment.identify(Wanted(cfg)).cfg.trainer.weights == str(ours.path / "best.pt")
+    assert identity.identify(RunSpec(cfg)).cfg.trainer.weights == str(ours.path / "best.pt")
 
 
 def test_best_weights_in_a_sweep_over_data_sets_are_of_a_run_on_the_same_data(
@@ -385,7 +385,7 @@ def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = ["tracking=none", "model=mlp", "trainer=smoke", "record.keep=none", "record.pictures=none"]
         cfg = compose("train", [f"record.dir={tmp_path}", *settings])
-    experiment.run([Wanted(cfg)], Progress(Console(quiet=True)))
+    session.run([RunSpec(cfg)], Progress(Console(quiet=True)))
     with pytest.raises(ConfigError, match=r"run=latest: no finished run .* has weights; .*record\.keep="):
         found("latest", tmp_path)
 
@@ -424,7 +424,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     done = command([f"record.dir={trained.path.parents[1]}", f"input={tmp_path}/*.png", f"output={output}"])
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()[:3]]
-    accuracy = f"{trained.status()['test_accuracy']:.2%}"
+    accuracy = f"{trained.status().test_accuracy:.2%}"
     assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
     assert [int(line[1]) for line in lines] == known.labels[:3].tolist()

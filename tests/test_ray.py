@@ -18,7 +18,7 @@ import workers
 from commands import nothing
 from servers import free_port
 from test_cli import assert_one_line
-from test_experiment import LONG, figures
+from test_session import LONG, figures
 from test_sweep import (
     ARMS,
     FOUR,
@@ -36,7 +36,7 @@ from fairsweep.config import ConfigError
 from fairsweep.launch import parcel, pool
 from fairsweep.launch.parcel import Packer
 from fairsweep.launch.worker import Worker
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
 
 __all__ = ["empty_store", "others", "outputs", "undisturbed"]  # fixtures
 
@@ -103,14 +103,14 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def running(outputs: Outputs) -> int:
     """How many runs are in training."""
-    statuses = [folder.status().get("status") for folder in outputs.runs.values()]
+    statuses = [folder.status().name for folder in outputs.runs.values()]
     return statuses.count("running")
 
 
 def resumable(outputs: Outputs) -> int:
     """How many runs are in training of which a checkpoint has come back."""
     statuses = [folder.status() for folder in outputs.runs.values()]
-    return sum(status.get("status") == "running" and "step" in status for status in statuses)
+    return sum(status.name == "running" and status.step > 0 for status in statuses)
 
 
 def leftovers() -> set[Path]:
@@ -125,7 +125,7 @@ def write(folder: RunFolder, status: str, journal: str, checkpoint: bytes) -> No
     (folder.path / "journal.jsonl").write_text(journal)
     (folder.path / "last.pt").write_bytes(checkpoint)
     folder.log(status)
-    folder.set_status(status=status)
+    folder.set_status(name=status)
 
 
 def contents(folder: RunFolder) -> dict[str, bytes]:
@@ -164,7 +164,7 @@ def test_the_status_is_written_last_so_that_it_never_promises_what_is_not_there(
     (here.path / ".last.pt.part").mkdir()  # so that it cannot be written
     with pytest.raises(OSError, match=r"last\.pt"):
         parcel.unpack(here, Packer(there).pack([]))
-    assert here.status() == {}
+    assert not here.status().has_begun
     assert (here.path / "journal.jsonl").read_text() == "1\n"
 
 
@@ -414,8 +414,8 @@ def test_workers_train_the_same_bits_once_each_and_leave_nothing_behind(
     assert leftovers() == before
     for folder in outputs.runs.values():
         assert folder.config().record.dir == str(outputs.path)
-        assert folder.status()["command"].startswith("src/train.py -m")
-        assert folder.status()["threads"] == 1
+        assert folder.status().command.startswith("src/train.py -m")
+        assert folder.status().threads == 1
 
     trained = outputs.trained
     answer = outputs.sweep(*FOUR, RAY, before=marked(outputs))

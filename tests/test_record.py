@@ -19,14 +19,15 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
-from test_experiment import QUICK, assert_same_run
+from test_session import QUICK, assert_same_run
 from test_tracking import Trainer, empty_store, mlflow_id, train
 
 from fairsweep.config import ROOT
-from fairsweep.runs import experiment, inputs, lookup, schema
-from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs import checkpoint, inputs, lookup, schema, session, status
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
+from fairsweep.runs.life import Outcome
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder, read_checkpoint
 from fairsweep.training.loop import Lane
 
 Invoke = Callable[..., Answer]
@@ -67,7 +68,7 @@ class Outputs:
         cfg.record.dir = str(self.path)
         for key, value in changes.items():
             cfg[key] = value
-        (outcome,) = experiment.run([Wanted(cfg)], Progress(Console(file=text, width=1000)))
+        (outcome,) = session.run([RunSpec(cfg)], Progress(Console(file=text, width=1000)))
         return outcome, text.getvalue()
 
     def run(self, seed: int) -> RunFolder:
@@ -87,12 +88,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
         "record.dir=x",
     )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "CHECKPOINT_SECONDS", 0)
+        patch.setattr(session, "CHECKPOINT_SECONDS", 0)
         made = Outputs(tmp_path_factory.mktemp("outputs"), hydra_compose("train", [*words]))
         cfg = hydra_compose("train", [*words, "trainer.stop_epoch=1"])
         folders = [made.train(seed=seed)[0].folder for seed in range(2)]
         folders.append(Outputs(made.path, cfg).train(seed=2)[0].folder)
-    folders[2].set_status(status="running", ended=None)
+    folders[2].set_status(name="running", ended=None)
     for seed, folder in enumerate(folders):
         (folder.path / f"seed{seed}").touch()
     return made
@@ -140,7 +141,7 @@ def test_what_a_finished_run_does_not_need_for_its_figures_does_not_stop_it_from
     (folder.path / name).touch()
     DAMAGES[damage](folder.path / name)
     again, _ = outputs.train(seed=1)
-    assert again.status["status"] == "finished"
+    assert again.status.name == "finished"
     assert again.reused == (damage != "folder" or name == "sweeps.json")
     assert again.folder.sweeps() == {}
     assert outputs.train(seed=1)[0].reused
@@ -169,7 +170,7 @@ def test_a_journal_shorter_than_the_last_checkpoint_has_the_run_go_on_from_the_o
 ) -> None:
     folder = outputs.run(2)
     journal = folder.path / "journal.jsonl"
-    before = read_checkpoint(folder.path / "previous.pt")
+    before = checkpoint.read(folder.path / "previous.pt")
     journal.write_bytes(journal.read_bytes()[: before["journal_bytes"] + 5])
     again, told = outputs.train(seed=2)
     assert (
@@ -187,16 +188,16 @@ def test_a_pause_counts_only_while_the_journal_has_all_lines_before_it(outputs: 
     assert folder.objective_at(1) is None
 
 
-FINISHED = {**schema.STATUS, **schema.ENDING, **schema.FINAL_FIGURES}
+FINISHED = {**status.RULES, **status.ENDING, **status.FINAL_FIGURES}
 
 
 @pytest.mark.parametrize("key", FINISHED)
 def test_an_entry_of_a_status_that_is_of_another_type_is_named(outputs: Outputs, key: str) -> None:
     path = outputs.run(0).path / "status.json"
-    content = schema.read_status(path) | {key: ["x"]}
+    content = json.loads(path.read_text()) | {key: ["x"]}
     path.write_text(json.dumps(content))
     with pytest.raises(schema.Damaged, match=rf"status\.json: is damaged: {key} must be"):
-        schema.read_status(path)
+        status.read_status(path)
 
 
 @pytest.mark.parametrize("text", [b"", b"1", b"null", b"[]", b"NaN", b"\xff", b"[" * 100_000, b'{"a": 1'])
@@ -244,10 +245,10 @@ def room_afterwards() -> Iterator[None]:
     ("harm", "owner", "name"),
     [
         (fill_disk, Lane, "train_step"),
-        (fill_disk, RunFolder, "finish"),
+        (fill_disk, checkpoint, "finish"),
         (shutil.rmtree, Lane, "train_step"),
-        (shutil.rmtree, RunFolder, "finish"),
-        (shutil.rmtree, experiment, "illustrate"),
+        (shutil.rmtree, checkpoint, "finish"),
+        (shutil.rmtree, session, "illustrate"),
     ],
 )
 def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
@@ -255,11 +256,11 @@ def test_a_run_whose_end_cannot_be_written_says_so_and_exits_with_1(
 ) -> None:
     original, done = getattr(owner, name), list[int]()
 
-    def harmed(*args: Any) -> Any:
+    def harmed(*args: Any, **kwargs: Any) -> Any:
         if not done:
             harm(tmp_path / "outputs")
         done.append(1)
-        return original(*args)
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, harmed)
     with room_afterwards():
@@ -364,18 +365,18 @@ def test_an_interrupted_run_of_before_goes_on_though_its_checkpoint_has_more_of_
     outputs: Outputs, undisturbed: RunFolder
 ) -> None:
     folder = outputs.run(2)
-    state = read_checkpoint(folder.path / "last.pt")
+    state = checkpoint.read(folder.path / "last.pt")
     best = {**{key: value for key, value in state.items() if key != "best"}, **state["best"]}
-    folder.save("last.pt", {**state, "best": best})
-    folder.save("best.pt", best)
+    checkpoint.write(folder, "last.pt", {**state, "best": best})
+    checkpoint.write(folder, "best.pt", best)
     assert_same_run(outputs.train(seed=2)[0].folder, undisturbed)
-    assert "optimizer" not in read_checkpoint(folder.path / "best.pt")
+    assert "optimizer" not in checkpoint.read(folder.path / "best.pt")
 
 
 def test_a_checkpoint_holds_the_best_weights_once_and_without_the_optimizer(outputs: Outputs) -> None:
     folder = outputs.run(2)
     assert not (folder.path / "best.pt").exists()
-    assert read_checkpoint(folder.path / "last.pt")["best"].keys() == {"objective", "epoch", "step", "model"}
+    assert checkpoint.read(folder.path / "last.pt")["best"].keys() == {"objective", "epoch", "step", "model"}
 
 
 # In MLflow
@@ -383,14 +384,14 @@ def test_a_checkpoint_holds_the_best_weights_once_and_without_the_optimizer(outp
 
 def test_a_run_of_mlflow_is_downloaded_for_as_long_as_it_is_used(train: Trainer, tmp_path: Path) -> None:
     folder = train().folder
-    weights, uri = folder.weights(), f"sqlite:///{tmp_path}/mlflow.db"
+    weights, uri = checkpoint.tested_weights(folder), f"sqlite:///{tmp_path}/mlflow.db"
     run_id = mlflow_id(folder)
     with inputs.find_run(run_id, uri, str(tmp_path)) as found:
         assert found.path == folder.path
     shutil.rmtree(folder.path)
     with inputs.find_run(run_id, uri, str(tmp_path)) as found:
         assert found.signature == folder.signature
-        assert found.weights().keys() == weights.keys()
+        assert checkpoint.tested_weights(found).keys() == weights.keys()
     assert not found.path.parent.exists()
 
 
@@ -403,7 +404,7 @@ def test_lost_weights_are_named_and_the_rest_of_the_run_is_uploaded(
     outcome = train("tracking.log_model=all")
     run = train.run(outcome)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/accuracy"] == outcome.status["test_accuracy"]
+    assert run.data.metrics["test/accuracy"] == outcome.status.test_accuracy
     names = {file.path for file in train.client.list_artifacts(run.info.run_id, "record")}
     assert "record/status.json" in names
     assert not {name for name in names if name.endswith(".pt")}

@@ -18,8 +18,8 @@ from test_cli import assert_one_line
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
 from fairsweep.config import resolved
-from fairsweep.runs import experiment, reproduce
-from fairsweep.runs.experiment import Wanted
+from fairsweep.runs import identity, reproduce
+from fairsweep.runs.identity import RunSpec
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -29,7 +29,7 @@ MLP = ("model=mlp", "model.widths=[12]", "data.limit=200", "trainer.epochs=1", "
 def signature(compose: Compose, which: str, *given: str) -> str:
     """The signature of the run that `from=WHICH` with these words composes."""
     cfg = compose(*reproduce.words(which, given), *given)
-    return experiment.identify(Wanted(cfg)).signature
+    return identity.identify(RunSpec(cfg)).signature
 
 
 def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(
@@ -88,7 +88,7 @@ def test_the_champion_of_a_sweep_is_registered_once(outputs: Outputs) -> None:
     words = (*QUICK, ARMS, "trials=2", "confirm=1", "tracking.register=best")
     answer = outputs.sweep(*words)
     assert "registered: models:/best@champion is run " in answer.stdout
-    (signature,) = [s for s, run in outputs.runs.items() if run.status().get("weights") == "champion"]
+    (signature,) = [s for s, run in outputs.runs.items() if run.status().weights == "champion"]
     assert champion(outputs) == outputs.tracked[signature].info.run_id
 
     outputs.sweep(*words)

@@ -18,7 +18,7 @@ import pytest
 
 from fairsweep import signals
 from fairsweep.config import ROOT
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
 from fairsweep.signals import check, handled, postponed, received, stopping
 
 
@@ -195,7 +195,7 @@ def sweep(outputs: Path) -> int:
 
 
 def statuses(outputs: Path) -> Counter[str]:
-    return Counter(RunFolder(path.parent).status()["status"] for path in outputs.glob("runs/*/status.json"))
+    return Counter(RunFolder(path.parent).status().name for path in outputs.glob("runs/*/status.json"))
 
 
 def test_a_sweep_can_be_stopped_at_any_moment_and_goes_on_by_the_same_command(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 from servers import free_port
-from test_experiment import LONG
 from test_ray import running, wait_until
+from test_session import LONG
 from test_sweep import FOUR, QUICK, Outputs, assert_same_sweep, empty_store, others, outputs
 
 from fairsweep.cli.entry import explain

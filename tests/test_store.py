@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from test_tracking import QUICK, Trainer, empty_store, history, journalled, train
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import experiment, store, tracking, uploader
-from fairsweep.runs.experiment import Wanted
-from fairsweep.runs.record import Place, RunFolder
+from fairsweep.runs import identity, markers, session, store, tracking, uploader
+from fairsweep.runs.folder import Place, RunFolder
+from fairsweep.runs.identity import RunSpec
 
 __all__ = ["empty_store", "train"]  # fixtures
 
@@ -49,7 +49,7 @@ def test_a_uri_of_no_store_is_refused_before_training(
     (tmp_path / "text").write_text("this is a text")
     uri, problem = uri.format(folder=tmp_path), problem.format(folder=tmp_path)
     with pytest.raises(ConfigError) as error:
-        experiment.identify(Wanted(compose("tracking=mlflow", f"tracking.uri='{uri}'")))
+        identity.identify(RunSpec(compose("tracking=mlflow", f"tracking.uri='{uri}'")))
     assert str(error.value).startswith(
         f"tracking.uri={uri}: {problem}; must be sqlite:///<path of a file>, http://"
     )
@@ -103,10 +103,10 @@ def test_any_folder_can_hold_the_default_database(train: Trainer, compose: Compo
     cfg.record.dir = str(tmp_path / "100%20 of it?" / "a#b&c=d")
     Path(cfg.record.dir).mkdir(parents=True)
     shutil.move(tmp_path / "mlflow.db", cfg.record.dir)
-    (outcome,) = experiment.run([Wanted(cfg)], train.progress)
+    (outcome,) = session.run([RunSpec(cfg)], train.progress)
     assert tracking.sync_pending(cfg.record.dir, cfg, train.progress.note)
     client = MlflowClient(store.address(cfg.tracking.uri))
-    run_id = tracking.read_state(outcome.folder.path, cfg.tracking.uri)["run_id"]
+    run_id = markers.read_state(outcome.folder.path, cfg.tracking.uri)["run_id"]
     assert client.get_run(run_id).info.status == "FINISHED"
     assert [item.path for item in client.list_artifacts(run_id)] == ["record"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["100%20 of it?"]
@@ -166,8 +166,8 @@ class Swept:
         assert tracking.members_of(child.data.tags, "s1234") == [member(0)]
         kept = {item.path for item in self.client.list_artifacts(child.info.run_id, "record")}
         assert "record/best.pt" in kept
-        assert not list(tracking.pending(self.outputs).iterdir())
-        state = tracking.read_state(self.folder.path, self.cfg.tracking.uri)
+        assert not list(markers.pending(self.outputs).iterdir())
+        state = markers.read_state(self.folder.path, self.cfg.tracking.uri)
         assert (state["run_id"], state["experiment"]) == (child.info.run_id, child.info.experiment_id)
 
 
@@ -197,7 +197,7 @@ def test_whatever_is_deleted_in_mlflow_is_there_again_once(swept: Swept, empty_s
         client._tracking_client.store._hard_delete_run(state()["run_id"])
 
     def state() -> dict[str, Any]:
-        return tracking.read_state(swept.folder.path, swept.cfg.tracking.uri)
+        return markers.read_state(swept.folder.path, swept.cfg.tracking.uri)
 
     def replace_database() -> None:
         database.unlink()
@@ -251,11 +251,11 @@ def test_what_could_not_be_uploaded_before_a_move_is_uploaded_after_it(swept: Sw
     note = swept.train.progress.note
     swept.folder.join(Place("s5678", "gone", [member(1)]))
     uploader.sync(swept.folder, swept.cfg, note)
-    assert len(tracking.waiting(swept.outputs, swept.cfg.tracking.uri)) == 1
+    assert len(markers.waiting(swept.outputs, swept.cfg.tracking.uri)) == 1
     new = swept.outputs.with_name("moved")
     swept.outputs.rename(new)
     swept.cfg.record.dir = str(new)
-    assert len(tracking.waiting(new, swept.cfg.tracking.uri)) == 1
+    assert len(markers.waiting(new, swept.cfg.tracking.uri)) == 1
     assert tracking.sync_pending(str(new), swept.cfg, note)
     assert "sweep.s5678" in swept.runs()[1].data.tags
 
@@ -305,14 +305,14 @@ def test_a_record_that_mlflow_refuses_does_not_block_the_others(train: Trainer, 
     runs = {run.data.tags["signature"]: run for run in train.client.search_runs(["1"])}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert history(train.client, runs[third.signature].info.run_id, third) == journalled(third)
-    waiting = tracking.waiting(tmp_path, train.compose(*QUICK).tracking.uri)
+    waiting = markers.waiting(tmp_path, train.compose(*QUICK).tracking.uri)
     assert {marker.name for marker in waiting} == {first.signature, second.signature}
 
 
 def test_strange_files_among_the_markers_change_nothing(train: Trainer, tmp_path: Path) -> None:
-    tracking.pending(tmp_path).mkdir()
-    (tracking.pending(tmp_path) / ".DS_Store").write_bytes(b"\xff\xfe")
-    (tracking.pending(tmp_path) / "folder").mkdir()
+    markers.pending(tmp_path).mkdir()
+    (markers.pending(tmp_path) / ".DS_Store").write_bytes(b"\xff\xfe")
+    (markers.pending(tmp_path) / "folder").mkdir()
     outcome = train()
     assert train.run(outcome).info.status == "FINISHED"
 
@@ -332,10 +332,10 @@ def test_a_model_that_cannot_be_exported_costs_no_more_than_the_model(
     outcome = train("tracking.log_model=all")
     run = train.run(outcome)
     assert run.info.status == "FINISHED"
-    assert run.info.end_time == round(outcome.status["ended"] * 1000)
+    assert run.info.end_time == round(outcome.status.ended * 1000)
     assert train.client.list_artifacts(run.info.run_id, "record")
     assert f"run {outcome.folder.signature}: its MLflow model could not be logged" in train.output.getvalue()
-    assert not list(tracking.pending(outcome.folder.path.parents[1]).iterdir())
+    assert not list(markers.pending(outcome.folder.path.parents[1]).iterdir())
 
 
 def test_a_user_without_a_name_can_upload(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,12 +348,12 @@ def test_a_user_without_a_name_can_upload(train: Trainer, monkeypatch: pytest.Mo
 
 def test_the_marker_of_a_sweep_may_name_any_folder(tmp_path: Path) -> None:
     (tmp_path / "outputs" / "locks").mkdir(parents=True)
-    marker = tracking.pending(tmp_path / "outputs") / "s0123456789a"
+    marker = markers.pending(tmp_path / "outputs") / "s0123456789a"
     uri, folder = "sqlite:////tmp/x.db", Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
-    tracking.write_marker(marker, uri, print, folder)
-    assert tracking.waiting(tmp_path / "outputs", uri) == [marker]
+    markers.write(marker, uri, print, folder)
+    assert markers.waiting(tmp_path / "outputs", uri) == [marker]
     assert os.fsencode(folder) in marker.read_bytes()
     for damage in (b"\xff\n\xff", b"\0\n\0", b"\0\n" + b"x" * 5000):
         marker.write_bytes(damage)
-        assert not tracking.waiting(tmp_path / "outputs", uri)
+        assert not markers.waiting(tmp_path / "outputs", uri)
         tracking.mark_dead(tmp_path / "outputs")

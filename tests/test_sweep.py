@@ -25,15 +25,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig
 from test_cli import answers, assert_one_line, shell
-from test_experiment import LONG, figures
+from test_session import LONG, figures
 from test_tracking import history, journalled
 
 from fairsweep.compare import after
 from fairsweep.config import ConfigError
 from fairsweep.launch import jobs
-from fairsweep.runs import experiment, store, tracking, uploader
-from fairsweep.runs.experiment import Wanted
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import markers, session, store, tracking, uploader
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.schema import read_json
 from fairsweep.sweeps import board
 from fairsweep.training import build
@@ -52,7 +52,7 @@ ARMS = (
 
 def eager() -> None:
     """Checkpoints, and uploads, at nearly every line of a journal."""
-    experiment.CHECKPOINT_SECONDS = 0.1
+    session.CHECKPOINT_SECONDS = 0.1
 
 
 def unlucky() -> None:
@@ -82,25 +82,25 @@ def stopped_at_start() -> None:
 
 def stopped_as_a_run_begins() -> None:
     """Ctrl-C between the run's folder, which says `running` by then, and its first step."""
-    begin = experiment.Job.begin
+    begin = session.Job.begin
 
-    def begin_and_stop(job: experiment.Job) -> None:
+    def begin_and_stop(job: session.Job) -> None:
         begin(job)
         os.kill(os.getpid(), signal.SIGINT)
 
-    experiment.Job.begin = begin_and_stop  # type: ignore[method-assign]
+    session.Job.begin = begin_and_stop  # type: ignore[method-assign]
 
 
 def killed_as_the_fifth_run_begins() -> None:
-    begin, jobs_begun = experiment.Job.begin, []
+    begin, jobs_begun = session.Job.begin, []
 
-    def begin_and_die(job: experiment.Job) -> None:
+    def begin_and_die(job: session.Job) -> None:
         begin(job)
         jobs_begun.append(job)
         if len(jobs_begun) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    experiment.Job.begin = begin_and_die  # type: ignore[method-assign]
+    session.Job.begin = begin_and_die  # type: ignore[method-assign]
 
 
 def stopped_in_an_upload() -> None:
@@ -204,12 +204,12 @@ class Outputs:
 
     @property
     def statuses(self) -> Counter[str]:
-        return Counter(folder.status()["status"] for folder in self.runs.values())
+        return Counter(folder.status().name for folder in self.runs.values())
 
     @property
     def trained(self) -> dict[str, float]:
         """When each run began, or went on."""
-        return {signature: folder.status()["resumed"] for signature, folder in self.runs.items()}
+        return {signature: folder.status().resumed for signature, folder in self.runs.items()}
 
     # MLflow
 
@@ -230,7 +230,7 @@ class Outputs:
         tracked = self.tracked
         assert {run.info.status for run in tracked.values()} <= {"FINISHED", "FAILED", "KILLED"}
         for signature, folder in self.runs.items():
-            run, status = tracked[signature], folder.status()["status"]
+            run, status = tracked[signature], folder.status().name
             assert run.data.tags["status"] == status
             # What is not behind a checkpoint will be taken back.
             told = journalled(folder, durable=status == "interrupted")
@@ -238,7 +238,7 @@ class Outputs:
                 key: [point for point in points if point[2] is not None] for key, points in told.items()
             }
             assert history(self.client, run.info.run_id, folder) == finite
-        assert not list(tracking.pending(self.path).iterdir())
+        assert not list(markers.pending(self.path).iterdir())
 
 
 def assert_same_sweep(one: Outputs, other: Outputs) -> None:
@@ -252,7 +252,7 @@ def assert_same_sweep(one: Outputs, other: Outputs) -> None:
 def assert_trained_once(outputs: Outputs) -> None:
     for folder in outputs.runs.values():
         status = folder.status()
-        assert status["started"] == status["resumed"], "it was interrupted"
+        assert status.started == status.resumed, "it was interrupted"
         assert (folder.path / "run.log").read_text().count("finished after step") == 1
     assert not (outputs.path / "runs" / ".history").exists()
 
@@ -419,7 +419,7 @@ def test_runs_that_are_equal_train_and_count_once(outputs: Outputs) -> None:
     (folder,) = outputs.runs.values()
     table = outputs.table
     assert [int(row["trial"]) for row in table] == list(range(8))
-    assert {row["objective"] for row in table} == {str(folder.status()["objective"])}
+    assert {row["objective"] for row in table} == {str(folder.status().objective)}
     (place,) = folder.sweeps().values()
     assert [member["trial"] for member in place["members"]] == list(range(8))
     began = outputs.trained
@@ -500,7 +500,7 @@ def test_halving_prunes_what_another_sweep_may_finish_with_the_same_bits(
     space = (*words, "optimizer.lr=0.3,0.1,0.03,0.01")
     answer = outputs.sweep(*space, "halving=2")
     assert Counter(row["status"] for row in outputs.table) == {"pruned": 3, "finished": 1}
-    epochs = sorted(folder.status()["epoch"] for folder in outputs.runs.values())
+    epochs = sorted(folder.status().epoch for folder in outputs.runs.values())
     assert epochs == [1, 1, 2, 4]
     assert "1 finished" in answer.stdout
     assert "3 pruned" in answer.stdout
@@ -616,7 +616,7 @@ def test_sampled_values_that_do_not_go_together_are_a_failed_trial(outputs: Outp
     assert {row["status"] for row in table} == {"finished", "failed"}
     outputs.assert_tracked()
     finished = {
-        s: began for s, began in outputs.trained.items() if outputs.runs[s].status()["status"] == "finished"
+        s: began for s, began in outputs.trained.items() if outputs.runs[s].status().name == "finished"
     }
     outputs.sweep(*words, status=1)
     assert outputs.table == table
@@ -692,7 +692,7 @@ def lossy() -> None:
     """Of what the launcher gets, the first job comes back without having begun."""
     train = jobs.run
 
-    def lose_and_train(runs: Iterable[Wanted], lanes: int | None, fail_fast: bool) -> list[JobReturn]:
+    def lose_and_train(runs: Iterable[RunSpec], lanes: int | None, fail_fast: bool) -> list[JobReturn]:
         _, *rest = runs
         lost = JobReturn(status=JobStatus.FAILED)
         lost.return_value = ConnectionError("the machine is gone")
@@ -769,7 +769,7 @@ def test_a_stopped_sweep_ends_in_order_and_goes_on_by_the_same_command(
     answer = command.wait()
     assert (answer.status, answer.stderr) == (130, "interrupted\n")
     assert outputs.statuses == {"finished": 1, "interrupted": 1}
-    (stopped,) = [run for run in outputs.runs.values() if run.status()["status"] == "interrupted"]
+    (stopped,) = [run for run in outputs.runs.values() if run.status().name == "interrupted"]
     assert (stopped.path / "last.pt").exists()
     assert outputs.definition["status"] == "interrupted"
     assert "status     interrupted; repeat the command to continue" in answer.stdout

@@ -6,8 +6,8 @@ import pytest
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import lookup
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint, lookup
+from fairsweep.runs.folder import RunFolder
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -27,15 +27,15 @@ def test_the_best_and_the_confirmed_runs_keep_their_weights_and_the_champion_bec
     for row in outputs.table:
         folder = outputs.runs[row["signature"]]
         is_best = (row["arm"], row["trial"]) in confirmed
-        assert has_weights(folder) == is_best == folder.keeps_weights()
+        assert has_weights(folder) == is_best == checkpoint.stay(folder)
         run = tracked[row["signature"]]
         uploaded = {item.path for item in client.list_artifacts(run.info.run_id, "record")}
         assert ("record/best.pt" in uploaded) == is_best
         champions += [folder] if run.outputs.model_outputs else []
     (champion,) = champions
-    assert champion.status()["weights"] == "champion"
-    assert float(champion.status()["objective"]) == max(
-        float(outputs.runs[row["signature"]].status()["objective"])
+    assert champion.status().weights == "champion"
+    assert float(champion.status().objective) == max(
+        float(outputs.runs[row["signature"]].status().objective)
         for row in outputs.table
         if (row["arm"], row["trial"]) in confirmed and row["arm"] == best_arm(outputs)
     )
@@ -63,7 +63,7 @@ def test_an_incomplete_sweep_keeps_the_weights_that_it_may_still_choose(outputs:
     grid = (*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=0.1,0.01")
     outputs.sweep(*grid, "trainer.batch_size=32,100000", status=1)
     outputs.sweep(*grid, "trainer.batch_size=32")
-    finished = [folder for folder in outputs.runs.values() if folder.status()["status"] == "finished"]
+    finished = [folder for folder in outputs.runs.values() if folder.status().name == "finished"]
     assert [has_weights(folder) for folder in finished] == [True, True]
 
     outputs.sweep(*grid, "trainer.batch_size=32,16")
@@ -75,7 +75,7 @@ def test_best_and_latest_skip_runs_without_weights_and_say_so(
 ) -> None:
     outputs.sweep(*QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=0.1,0.000001")
     removed = next(folder for folder in outputs.runs.values() if not has_weights(folder))
-    removed.set_status(ended=removed.status()["ended"] + 1000, objective=1.0)
+    removed.set_status(ended=removed.status().ended + 1000, objective=1.0)
     for which in ("best", "latest"):
         assert has_weights(lookup.find(str(outputs.path), which))
         assert (
@@ -83,15 +83,15 @@ def test_best_and_latest_skip_runs_without_weights_and_say_so(
             in capsys.readouterr().err
         )
     with pytest.raises(ConfigError, match=r"has no weights \(record\.keep=auto\); choose another run"):
-        removed.tested_weights_file()
+        checkpoint.tested_file(removed)
 
 
 def test_a_sweep_that_grows_has_one_champion(outputs: Outputs) -> None:
     grid = (*QUICK, "tracking=none", "optimizer=sgd")
     outputs.sweep(*grid, "optimizer.lr=0.1,0.000001")
-    (first,) = [run for run in outputs.runs.values() if run.status().get("weights") == "champion"]
+    (first,) = [run for run in outputs.runs.values() if run.status().weights == "champion"]
     other = next(run for run in outputs.runs.values() if run.path != first.path)
     other.set_status(weights="kept", objective=1.0)
     shutil.copy(first.path / "best.pt", other.path)
     outputs.sweep(*grid, "optimizer.lr=0.1,0.000001")
-    assert [run.status()["weights"] for run in (first, other)] == ["kept", "champion"]
+    assert [run.status().weights for run in (first, other)] == ["kept", "champion"]

@@ -26,10 +26,11 @@ from servers import free_port, serving
 from fairsweep import metrics
 from fairsweep.config import ROOT, leaves
 from fairsweep.metrics import tracked
-from fairsweep.runs import experiment, store, tracking
-from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs import checkpoint, markers, session, store, tracking
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.identity import RunSpec
+from fairsweep.runs.life import Outcome
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
 from fairsweep.runs.schema import read_json
 from fairsweep.training import build
 
@@ -62,7 +63,7 @@ class Trainer:
 
     def __call__(self, *overrides: str) -> Outcome:
         cfg = self.compose(*QUICK, *overrides)
-        (outcome,) = experiment.run([Wanted(cfg)], self.progress)
+        (outcome,) = session.run([RunSpec(cfg)], self.progress)
         tracking.sync_pending(cfg.record.dir, cfg, self.progress.note)
         return outcome
 
@@ -109,8 +110,8 @@ def test_mlflow_holds_parameters_metrics_tags_data_and_artifacts_of_a_run(train:
     outcome = train("record.pictures=all")
     run, folder = train.run(outcome), outcome.folder
     assert run.info.status == "FINISHED"
-    assert run.info.start_time == round(outcome.status["started"] * 1000)
-    assert run.info.end_time == round(outcome.status["ended"] * 1000)
+    assert run.info.start_time == round(outcome.status.started * 1000)
+    assert run.info.end_time == round(outcome.status.ended * 1000)
 
     values = leaves(OmegaConf.to_container(folder.config()))
     assert run.data.params == {key: str(value) for key, value in values.items()}
@@ -123,8 +124,8 @@ def test_mlflow_holds_parameters_metrics_tags_data_and_artifacts_of_a_run(train:
         "val_accuracy", "images_per_second", "epoch_seconds", "test_loss", "test_accuracy", "objective",
     } == held.keys()  # fmt: skip
     assert [step for step, _, _ in held["train_loss"]] == [3, 4, 6, 8]
-    assert run.data.metrics["test/accuracy"] == outcome.status["test_accuracy"]
-    assert run.data.metrics["time/training_seconds"] == outcome.status["seconds"]
+    assert run.data.metrics["test/accuracy"] == outcome.status.test_accuracy
+    assert run.data.metrics["time/training_seconds"] == outcome.status.seconds
 
     tags = run.data.tags
     assert tags["signature"] == folder.signature
@@ -170,7 +171,7 @@ def test_every_ending_has_its_status_in_mlflow(train: Trainer, monkeypatch: pyte
         patch.setattr(Lane, "train_step", broken)
         failed = train("seed=2")
     statuses = {
-        outcome.status["status"]: (run.info.status, run.data.tags["status"])
+        outcome.status.name: (run.info.status, run.data.tags["status"])
         for outcome in (diverged, paused, failed)
         for run in [train.run(outcome)]
     }
@@ -207,7 +208,7 @@ def test_an_upload_repeated_after_a_crash_doubles_nothing(train: Trainer) -> Non
     run_id = train.run(outcome).info.run_id
     # As if killed between the upload and our note of it.
     (outcome.folder.path / "tracking.json").unlink()
-    marker = tracking.pending(outcome.folder.path.parents[1]) / outcome.folder.signature
+    marker = markers.pending(outcome.folder.path.parents[1]) / outcome.folder.signature
     marker.write_text(f"sqlite:///{outcome.folder.path.parents[1]}/mlflow.db")
     train()
     assert train.run(outcome).info.run_id == run_id
@@ -231,11 +232,11 @@ def test_a_late_upload_tells_of_the_run_and_not_of_the_command_that_uploads(
     away = "tracking.uri=http://127.0.0.1:1"
     late = train(away, "optimizer=sgd", "optimizer.lr=0.3", "seed=7").folder
     train()
-    assert tracking.pending(tmp_path).joinpath(late.signature).exists(), "it waits for its own server"
+    assert markers.pending(tmp_path).joinpath(late.signature).exists(), "it waits for its own server"
     assert len(train.client.search_runs(["1"])) == 1
-    tracking.pending(tmp_path).joinpath(late.signature).write_text(f"sqlite:///{tmp_path}/mlflow.db")
+    markers.pending(tmp_path).joinpath(late.signature).write_text(f"sqlite:///{tmp_path}/mlflow.db")
     train()
-    run = train.client.get_run(tracking.read_state(late.path, f"sqlite:///{tmp_path}/mlflow.db")["run_id"])
+    run = train.client.get_run(markers.read_state(late.path, f"sqlite:///{tmp_path}/mlflow.db")["run_id"])
     assert run.info.run_name == "mlp sgd lr=0.3 seed=7"
     assert run.data.tags["arm"] == "sgd"
 
@@ -244,7 +245,7 @@ def test_a_killed_run_that_is_trained_again_is_closed_in_mlflow(train: Trainer) 
     paused = train("trainer.stop_epoch=1")
     old = train.run(paused).info.run_id
     train.client.update_run(old, status="RUNNING")
-    paused.folder.set_status(status="running", ended=None, code="another")
+    paused.folder.set_status(name="running", ended=None, code="another")
     train()
     run = train.client.get_run(old)
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
@@ -289,7 +290,9 @@ def test_the_mlflow_model_gives_the_probabilities_of_predict(train: Trainer) -> 
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     images = build.data(folder.config()).test.images[:5].numpy().astype(np.float32)
     with torch.inference_mode():
-        ours = build.classifier(folder.config(), folder.facts(), folder.weights())(torch.from_numpy(images))
+        ours = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
+            torch.from_numpy(images)
+        )
     np.testing.assert_allclose(model.predict(images), ours.numpy(), rtol=1e-5, atol=1e-7)
     assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
     example = model.input_example
@@ -321,7 +324,9 @@ def test_mlflow_models_predict_opens_the_model(train: Trainer, tmp_path: Path) -
     )  # fmt: skip
     theirs = json.loads((tmp_path / "out.json").read_text())["predictions"]
     with torch.inference_mode():
-        ours = build.classifier(folder.config(), folder.facts(), folder.weights())(torch.from_numpy(images))
+        ours = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
+            torch.from_numpy(images)
+        )
     np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-4, atol=1e-6)
 
 
@@ -332,9 +337,9 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
     port = free_port()
     uri = f"tracking.uri=http://127.0.0.1:{port}"
     outcome = train(uri)
-    assert outcome.status["status"] == "finished"
+    assert outcome.status.name == "finished"
     assert "Nothing is lost" in train.output.getvalue()
-    assert [marker.name for marker in tracking.pending(tmp_path).iterdir()] == [outcome.folder.signature]
+    assert [marker.name for marker in markers.pending(tmp_path).iterdir()] == [outcome.folder.signature]
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
         "--artifacts-destination", str(tmp_path / "served"),
@@ -351,7 +356,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_command(
         again = client.get_run(mlflow_id(outcome.folder))
         assert again.info.run_id != run.info.run_id
         assert history(client, again.info.run_id, outcome.folder) == journalled(outcome.folder)
-    assert not list(tracking.pending(tmp_path).iterdir())
+    assert not list(markers.pending(tmp_path).iterdir())
 
 
 def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
@@ -360,13 +365,13 @@ def test_a_marker_that_cannot_be_written_costs_neither_run_nor_upload(
     write_bytes = Path.write_bytes
 
     def refuse(path: Path, content: bytes) -> int:
-        if path.parent == tracking.pending(tmp_path):
+        if path.parent == markers.pending(tmp_path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write_bytes(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     outcome = train()
-    assert outcome.status["status"] == "finished"
+    assert outcome.status.name == "finished"
     assert tracking.sync(outcome.folder, train.compose(*QUICK), print)
     assert train.run(outcome).info.status == "FINISHED"
     assert "pending" in train.output.getvalue()
@@ -390,9 +395,9 @@ def test_an_upload_that_broke_off_early_is_made_whole(
 
 
 def test_a_marker_that_another_process_takes_away_is_passed_over(train: Trainer, tmp_path: Path) -> None:
-    tracking.pending(tmp_path).mkdir()
-    (tracking.pending(tmp_path) / "0gone").symlink_to("nowhere")  # is listed, but cannot be read
-    assert train().status["status"] == "finished"
+    markers.pending(tmp_path).mkdir()
+    (markers.pending(tmp_path) / "0gone").symlink_to("nowhere")  # is listed, but cannot be read
+    assert train().status.name == "finished"
 
 
 @pytest.mark.slow

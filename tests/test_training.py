@@ -5,7 +5,8 @@ import gc
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from fairsweep.config import ConfigError
 from fairsweep.models import CNN, MLP
 from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
-from fairsweep.training.loop import WARM_UP, Ending, Event, Lane, fit
+from fairsweep.training.loop import WARM_UP, Ending, Event, Lane, advance, fit
 
 Compose = Callable[..., DictConfig]
 
@@ -216,26 +217,22 @@ def test_what_no_graph_can_hold_is_named(compose: Compose) -> None:
     for override, reason in reasons.items():
         scheduler = ("scheduler=onecycle", "optimizer=sgd", "++scheduler.cycle_momentum=true")
         cfg = compose(*QUICK, *(scheduler if "cycle" in override else (override,)))
-        assert obstacle(Lane(cfg)).startswith(reason)
-        assert bool(obstacle(Lane(cfg))) == bool(reason)
+        lane = Lane(cfg)
+        found = obstacle(lane.optimizer, lane.main_scheduler)
+        assert found.startswith(reason)
+        assert bool(found) == bool(reason)
 
 
 def test_the_place_of_a_lane_that_has_ended_goes_to_the_next_one(compose: Compose) -> None:
     """`lanes` says when there is room; a lane is not even built before."""
     training: list[Lane] = []
 
-    def coming() -> Iterator[Lane | None]:
-        for seed in range(4):
-            while len(training) == 2:
-                yield None
-            training.append(Lane(compose(*QUICK, f"seed={seed}", f"trainer.epochs={seed + 1}")))
-            yield training[-1]
-
+    coming = (Lane(compose(*QUICK, f"seed={seed}", f"trainer.epochs={seed + 1}")) for seed in range(4))
     ended = []
-    for event in fit(coming()):
-        if event.lane.ending is not None:
-            training.remove(event.lane)
-            ended.append(event.lane.seed)
+    while training := [*training, *islice(coming, 2 - len(training))]:
+        events = advance(training, lambda: False)
+        ended += [event.lane.seed for event in events if event.lane.ending is not None]
+        training = [lane for lane in training if lane.ending is None]
     assert ended == [0, 1, 2, 3]
 
 

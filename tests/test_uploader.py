@@ -12,7 +12,7 @@ from test_sweep import QUICK as SWEEP
 from test_sweep import Outputs, outputs
 from test_tracking import QUICK, Trainer, empty_store, train
 
-from fairsweep.runs import tracking, uploader
+from fairsweep.runs import markers, tracking, uploader
 
 __all__ = ["empty_store", "outputs", "train"]  # fixtures
 
@@ -42,11 +42,11 @@ def test_a_process_of_its_own_uploads_run_and_model_whatever_the_environment_say
         assert len(list((tmp_path / "tmp").iterdir())) == 1
     assert not list((tmp_path / "tmp").iterdir())  # also where it was cut short
     assert all(note.startswith("uploading 1 record to sqlite:") for note in notes)
-    run = train.client.get_run(tracking.read_state(folder.path, cfg.tracking.uri)["run_id"])
+    run = train.client.get_run(markers.read_state(folder.path, cfg.tracking.uri)["run_id"])
     assert run.info.status == "FINISHED"
     assert run.outputs is not None
     assert len(run.outputs.model_outputs) == 1
-    assert not list(tracking.pending(folder.path.parents[1]).iterdir())
+    assert not list(markers.pending(folder.path.parents[1]).iterdir())
 
 
 def test_what_a_killed_uploader_leaves_the_next_command_uploads(train: Trainer, tmp_path: Path) -> None:

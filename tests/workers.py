@@ -12,7 +12,7 @@ from commands import unhurried
 
 from fairsweep.launch.parcel import Parcel
 from fairsweep.launch.worker import Identity, Order, Worker
-from fairsweep.runs import experiment
+from fairsweep.runs import session
 
 
 class Eager(Worker):
@@ -20,7 +20,7 @@ class Eager(Worker):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        experiment.CHECKPOINT_SECONDS = 0.1
+        session.CHECKPOINT_SECONDS = 0.1
         unhurried()
 
 

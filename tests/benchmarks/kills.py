@@ -35,7 +35,7 @@ WORDS = (
 
 # `src/train.py` with more checkpoints.
 CODE = (
-    "import runpy, sys; sys.path.insert(0, 'src'); import fairsweep.experiment as e; "
+    "import runpy, sys; sys.path.insert(0, 'src'); import fairsweep.runs.session as e; "
     "e.CHECKPOINT_SECONDS = 0.1; sys.argv[0] = 'src/train.py'; "
     "runpy.run_path('src/train.py', run_name='__main__')"
 )

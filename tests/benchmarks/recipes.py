@@ -11,6 +11,7 @@ nothing twice. bn_convnet gets MNIST written out as JPEG files. Minutes are thos
 The table has all finished runs in --dir that were trained with these overrides, also those not in --only.
 """
 
+import dataclasses
 import datetime
 import statistics
 import sys
@@ -42,12 +43,13 @@ def overrides(recipe: str, seed: int, folder: Path, data: Path, more: list[str])
 
 def finished(words: list[str]) -> dict[str, Any] | None:
     """The status of the run that this command trains, if it is finished."""
-    from fairsweep.runs import experiment, record
-    from fairsweep.runs.experiment import Wanted
+    from fairsweep.runs import identity
+    from fairsweep.runs.folder import folder_of
+    from fairsweep.runs.identity import RunSpec
 
     cfg = compose(*words)
-    status = record.folder_of(cfg.record.dir, experiment.identify(Wanted(cfg)).signature).status()
-    return status if status.get("status") == "finished" else None
+    status = folder_of(cfg.record.dir, identity.identify(RunSpec(cfg)).signature).status()
+    return dataclasses.asdict(status) if status.name == "finished" else None
 
 
 def row(recipe: str, wanted: int, runs: list[dict[str, Any]]) -> list[object]:

@@ -36,14 +36,14 @@ def train(outputs: str, uri: str, seed: int) -> None:
     """One run, in a process of its own."""
     from rich.console import Console
 
-    from fairsweep.runs import experiment, uploader
-    from fairsweep.runs.experiment import Wanted
+    from fairsweep.runs import session, uploader
+    from fairsweep.runs.identity import RunSpec
     from fairsweep.runs.progress import Progress
 
-    experiment.CHECKPOINT_SECONDS, uploader.RETRY_SECONDS = 0.5, 1.0
+    session.CHECKPOINT_SECONDS, uploader.RETRY_SECONDS = 0.5, 1.0
     cfg = common.compose(*WORDS, f"record.dir={outputs}", f"tracking.uri={uri}", f"seed={seed}")
     with uploader.running(lambda _: None):
-        experiment.run([Wanted(cfg, single=False)], Progress(Console(quiet=True), quiet=True))
+        session.run([RunSpec(cfg, single=False)], Progress(Console(quiet=True), quiet=True))
         uploader.flush(cfg)
 
 
@@ -51,7 +51,7 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
     """Seconds, and what the server has too much or too little in the end."""
     from mlflow import MlflowClient
 
-    from fairsweep.runs import tracking
+    from fairsweep.runs import markers, tracking
 
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -79,7 +79,7 @@ def scenario(database: Postgres, runs: int, disturb: Callable[[Server], None]) -
         seconds = time.monotonic() - begun
         other.join()
         cfg = common.compose(f"record.dir={outputs}", f"tracking.uri={server.uri}")
-        late = len(list(tracking.pending(outputs).iterdir()))
+        late = len(list(markers.pending(outputs).iterdir()))
         tracking.sync_pending(str(outputs), cfg, lambda text: print(text, file=sys.stderr))
         found = Counter[str]()
         tracked = {run.data.tags["signature"]: run.info.run_id for run in client.search_runs(["1"])}

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from common import ROOT
 
 if TYPE_CHECKING:
-    from fairsweep.runs.record import RunFolder
+    from fairsweep.runs.folder import RunFolder
 
 
 class Command(NamedTuple):
@@ -56,7 +56,7 @@ def train(*overrides: str, status: int = 0) -> Command:
 
 def only_run(directory: Path) -> "RunFolder":
     """The one run that is recorded there."""
-    from fairsweep.runs.record import RunFolder
+    from fairsweep.runs.folder import RunFolder
 
     (status,) = directory.glob("runs/*/status.json")
     return RunFolder(status.parent)

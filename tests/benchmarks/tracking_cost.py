@@ -25,7 +25,7 @@ from common import Result, alternate, heading, parser, spread, table
 from timed import only_run, train
 
 if TYPE_CHECKING:
-    from fairsweep.runs.record import RunFolder
+    from fairsweep.runs.folder import RunFolder
 
 
 def loop_seconds(run: "RunFolder") -> tuple[float, float] | None:
@@ -33,11 +33,11 @@ def loop_seconds(run: "RunFolder") -> tuple[float, float] | None:
 
     None where the run is too short. Its last epoch does not count: the test comes before its line.
     """
-    from fairsweep.runs.experiment import CHECKPOINT_SECONDS
+    from fairsweep.runs.session import CHECKPOINT_SECONDS
 
     journal = run.journal()
     # Uploads go with checkpoints; a second more, so that this line is not before the first one's.
-    after = run.status()["started"] + CHECKPOINT_SECONDS + 1
+    after = run.status().started + CHECKPOINT_SECONDS + 1
     uploaded = next((line["step"] for line in journal if line["time"] >= after), math.inf)
     ends = [line for line in journal if "epoch_seconds" in line][:-1]
     ends = [line for line in ends if line["step"] > uploaded]
@@ -57,7 +57,7 @@ def measure(folder: Path, words: list[str], tracking: str, number: int) -> Resul
     if (folder / "mlflow.db").exists() != (tracking == "mlflow" or number > 0):
         raise SystemExit(f"tracking={tracking} did not do what it says:\n{command.output}")
     run = only_run(out)
-    return {"beside": command.seconds - run.status()["seconds"], "loop": loop_seconds(run)}
+    return {"beside": command.seconds - run.status().seconds, "loop": loop_seconds(run)}
 
 
 def rows_of(untracked: list[Result], tracked: list[Result]) -> list[list[str]]:

@@ -16,9 +16,7 @@ def known(sweep: SweepFolder) -> ReportSummary | None:
         found = ReportSummary(str(sweep.report), content["verdict"], content["remarks"], content["best"])
     except (OSError, Damaged, KeyError, TypeError):  # none, or one that was cut short
         return None
-    now = {
-        (row.signature, row.phase, sweep.run(row.signature).status().get("status")) for row in sweep.rows()
-    }
+    now = {(row.signature, row.phase, sweep.run(row.signature).status().name) for row in sweep.rows()}
     return found if reported == now else None
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,9 @@ import pandas as pd
 
 from fairsweep.compare.load import CURVES, LAST, UNREADABLE, Tables, assemble, of_plan, what_is_missing
 from fairsweep.config import ConfigError, leaves, without_credentials
-from fairsweep.runs import schema, tracking
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import markers, schema
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import SweepFolder
 
 FIGURES = {"epoch_seconds", "val_loss", "val_accuracy"}
@@ -66,15 +68,15 @@ def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
 def record_of(folder: RunFolder, sweep: str, uri: str | None) -> tuple[dict[str, Any], dict[str, str]] | None:
     """A run as a row of `Tables.runs`, and its configuration; None where that is missing or damaged."""
     status = folder.status()
-    if not status or folder.damage():
+    if not status.has_begun or folder.damage():
         return None
     try:
         configuration = schema.read_config(folder.path / "config.yaml")
         last: dict[str, float | None] = {
             key: line[key] for line in folder.journal() for key in ("val_accuracy", "val_loss") if key in line
         }
-        state = tracking.read_state(folder.path, uri) if uri else {}
-        row = row_of(status, last) | {"signature": folder.signature, "reused": status.get("sweep") != sweep}
+        state = markers.read_state(folder.path, uri) if uri else {}
+        row = row_of(status, last) | {"signature": folder.signature, "reused": status.sweep != sweep}
     except (OSError, *UNREADABLE):
         return None
     row["run"] = str(state.get("run_id", folder.signature))
@@ -82,16 +84,16 @@ def record_of(folder: RunFolder, sweep: str, uri: str | None) -> tuple[dict[str,
     return row, {key: str(value) for key, value in leaves(configuration).items()}
 
 
-def row_of(status: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+def row_of(status: Status, last: dict[str, Any]) -> dict[str, Any]:
     """What a run's status and the last figures of its journal say; as in MLflow, a null is no figure."""
-    row = {key: math.nan if (value := (last | status).get(key)) is None else value for key in LAST}
-    if status["status"] != "finished":  # figures of its end belong to a run that has ended well
+    known = last | asdict(status)
+    row = {key: math.nan if (value := known.get(key)) is None else value for key in LAST}
+    if status.name != "finished":  # figures of its end belong to a run that has ended well
         row |= dict.fromkeys(("objective", "test_accuracy", "test_loss"), math.nan)
-    row |= {"status": status["status"], "reason": status.get("reason") or ""}
-    row |= {"seconds": status.get("seconds") or math.nan, "shared": status.get("shared", False)}
-    row |= {"started": status["started"]}
-    row |= {key: status[key] for key in ("device", "precision", "hostname", "code", "data")}
-    git, versions = status["git"], status["versions"]
+    row |= {"status": status.name, "reason": status.reason}
+    row |= {"seconds": status.seconds or math.nan, "shared": status.shared}
+    row |= {key: known[key] for key in ("started", "device", "precision", "hostname", "code", "data")}
+    git, versions = status.git, status.versions
     row |= {"commit": git.get("commit", "unknown"), "dirty": git.get("dirty", "unknown")}
     return row | {"versions": ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))}
 

@@ -23,7 +23,7 @@ from fairsweep.compare.load import Tables
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
-from fairsweep.runs import tracking, uploader
+from fairsweep.runs import life, tracking, uploader
 from fairsweep.sweeps.folder import SweepFolder
 
 # The files of a report; a later report replaces all of them.
@@ -51,7 +51,7 @@ def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> No
         given = folder_source.load(sweeps, uri)
     else:
         with uploader.running(note):
-            uploader.flush(cfg)
+            life.flush(cfg)
         given = mlflow_tables.load(uri, cfg.record.dir, request.ids(cfg), cfg.experiment, cfg.filter)
     folder = Path(cfg.output).expanduser().absolute()
     found = write(given, Settings(cfg.relevant, cfg.target, cfg.ui), folder)

@@ -20,7 +20,7 @@ from fairsweep.config import (
     unknown,
     without_credentials,
 )  # fmt: skip
-from fairsweep.runs import store, tracking
+from fairsweep.runs import markers, store
 from fairsweep.sweeps import folder
 from fairsweep.sweeps.folder import SweepFolder
 
@@ -88,7 +88,7 @@ def is_used_here(cfg: DictConfig) -> bool:
         newest = folder.find(Path(cfg.record.dir).absolute(), "latest")
     except ConfigError:
         return False
-    return bool(tracking.read_state(newest.path, cfg.tracking.uri))
+    return bool(markers.read_state(newest.path, cfg.tracking.uri))
 
 
 def no_store(cfg: DictConfig) -> str | None:

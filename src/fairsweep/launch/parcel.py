@@ -1,10 +1,12 @@
 """Run folders on their way between machines that share no disk."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 from fairsweep.files import write_atomically
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import Status, status_of
 
 # The machine that started the sweep writes these itself.
 OURS = {"config.yaml", "sweeps.json", "tracking.json"}
@@ -30,6 +32,10 @@ class Parcel(NamedTuple):
     log: bytes
     names: set[str]
     notes: list[str]
+
+    def status(self) -> Status:
+        """The run's status where it was packed."""
+        return status_of(json.loads(self.files["status.json"]))
 
 
 class Packer:

@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
 from fairsweep.config import Rule, either, integer, number, one_of, or_null
-from fairsweep.launch.jobs import CannotLaunch
 from fairsweep.launch.worker import Identity, Order, Worker
+from fairsweep.runs.life import CannotLaunch
 
 if TYPE_CHECKING:
     from ray import ObjectRef, ObjectRefGenerator

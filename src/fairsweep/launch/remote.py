@@ -1,28 +1,24 @@
 """Runs of a sweep on workers; their results are written here and uploaded to MLflow from here."""
 
-import json
 import math
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import BaseFileLock
 from rich import get_console
 
 from fairsweep import config
 from fairsweep.launch import parcel, worker
-from fairsweep.launch.jobs import CannotLaunch
 from fairsweep.launch.parcel import Parcel
 from fairsweep.launch.pool import Pool, RemoteWorker
 from fairsweep.launch.worker import Order
-from fairsweep.runs import experiment, uploader
-from fairsweep.runs.experiment import FirstFailure, Outcome, Session, Wanted
+from fairsweep.runs.identity import RunSpec
+from fairsweep.runs.life import CannotLaunch, FirstFailure, Outcome, Run
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import RunFolder
-from fairsweep.runs.schema import UNKNOWN
+from fairsweep.runs.session import Session
+from fairsweep.runs.status import UNKNOWN, Status
 from fairsweep.signals import Stop, check, stopping
 from fairsweep.wording import counted
 
@@ -38,18 +34,15 @@ LARGEST_GROUP = 64
 
 @dataclass(eq=False)
 class Assignment:
-    """A claimed run. stale: why its folder's record cannot be used. deaths: of workers that trained it."""
+    """A run that is ours, the worker that trains it, and how many workers died of it, or with it."""
 
-    wanted: Wanted
-    folder: RunFolder
-    lock: BaseFileLock
-    stale: str
+    run: Run
     remote: RemoteWorker | None = None
     deaths: int = 0
 
 
-def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = False) -> list[Outcome]:
-    """Reuse or train each of these runs; a worker that dies costs its runs a retry.
+def run(pool: Pool, specs: Iterable[RunSpec], number: int, fail_fast: bool = False) -> list[Outcome]:
+    """Reuse or train each of these runs, `number` of them; a worker that dies costs its runs a retry.
 
     Returns:
         The outcome of each run, in their order.
@@ -61,7 +54,7 @@ def run(pool: Pool, wanted: Iterable[Wanted], number: int, fail_fast: bool = Fal
     """
     progress = Progress(get_console(), quiet=True)
     with progress, stopping() as stop:
-        launch = Launch(pool, Session(wanted, progress, stop, fail_fast), number, stop)
+        launch = Launch(pool, Session(specs, progress, stop, fail_fast), number, stop)
         try:
             launch.run()
         finally:
@@ -78,8 +71,6 @@ class Launch:
     def __init__(self, pool: Pool, session: Session, number: int, stop: Stop) -> None:
         self.pool, self.session, self.number, self.stop = pool, session, number, stop
         self.note = session.progress.note
-        self.claims = session.claims()
-        self.all_claimed = False
         self.waiting: deque[Assignment] = deque()
         self.training: dict[str, Assignment] = {}  # by signature
         self.changed: dict[str, Assignment] = {}  # to be uploaded
@@ -95,7 +86,7 @@ class Launch:
             elif not self.is_ending:
                 self.end_all()
             self.track()
-            if not self.training and (self.stop() or (self.all_claimed and not self.waiting)):
+            if not self.training and (self.stop() or (self.session.is_exhausted and not self.waiting)):
                 return
             self.receive()
 
@@ -118,19 +109,12 @@ class Launch:
     @property
     def left(self) -> int:
         """The most runs that are still to be claimed."""
-        return 0 if self.all_claimed else self.number - len(self.session.order)
+        return 0 if self.session.is_exhausted else self.number - len(self.session.order)
 
     def claim(self, number: int) -> bool:
         """Claim runs until this many wait for a worker; whether they do."""
-        while len(self.waiting) < number and not self.all_claimed:
-            try:
-                claimed = next(self.claims)
-            except StopIteration:
-                self.all_claimed = True
-                break
-            if claimed is None:
-                break  # other processes train all that are left
-            self.waiting.append(Assignment(*claimed))
+        while len(self.waiting) < number and (claimed := self.session.next_run()) is not None:
+            self.waiting.append(Assignment(claimed))
         return len(self.waiting) >= number
 
     def group(self) -> list[Assignment]:
@@ -157,17 +141,21 @@ class Launch:
     def send(self, remote: RemoteWorker, group: list[Assignment]) -> None:
         """Give runs to a worker."""
         lanes = self.pool.settings.lanes
-        remote.send([order(assignment) for assignment in group], lanes if isinstance(lanes, int) else None)
+        remote.send(
+            [order(assignment.run) for assignment in group], lanes if isinstance(lanes, int) else None
+        )
         for assignment in group:
             assignment.remote = remote
-            self.training[assignment.folder.signature] = assignment
+            self.training[assignment.run.spec.signature] = assignment
+
+    def busy(self) -> set[RemoteWorker]:
+        """The workers that train."""
+        return {one.remote for one in self.training.values() if one.remote is not None}
 
     def end_all(self) -> None:
         """End the runs in training as interrupted, and give up those that wait."""
         self.is_ending = True
-        for remote in {
-            assignment.remote for assignment in self.training.values() if assignment.remote is not None
-        }:
+        for remote in self.busy():
             remote.control("end")
         while self.waiting:
             self.interrupt(self.waiting.popleft())
@@ -273,7 +261,7 @@ class Launch:
 
     def retry(self, assignment: Assignment, host: str) -> None:
         """Let another worker resume a run whose worker has died, from what it has sent."""
-        del self.training[assignment.folder.signature]
+        del self.training[assignment.run.spec.signature]
         assignment.remote, assignment.deaths = None, assignment.deaths + 1
         if self.stop():
             self.interrupt(assignment)
@@ -281,8 +269,8 @@ class Launch:
             times = "once" if assignment.deaths == 1 else f"{assignment.deaths} times"
             self.fail(assignment, f"its worker died {times} (killed, or out of memory), last on {host}")
         else:
-            if assignment.folder.path.exists():
-                assignment.folder.log(f"its worker on {host} died")
+            if assignment.run.folder.path.exists():
+                assignment.run.folder.log(f"its worker on {host} died")
             self.waiting.append(assignment)
 
     # Records
@@ -292,102 +280,84 @@ class Launch:
         assignment = self.training.get(parcel_.signature)
         if assignment is None:  # it has failed here: the disk is full
             return
-        folder, wanted = assignment.folder, assignment.wanted
-        status = json.loads(parcel_.files["status.json"])
-        if assignment.stale and status["status"] == "failed" and status["data"] == UNKNOWN:
-            self.fail(assignment, status["reason"])  # it could not begin: the old record stays
+        run = assignment.run
+        status = parcel_.status()
+        if run.stale and status.name == "failed" and status.data == UNKNOWN:
+            self.fail(assignment, status.reason)  # it could not begin: the old record stays
             return
         try:
-            self.renew(assignment, status["started"])
-            parcel.unpack(folder, parcel_)
-            if wanted.place is not None:
-                folder.join(wanted.place)
+            self.renew(run, status.started)
+            parcel.unpack(run.folder, parcel_)
+            run.join()
         except OSError as error:
-            self.fail(assignment, f"cannot write to {folder.path}: {error.strerror}")
+            self.fail(assignment, f"cannot write to {run.folder.path}: {error.strerror}")
             return
         for note in parcel_.notes:
             self.note(note)
-        self.changed[folder.signature] = assignment
+        self.changed[run.spec.signature] = assignment
         # `interrupted`: a worker also postpones runs while its memory is full.
-        if folder.status()["status"] not in ("running", "interrupted"):
-            self.settle(assignment, folder.status())
+        if status.name not in ("running", "interrupted"):
+            self.settle(assignment, status)
 
-    def renew(self, assignment: Assignment, started: float) -> None:
+    def renew(self, run: Run, started: float) -> None:
         """Archive the old record if the worker began the run anew. Without a checkpoint there is none."""
-        folder = assignment.folder
-        if folder.status().get("started") == started:
+        status = run.folder.status()
+        if status.started == started:
             return
-        if folder.status() and (assignment.stale or (folder.path / "last.pt").exists()):
-            old = folder.archive()
-            uploader.supersede(RunFolder(old), assignment.wanted.cfg, self.note)
-            why = assignment.stale or "its checkpoint could not be used"
-            self.note(f"{why}: training again; the old run is in {old}")
-        assignment.stale = ""
-        folder.write_config(assignment.wanted.cfg)
+        if status.has_begun and (run.stale or (run.folder.path / "last.pt").exists()):
+            run.renew(run.stale or "its checkpoint could not be used")
+        run.stale = ""
+        run.folder.write_config(run.spec.cfg)
 
-    def settle(self, assignment: Assignment, status: dict[str, Any]) -> None:
+    def settle(self, assignment: Assignment, status: Status) -> None:
         """Note how a run has ended."""
-        self.training.pop(assignment.folder.signature, None)
-        self.changed[assignment.folder.signature] = assignment
-        self.session.settle(assignment.folder, status)
+        self.training.pop(assignment.run.spec.signature, None)
+        self.changed[assignment.run.spec.signature] = assignment
+        self.session.settle(assignment.run.folder, status)
 
     def fail(self, assignment: Assignment, reason: str) -> None:
         """End a run as failed that no worker has ended."""
-        folder, wanted = assignment.folder, assignment.wanted
-        try:
-            if folder.status().get("status") == "running":
-                experiment.fail(folder, reason)
-                status = folder.status()
-            else:
-                status = experiment.fail_unbegun(wanted, folder, reason)
-        except OSError:  # the disk is full; the next command resumes from its last checkpoint
-            self.note(reason)
-            status = experiment.unrecorded_failure(wanted, reason)
-        self.settle(assignment, status)
+        self.settle(assignment, assignment.run.fail(reason))
 
     def interrupt(self, assignment: Assignment) -> None:
         """Give a run up; the next command resumes it."""
-        self.training.pop(assignment.folder.signature, None)
-        status = assignment.folder.status()
-        if status.get("status") == "running":
-            reason = f"stopped after step {status.get('step', 0)}"
-            assignment.folder.set_status(status="interrupted", reason=reason, ended=time.time())
-        if status.get("status") in ("running", "interrupted"):
-            self.settle(assignment, assignment.folder.status())
+        self.training.pop(assignment.run.spec.signature, None)
+        run, status = assignment.run, assignment.run.folder.status()
+        run.interrupt(f"stopped after step {status.step}")
+        if status.name in ("running", "interrupted"):
+            self.settle(assignment, run.folder.status())
         else:
-            assignment.lock.release()
+            run.release()
 
     def track(self) -> None:
         """Upload what has come back."""
         while self.changed:
             signature, assignment = self.changed.popitem()
-            uploader.sync(assignment.folder, assignment.wanted.cfg, self.note)
+            assignment.run.upload()
             if signature not in self.training:
-                assignment.lock.release()
+                assignment.run.release()
 
     def abandon(self) -> None:
         """After a second Ctrl-C or an error: leave no run `running`, and no worker training one."""
-        for remote in {
-            assignment.remote for assignment in self.training.values() if assignment.remote is not None
-        }:
+        for remote in self.busy():
             self.pool.remove(remote)
         for assignment in [*self.training.values(), *self.waiting]:
             try:
                 self.interrupt(assignment)
             except OSError:  # the disk is full; its free lock tells the next command
-                assignment.lock.release()
+                assignment.run.release()
         self.track()
 
 
-def order(assignment: Assignment) -> Order:
+def order(run: Run) -> Order:
     """A run as a worker gets it."""
-    values = config.resolved(assignment.wanted.cfg)
+    spec, values = run.spec, config.resolved(run.spec.cfg)
     weights = values["trainer"]["weights"]
     return Order(
-        assignment.folder.signature,
-        assignment.wanted.content,
+        spec.signature,
+        spec.content,
         values,
-        assignment.wanted.place,
-        {} if assignment.stale else parcel.state(assignment.folder),
+        spec.place,
+        {} if run.stale else parcel.state(run.folder),
         Path(weights).read_bytes() if weights is not None else None,
     )

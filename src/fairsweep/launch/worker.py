@@ -21,10 +21,11 @@ import fairsweep
 from fairsweep.config import literal
 from fairsweep.launch import parcel
 from fairsweep.launch.parcel import Packer, Parcel
-from fairsweep.runs import provenance, record
-from fairsweep.runs.experiment import Session, Wanted
+from fairsweep.runs import provenance
+from fairsweep.runs.folder import Place, folder_of
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import Place
+from fairsweep.runs.session import Session
 from fairsweep.signals import Stop
 
 
@@ -99,16 +100,16 @@ class Worker:
 
     def train(self, orders: list[Order], lanes: int | None) -> Iterator[Parcel]:
         """Train these runs, up to `lanes` at once; yields what they write, at least how each ended."""
-        packers, wanted = dict[str, Packer](), list[Wanted]()
+        packers, specs = dict[str, Packer](), list[RunSpec]()
         for order in orders:
-            folder = record.folder_of(str(self.outputs), order.signature)
+            folder = folder_of(str(self.outputs), order.signature)
             if order.files:
                 parcel.put(folder, order.files)
             packers[order.signature] = Packer(folder)
-            wanted.append(Wanted(self.config(order), order.place, False, order.signature, order.content))
+            specs.append(RunSpec(self.config(order), order.place, False, order.signature, order.content))
         notes = Notes()
         try:
-            for changed in Session(wanted, notes, self.stop).train(lanes):
+            for changed in Session(specs, notes, self.stop).train(lanes):
                 if packers[changed.signature].has_news():
                     yield packers[changed.signature].pack(notes.taken())
             for packer in packers.values():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
 from fairsweep.runs import inputs, prediction
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
 
 # How many images the file's predictions are compared on.
 COMPARED = 100

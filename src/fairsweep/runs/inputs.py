@@ -11,8 +11,8 @@ from types import MappingProxyType
 from omegaconf import DictConfig
 
 from fairsweep.config import TEXT, ConfigError, Rule, check_values, one_of, or_null
-from fairsweep.runs import lookup, store, tracking
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint, lookup, store, tracking
+from fairsweep.runs.folder import RunFolder
 from fairsweep.training import images
 from fairsweep.training.sources import IMAGE_SUFFIXES, not_read
 
@@ -60,7 +60,7 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
         try:
             if damage := folder.damage():
                 raise ConfigError(damage)
-            folder.tested_weights_file()
+            checkpoint.tested_file(folder)
         except ConfigError as error:
             raise ConfigError(f"run={which}: {error}") from error
         yield folder
@@ -69,7 +69,7 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
 def described(folder: RunFolder) -> str:
     """Model, data and test accuracy of a run: `two_conv on mnist, test accuracy 99.02%`."""
     text = f"{folder.config().model.name} on {folder.facts()['name']}"
-    accuracy = folder.status()["test_accuracy"]
+    accuracy = folder.status().test_accuracy
     return text if accuracy is None else f"{text}, test accuracy {accuracy:.2%}"
 
 

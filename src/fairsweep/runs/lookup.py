@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fairsweep.config import OBJECTIVES, ConfigError
-from fairsweep.runs import schema
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint, schema
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, warn
+from fairsweep.runs.status import Status
 
 
 class Finished(NamedTuple):
     """A finished run; `data`: the name of its data set."""
 
     folder: RunFolder
-    status: dict[str, Any]
+    status: Status
     data: str
 
 
@@ -49,22 +50,22 @@ def find(
             )
         return matches[0]
     runs, skipped = on_data([*finished(recorded)], data), list[str]()
-    runs.sort(key=lambda run: run.status["ended"], reverse=True)
+    runs.sort(key=lambda run: run.status.ended or 0, reverse=True)
     if which == "best" and runs:
-        if len({run.status["data"] for run in runs}) > 1:
+        if len({run.status.data for run in runs}) > 1:
             raise ConfigError(
                 f"run=best: the runs in {folder} are on several data sets, whose figures cannot be compared: "
                 f"{named(runs)}; choose one by its name or hash, with data=..."
             )
-        key = objective or runs[0].status["objective_key"]
-        rivals = [run for run in runs if run.status["objective_key"] == key]
-        runs = [run for run in rivals if run.status["objective"] is not None]
+        key = objective or runs[0].status.objective_key
+        rivals = [run for run in runs if run.status.objective_key == key]
+        scored = [(run.status.objective, run) for run in rivals if run.status.objective is not None]
         # Of equals, the latest stays first.
-        runs.sort(key=lambda run: -OBJECTIVES[key] * run.status["objective"])
+        runs = [run for _, run in sorted(scored, key=lambda pair: -OBJECTIVES[key] * pair[0])]
     for run in runs:
         if damage := run.folder.damage():
             warn(f"{damage}; this run is skipped")
-        elif needs_weights and not run.folder.keeps_weights():
+        elif needs_weights and not checkpoint.stay(run.folder):
             skipped.append(run.folder.signature)
         else:
             if skipped:
@@ -83,9 +84,9 @@ def finished(recorded: Iterable[RunFolder]) -> Iterator[Finished]:
     for run in recorded:
         status = run.status()
         try:
-            if status.get("status") == "finished":
+            if status.name == "finished":
                 yield Finished(run, status, str(run.facts()["name"]))
-            elif not status and (damage := run.damage()):
+            elif not status.has_begun and (damage := run.damage()):
                 raise Damaged(damage)
         except (Damaged, FileNotFoundError, KeyError) as error:
             warn(f"{run.damage() or error}; this run is skipped")
@@ -97,7 +98,7 @@ def on_data(runs: list[Finished], data: str | None) -> list[Finished]:
     Raises:
         ConfigError: there are some, but none on this one.
     """
-    chosen = [run for run in runs if data is None or run.data == data or run.status["data"].startswith(data)]
+    chosen = [run for run in runs if data is None or run.data == data or run.status.data.startswith(data)]
     if runs and not chosen:
         raise ConfigError(f"data={data}: there is no finished run on this data set; there are: {named(runs)}")
     return chosen
@@ -105,4 +106,4 @@ def on_data(runs: list[Finished], data: str | None) -> list[Finished]:
 
 def named(runs: Iterable[Finished]) -> str:
     """The data sets of these runs: `digits (334c9a07), mnist (91ab3c05)`."""
-    return ", ".join(sorted({f"{run.data} ({run.status['data'][:8]})" for run in runs}))
+    return ", ".join(sorted({f"{run.data} ({run.status.data[:8]})" for run in runs}))

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
-from fairsweep.runs import prediction
+from fairsweep.runs import checkpoint, prediction
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.prediction import Prediction
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.status import Status
 from fairsweep.training.dataset import Data, Split
 from fairsweep.wording import printable
 
@@ -68,7 +69,7 @@ def draw(folder: RunFolder) -> list[Path]:
         ConfigError: the data are missing or have changed, or the weights are lost or damaged.
     """
     figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
-    if folder.keeps_weights() and len(split := prediction.test_split(folder)):
+    if checkpoint.stay(folder) and len(split := prediction.test_split(folder)):
         classes = folder.facts()["classes"]
         probabilities = prediction.probabilities(prediction.classifier(folder), split.images)
         figures["confusion.png"] = confusion(split.labels, probabilities.argmax(1), classes)
@@ -103,19 +104,19 @@ def png(figure: Figure) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
-def curves(journal: list[dict[str, float]], status: dict[str, Any], cfg: DictConfig) -> Figure:
+def curves(journal: list[dict[str, float]], status: Status, cfg: DictConfig) -> Figure:
     """Loss and accuracy against the epoch, in training, in validation and, if journaled, in test."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     optimizer = str(cfg.optimizer._target_).rpartition(".")[2]
     title = legible(
         f"{cfg.model.name} on {cfg.data.name}, {optimizer}, lr {cfg.optimizer.lr:g}, seed {cfg.seed}"
     )
-    if status.get("test_accuracy") is not None:
-        title += f": test accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"
+    if status.test_accuracy is not None:
+        title += f": test accuracy {status.test_accuracy:.2%}, loss {status.test_loss:.4f}"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
     loss, accuracy = figure.subplots(1, 2)
     for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
-        panel(axes, journal, what, status.get("best_epoch"))
+        panel(axes, journal, what, status.best_epoch)
     scale_loss(loss)
     scale_accuracy(accuracy)
     handles, labels = loss.get_legend_handles_labels()

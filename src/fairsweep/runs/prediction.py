@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fairsweep.config import ConfigError
 from fairsweep.models import Classifier
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint
+from fairsweep.runs.folder import RunFolder
 from fairsweep.training import build, images
 from fairsweep.training.dataset import Split
 from fairsweep.wording import printable
@@ -51,7 +52,7 @@ def classifier(folder: RunFolder) -> Classifier:
     Raises:
         ConfigError: the weights were not kept, are damaged, or are another model's.
     """
-    weights = folder.weights()
+    weights = checkpoint.tested_weights(folder)
     try:
         return build.classifier(folder.config(), folder.facts(), weights)
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -10,8 +10,9 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fairsweep.config import ConfigError, without_credentials
-from fairsweep.runs import tracking
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint, tracking
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import Status
 from fairsweep.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -105,31 +106,29 @@ def epoch_line(line: "Line", epochs: int) -> str:
 def weights_file(folder: RunFolder) -> str:
     """Where the tested weights are, or why there are none."""
     try:
-        return str(folder.tested_weights_file())
+        return str(checkpoint.tested_file(folder))
     except ConfigError as error:
         return f"none: {str(error).removeprefix(f'{folder.path}: ')}"
 
 
-def summary(
-    console: Console, folder: RunFolder, status: dict[str, Any], reused: bool, cfg: DictConfig
-) -> None:
+def summary(console: Console, folder: RunFolder, status: Status, reused: bool, cfg: DictConfig) -> None:
     """Print how a run ended, its results, and where its files are."""
     rows: list[tuple[str, str]] = []
-    ending = status["status"] + (" before; reused" if reused else "")
-    rows.append(("status", ending + (f": {status['reason']}" if status["reason"] else "")))
-    if status["objective"] is not None:
+    ending = status.name + (" before; reused" if reused else "")
+    rows.append(("status", ending + (f": {status.reason}" if status.reason else "")))
+    if status.objective is not None:
         rows.append(
             (
                 "objective",
-                f"{status['objective_key']} {status['objective']:.4f} (epoch {status['best_epoch']})",
+                f"{status.objective_key} {status.objective:.4f} (epoch {status.best_epoch})",
             )
         )
-    if status["test_accuracy"] is not None:
-        rows.append(("test", f"accuracy {status['test_accuracy']:.2%}, loss {status['test_loss']:.4f}"))
-    epochs = counted(status["epoch"], "epoch")
-    rows.append(("trained", f"{epochs}, {status['seconds']:.1f} s, on {status['device']}"))
+    if status.test_accuracy is not None:
+        rows.append(("test", f"accuracy {status.test_accuracy:.2%}, loss {status.test_loss:.4f}"))
+    epochs = counted(status.epoch, "epoch")
+    rows.append(("trained", f"{epochs}, {status.seconds:.1f} s, on {status.device}"))
     rows.append(("files", str(folder.path)))
-    if status["status"] == "finished":
+    if status.name == "finished":
         rows.append(("weights", weights_file(folder)))
     if cfg.tracking.uri is not None:
         rows += tracking.summary(cfg, folder)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
 from fairsweep.config import CUTS, ROOT, without_credentials
-from fairsweep.runs.schema import UNKNOWN
+from fairsweep.runs.status import UNKNOWN, Status
 from fairsweep.training.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def uncommitted() -> str:
     return "".join(f"# untracked, not in this patch: {name}\n" for name in names) + patch
 
 
-def stale_reason(reuse: str, status: dict[str, Any]) -> str:
+def stale_reason(reuse: str, status: Status) -> str:
     """Why a recorded run cannot be reused; empty if it can. Data are part of its signature."""
-    if not status or reuse == "any":
+    if not status.has_begun or reuse == "any":
         return ""
-    if status["code"] != code_hash():
+    if status.code != code_hash():
         return "the training code has changed since"
-    if status["data"] == UNKNOWN:
+    if status.data == UNKNOWN:
         return "it failed before it began"
     return ""
 

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from fairsweep.cli import arguments
 from fairsweep.config import ROOT, ConfigError, escaped, leaves
 from fairsweep.runs import lookup, tracking
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.inputs import RUNS
-from fairsweep.runs.record import RunFolder
 from fairsweep.runs.schema import read_config
 
 # Where and how a run is recorded: not taken from the record.

@@ -27,15 +27,6 @@ from fairsweep.config import (
 )  # fmt: skip
 from fairsweep.wording import printable
 
-STATUSES = ("running", "finished", "diverged", "failed", "paused", "pruned", "interrupted")
-FINAL = ("finished", "diverged")
-
-# Why the weights of a run that had kept some are gone.
-REMOVED = ("record.keep=auto", "runs.py clean")
-
-# The fingerprint of data that were not read, as the run had failed before.
-UNKNOWN = "unknown"
-
 # Names that become paths.
 RUN, SWEEP = re.compile("[a-z][0-9a-f]{15}"), re.compile("s[0-9a-f]{11}")
 
@@ -47,45 +38,6 @@ SCALES = Rule(
 )
 TEXTS = list_of(ANY_TEXT)
 SIGNATURE = Rule("a run's signature", lambda value: isinstance(value, str) and bool(RUN.fullmatch(value)))
-
-STATUS: Mapping[str, Rule] = {
-    "status": one_of(*STATUSES),
-    "signature": SIGNATURE,
-    "started": NUMBER,
-    "resumed": NUMBER,
-    "ended": or_null(NUMBER),
-    "journal_bytes": COUNT,
-    "single": BOOLEAN,
-    "trained_by": or_null(ANY_TEXT),
-    "sweep": or_null(ANY_TEXT),
-    "objective_key": one_of(*OBJECTIVES),
-    "objective": or_null(NUMBER),
-    "code": TEXT,
-    "data": ANY_TEXT,
-    "device": TEXT,
-    "precision": TEXT,
-    "threads": integer(1),
-    "shared": or_null(BOOLEAN),  # records from before lack it
-    "hostname": ANY_TEXT,
-    "command": ANY_TEXT,
-    "git": MAPPING,
-    "versions": MAPPING,
-}
-# What a status says besides, once a run trains, or has ended.
-PROGRESS: Mapping[str, Rule] = {"steps": integer(1), "step": COUNT, "seconds": NUMBER}
-OPTIONAL: Mapping[str, Rule] = {
-    **PROGRESS,
-    "shared": BOOLEAN,
-    "weights": one_of("undecided", "kept", "champion", *REMOVED),
-}
-ENDING: Mapping[str, Rule] = {"ended": NUMBER, "reason": ANY_TEXT}
-FINAL_FIGURES: Mapping[str, Rule] = {
-    **PROGRESS,
-    "epoch": COUNT,
-    "best_epoch": or_null(integer(1)),
-    "test_loss": or_null(NUMBER),
-    "test_accuracy": or_null(NUMBER),
-}
 
 FACTS: Mapping[str, Rule] = {
     "name": TEXT,
@@ -214,22 +166,6 @@ def check(path: Path, content: object, rules: Mapping[str, Rule]) -> None:
     for key, rule in rules.items():
         if not rule.holds(content.get(key)):
             raise Damaged(f"{path}: is damaged: {key} must be {rule.allowed}")
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """A run's `status.json`.
-
-    Raises:
-        Damaged: it cannot be read, or lacks something.
-        FileNotFoundError: there is no such file.
-    """
-    status = read_json(path, STATUS)
-    if status["status"] != "running":
-        check(path, status, ENDING)
-    if status["status"] in FINAL:
-        check(path, status, FINAL_FIGURES)
-    check(path, status, {key: rule for key, rule in OPTIONAL.items() if key in status})
-    return status
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:

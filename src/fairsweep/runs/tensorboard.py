@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from fairsweep.config import ConfigError
 from fairsweep.metrics import tracked
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
 
 
 def check_installed() -> None:

@@ -7,7 +7,6 @@ import getpass
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -21,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import url2pathname
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import metrics
-from fairsweep.config import TEXT, ConfigError, leaves, without_credentials
-from fairsweep.files import write_atomically
-from fairsweep.runs import schema
-from fairsweep.runs.record import RunFolder
-from fairsweep.runs.schema import FINAL, Damaged, read_json, read_sweep, warn
+from fairsweep.config import ConfigError, leaves, without_credentials
+from fairsweep.runs import checkpoint, markers, schema
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.schema import Damaged, read_sweep
+from fairsweep.runs.status import FINAL, Status
 from fairsweep.runs.store import Note, Outage, Store, address, connect, database_file, name, opened, reason
 from fairsweep.wording import counted, joined
 
@@ -98,22 +97,20 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> b
 def sync_pending(directory: str, cfg: DictConfig, note: Note) -> bool:
     """Upload everything that is missing in the store; True if nothing is now.
 
-    A record that cannot be uploaded does not keep the others from it. What a dead process left ends as
-    `interrupted`.
+    A record that cannot be uploaded does not keep the others from it.
     """
     outputs, uri = Path(directory).absolute(), cfg.tracking.uri
     if uri is None:
         return True
-    mark_dead(outputs)
     with reported(uri, note):
-        for marker in waiting(outputs, uri):
+        for marker in markers.waiting(outputs, uri):
             try:
                 upload_marked(marker, cfg, note)
             except Outage:
                 raise
             except Exception as error:  # of this record
                 tell(f"{uri} {marker.name}", f"{marker.name}: is not uploaded: {reason(error, uri)}", note)
-    return not waiting(outputs, uri)
+    return not markers.waiting(outputs, uri)
 
 
 def upload_marked(marker: Path, cfg: DictConfig, note: Note) -> None:
@@ -122,10 +119,10 @@ def upload_marked(marker: Path, cfg: DictConfig, note: Note) -> None:
     Raises:
         Outage: the store does not answer.
     """
-    if (folder := run_of(marker)) is not None:
-        if folder.status().get("status") != "running":
+    if (folder := markers.run_of(marker)) is not None:
+        if folder.status().name != "running":
             upload_run(folder, cfg, note)
-    elif (sweep := sweep_of(marker)) is not None:
+    elif (sweep := markers.sweep_of(marker)) is not None:
         if read_sweep(sweep)["status"] != "running":
             upload_sweep(sweep, marker.parents[1], cfg, note)
     else:  # its folder is gone
@@ -190,26 +187,28 @@ def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = Fal
     Raises:
         Outage: the store does not answer.
     """
-    uri, outputs, damage = cfg.tracking.uri, outputs_of(folder), folder.damage()
-    status = folder.status() if not damage else {}
-    marker = pending(outputs) / folder.path.name
+    uri, outputs, damage = cfg.tracking.uri, markers.outputs_of(folder), folder.damage()
+    status = folder.status() if not damage else Status()
+    marker = markers.pending(outputs) / folder.path.name
     is_superseded = folder.path.parent.name == ".history"
-    if not status and not is_superseded:
+    if not status.has_begun and not is_superseded:
         if damage:
             note(f"{damage}; the run is not uploaded")
         marker.unlink(missing_ok=True)  # whoever trains it again writes a new one
         return False
-    if again or not is_uploaded(folder, uri):
-        write_marker(marker, uri, note)
+    if again or not markers.is_uploaded(folder, uri):
+        markers.write(marker, uri, note)
 
     def action(store: Store) -> None:
-        state = begin(folder, store, status, note) if status else known(folder.path, store)
-        if status and (again or state.get("ended") != status["ended"] or status["ended"] is None):
+        state = begin(folder, store, status, note) if status.has_begun else known(folder.path, store)
+        if not status.has_begun:
+            pass
+        elif again or state.get("ended") != status.ended or status.ended is None:
             upload(folder, store, state, status, note)
-        elif status and not is_whole(state, status):  # its sweep has chosen it since
+        elif not markers.is_whole(state, status):  # its sweep has chosen it since
             log_files(folder, store, state["run_id"], status, note)
-            write_state(folder.path, store.uri, weights=status["weights"])
-        if status:
+            markers.write_state(folder.path, store.uri, weights=status.weights)
+        if status.has_begun:
             tag_sweeps(folder, store)
         if is_superseded and state:
             store.client.set_tag(state["run_id"], "superseded", "true")
@@ -218,10 +217,10 @@ def upload_run(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = Fal
         done = attempt(f"run {folder.path.name}", uri, outputs, action, folder.log, note)
     except FileNotFoundError:  # of its log: the folder has just moved to the history, and has a marker there
         return False
-    if done and status.get("status") != "running":
+    if done and status.name != "running":
         marker.unlink(missing_ok=True)
-        if status and not is_uploaded(folder, uri):  # it has changed meanwhile
-            write_marker(marker, uri, note)
+        if status.has_begun and not markers.is_uploaded(folder, uri):  # it has changed meanwhile
+            markers.write(marker, uri, note)
     return done
 
 
@@ -234,8 +233,8 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
     from mlflow.entities import Metric, RunTag
 
     uri, sweep = cfg.tracking.uri, read_sweep(directory)
-    marker = pending(outputs) / sweep["id"]
-    write_marker(marker, uri, note, directory)
+    marker = markers.pending(outputs) / sweep["id"]
+    markers.write(marker, uri, note, directory)
 
     def action(store: Store) -> None:
         client, run_id = store.client, begin_sweep(directory, store, cfg.tracking.experiment, note)
@@ -266,7 +265,7 @@ def upload_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) ->
             with suppress(FileNotFoundError, Damaged):  # whoever reads the sweep reports a damaged plan
                 log_data_of(directory, outputs, client, run_id)
         finally:
-            terminate(client, run_id, sweep)
+            terminate(client, run_id, sweep["status"], sweep["ended"])
 
     done = attempt(f"sweep {sweep['id']}", uri, outputs, action, lambda _: None, note)
     if done and sweep["ended"] is not None:
@@ -279,14 +278,13 @@ def log_data_of(directory: Path, outputs: Path, client: "MlflowClient", run_id: 
     plan = schema.content_of(directory / "plan.jsonl").splitlines(keepends=True)
     rows = [schema.parsed(directory / "plan.jsonl", line, {}) for line in plan if line.endswith(b"\n")]
     folders = [RunFolder(outputs / "runs" / row["signature"]) for row in rows if row]
-    for folder in {folder.status().get("data"): folder for folder in folders}.values():
+    for folder in {folder.status().data: folder for folder in folders}.values():
         log_data(client, run_id, folder)
 
 
-def terminate(client: "MlflowClient", run_id: str, status: dict[str, Any]) -> None:
+def terminate(client: "MlflowClient", run_id: str, status: str, ended: float) -> None:
     """End the MLflow run of a run, or of a sweep, that has ended."""
-    mlflow_status = MLFLOW_STATUS.get(status["status"], "KILLED")
-    client.set_terminated(run_id, mlflow_status, round(status["ended"] * 1000))
+    client.set_terminated(run_id, MLFLOW_STATUS.get(status, "KILLED"), round(ended * 1000))
 
 
 def prepare(outputs: Path, cfg: DictConfig, note: Note, has_model: bool) -> bool:
@@ -299,154 +297,23 @@ def prepare(outputs: Path, cfg: DictConfig, note: Note, has_model: bool) -> bool
     return False
 
 
-# What waits to be uploaded
-
-
-def pending(outputs: Path) -> Path:
-    """The folder with a marker for each run and sweep that a store does not have whole yet."""
-    return outputs / "pending"
-
-
-def write_marker(marker: Path, uri: str, note: Note, directory: Path | None = None) -> None:
-    """Note that a store does not have all of something, which is recorded without it, too.
-
-    Args:
-        directory: of a sweep.
-    """
-    try:
-        marker.parent.mkdir(exist_ok=True)
-        lines = [store_name(uri, marker.parents[1]), *([str(directory)] if directory is not None else [])]
-        marker.write_bytes(os.fsencode("\n".join(lines)))  # names of folders need not be UTF-8
-    except OSError as error:
-        note(f"{marker}: cannot be written: {error.strerror}")
-
-
-def store_name(uri: str, outputs: Path) -> str:
-    """The store's name; of a database in the output folder by its place there, as both may be moved."""
-    prefix = f"sqlite:///{outputs.resolve()}/"
-    return name(uri).replace(prefix, "sqlite:///", 1)
-
-
-def waiting(outputs: Path, uri: str) -> list[Path]:
-    """The markers of what this store does not have yet."""
-    names = {store_name(uri, outputs), name(uri), without_credentials(uri)}
-    return [marker for marker, text in markers(outputs).items() if text.partition("\n")[0] in names]
-
-
-def markers(outputs: Path) -> dict[Path, str]:
-    """All markers, with their texts; whatever else is in their folder is passed over."""
-    found = {}
-    for path in sorted(pending(outputs).iterdir()) if pending(outputs).is_dir() else []:
-        if re.fullmatch(r"[a-z][0-9a-f]+(-[0-9]+)?", path.name):
-            with suppress(OSError):  # another process has just uploaded it
-                found[path] = os.fsdecode(path.read_bytes())
-    return found
-
-
-def run_of(marker: Path) -> RunFolder | None:
-    """The folder of a marker's run, also in the history; None of a sweep, or where it is gone."""
-    runs = marker.parents[1] / "runs"
-    paths = (runs / marker.name, runs / ".history" / marker.name)
-    return next((RunFolder(path) for path in paths if path.is_dir()), None)
-
-
-def sweep_of(marker: Path) -> Path | None:
-    """The folder of a marker's sweep; None where it is a run's, or the folder is gone."""
-    place = os.fsdecode(marker.read_bytes()).partition("\n")[2]
-    return sweep_folder(place, marker.parents[1], marker.name) if place else None
-
-
-def sweep_folder(directory: str, outputs: Path, sweep: str) -> Path | None:
-    """The folder of a sweep, also after the output folder was moved; None where it is gone."""
-    for path in (Path(directory), outputs / "sweeps" / sweep):
-        with suppress(Damaged, FileNotFoundError, ValueError):  # of a damaged marker, it may hold zeros
-            if read_sweep(path)["id"] == sweep:
-                return path
-    return None
-
-
-def mark_dead(outputs: Path) -> None:
-    """Give the runs and sweeps of dead processes, whose locks are free, the ending that they missed."""
-    for marker in markers(outputs):
-        ending = {"status": "interrupted", "ended": time.time()}
-        with suppress(Timeout, OSError), FileLock(outputs / "locks" / f"{marker.name}.lock", timeout=0):
-            if (folder := run_of(marker)) is not None:
-                if folder.status().get("status") == "running":
-                    folder.set_status(reason="its process died", **ending)
-            elif (sweep := sweep_of(marker)) is not None:
-                content = read_sweep(sweep)
-                if content["status"] == "running":
-                    write_atomically(sweep / "sweep.json", json.dumps(content | ending, indent=1).encode())
-
-
-def outputs_of(folder: RunFolder) -> Path:
-    """The output folder of a run, which may have been trained again since."""
-    return folder.path.parents[2 if folder.path.parent.name == ".history" else 1]
-
-
-# What a folder knows of its upload
-
-
-def read_state(path: Path, uri: str) -> dict[str, Any]:
-    """What of a folder is uploaded to this store: MLflow's ids of experiment and run, last step, ending."""
-    return states(path).get(name(uri), {})
-
-
-def states(path: Path) -> dict[str, dict[str, Any]]:
-    """What of a folder is uploaded, by the store's name; of a damaged file, nothing: MLflow is asked then."""
-    file = path / "tracking.json"
-    try:
-        content = read_json(file)
-        for state in content.values():
-            schema.check(file, state, {"run_id": TEXT})
-    except FileNotFoundError:
-        return {}
-    except Damaged as error:
-        warn(f"{error}; what was uploaded is looked up in MLflow")
-        return {}
-    return {name(uri): state for uri, state in content.items()}
-
-
-def write_state(path: Path, uri: str, **changes: Any) -> None:
-    """Note what is uploaded to this store."""
-    content = states(path)
-    state = content.get(name(uri), {}) | changes
-    # The same store by another name, as before the project was moved.
-    others = {key: other for key, other in content.items() if other["run_id"] != state["run_id"]}
-    write_atomically(path / "tracking.json", json.dumps({**others, name(uri): state}, indent=1).encode())
+# What a store has of a folder
 
 
 def known(path: Path, store: Store) -> dict[str, Any]:
     """The folder's state, if the store really has that run; it may know the store by another name."""
-    content = states(path)
+    content = markers.states(path)
     for state in [content.pop(store.name, {}), *content.values()]:
         if state and store.has(state["run_id"]):
-            if state != read_state(path, store.uri):
-                write_state(path, store.uri, **state)
+            if state != markers.read_state(path, store.uri):
+                markers.write_state(path, store.uri, **state)
             return state
     return {}
 
 
-def is_uploaded(folder: RunFolder, uri: str) -> bool:
-    """Whether this store has all of a run, as far as the folder knows."""
-    status, state = folder.status(), read_state(folder.path, uri)
-    return (
-        is_whole(state, status)
-        and state.get("started", status["started"]) == status["started"]
-        and state.get("sweeps") == folder.sweeps()
-    )
-
-
-def is_whole(state: dict[str, Any], status: dict[str, Any]) -> bool:
-    """Whether the store has the run's end and, of a run that its sweep has chosen since, its weights."""
-    weights = status.get("weights")
-    has_weights = weights not in ("kept", "champion") or state.get("weights") == weights
-    return status.get("ended") is not None and state.get("ended") == status["ended"] and has_weights
-
-
 def check_experiment(path: Path, cfg: DictConfig, note: Note) -> None:
     """Tell the user where to find what was uploaded before to another experiment."""
-    before = read_state(path, cfg.tracking.uri).get("experiment_name", cfg.tracking.experiment)
+    before = markers.read_state(path, cfg.tracking.uri).get("experiment_name", cfg.tracking.experiment)
     if before != cfg.tracking.experiment:
         text = (
             f"tracking.experiment={cfg.tracking.experiment}: what is reused stays in experiment {before}, "
@@ -458,18 +325,18 @@ def check_experiment(path: Path, cfg: DictConfig, note: Note) -> None:
 # A run
 
 
-def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -> dict[str, Any]:
+def begin(folder: RunFolder, store: Store, status: Status, note: Note) -> dict[str, Any]:
     """The state of a run that the store has; the run is made if it is not there."""
     cfg = folder.config()
     experiment = store.experiment(cfg.tracking.experiment, note)  # first: restored, it has its runs again
     state = known(folder.path, store)
-    if state and state.get("started", status["started"]) == status["started"]:
+    if state and state.get("started", status.started) == status.started:
         return state
-    mark = f"{status.get('signature', folder.signature)}-{status['started']}"
+    mark = f"{status.signature}-{status.started}"
     if state and state["step"] < 0:  # it failed before its first checkpoint, and was begun again
         store.client.set_tag(state["run_id"], "fairsweep_run", mark)
-        write_state(folder.path, store.uri, started=status["started"], ended=None)
-        return read_state(folder.path, store.uri)
+        markers.write_state(folder.path, store.uri, started=status.started, ended=None)
+        return markers.read_state(folder.path, store.uri)
     if state:  # its checkpoints were lost
         store.client.set_tag(state["run_id"], "superseded", "true")
         store.client.set_terminated(state["run_id"], "KILLED")
@@ -478,11 +345,11 @@ def begin(folder: RunFolder, store: Store, status: dict[str, Any], note: Note) -
     if run_id is None:
         run_id = create(folder, store, cfg, status, mark, note)
     state = {"run_id": run_id, "experiment": experiment, "experiment_name": cfg.tracking.experiment}
-    state |= {"started": status["started"], "step": -1, "mlflow_status": "RUNNING", "ended": None}
+    state |= {"started": status.started, "step": -1, "mlflow_status": "RUNNING", "ended": None}
     known_metrics = {} if is_new else store.client.get_run(run_id).data.metrics
     state["grouped"] = not any(key in metrics.TRACKED for key in known_metrics)
     state["sweeps"] = folder.sweeps() if is_new else {}
-    write_state(folder.path, store.uri, **state)
+    markers.write_state(folder.path, store.uri, **state)
     return state
 
 
@@ -492,42 +359,40 @@ def find_run_id(store: Store, experiment: str, tag: str, value: str) -> str | No
     return str(found[0].info.run_id) if found else None
 
 
-def create(
-    folder: RunFolder, store: Store, cfg: DictConfig, status: dict[str, Any], mark: str, note: Note
-) -> str:
+def create(folder: RunFolder, store: Store, cfg: DictConfig, status: Status, mark: str, note: Note) -> str:
     """Make the MLflow run; its id."""
     tags = {
         "fairsweep_run": mark,
-        "signature": status.get("signature", folder.signature),
+        "signature": status.signature,
         "arm": arm(cfg),
         "seed": str(cfg.seed),
-        "device": status["device"],
-        "precision": status["precision"],
-        "hostname": status["hostname"],
-        "command": status["command"],
-        "code": status["code"],
-        "data": status["data"],
-        "git_dirty": status["git"].get("dirty", "unknown"),
-        "mlflow.source.git.commit": status["git"].get("commit", "unknown"),
+        "device": status.device,
+        "precision": status.precision,
+        "hostname": status.hostname,
+        "command": status.command,
+        "code": status.code,
+        "data": status.data,
+        "git_dirty": status.git.get("dirty", "unknown"),
+        "mlflow.source.git.commit": status.git.get("commit", "unknown"),
         "mlflow.source.name": "src/train.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": user(),
-        **{f"version.{name}": number for name, number in status["versions"].items()},
+        **{f"version.{name}": number for name, number in status.versions.items()},
     }
     name = f"{cfg.model.name} {arm(cfg)} lr={cfg.optimizer.lr} seed={cfg.seed}"
     sweeps = folder.sweeps()
     tags |= sweep_tags(sweeps)
-    trained_by = sweeps.get(status["sweep"] or "")
-    if trained_by is not None:
+    trained_by = sweeps.get(status.sweep or "")
+    if status.sweep is not None and trained_by is not None:
         member = trained_by["members"][0]
         name = member["name"]
-        tags |= {"sweep": status["sweep"], "arm": member["arm"], "trial": str(member["trial"])}
+        tags |= {"sweep": status.sweep, "arm": member["arm"], "trial": str(member["trial"])}
         tags |= {"phase": member["phase"]}
-        directory = sweep_folder(trained_by["directory"], store.outputs, status["sweep"])
+        directory = markers.sweep_folder(trained_by["directory"], store.outputs, status.sweep)
         if directory is not None:
             tags["mlflow.parentRunId"] = begin_sweep(directory, store, cfg.tracking.experiment, note)
     experiment = store.experiment(cfg.tracking.experiment, note)
-    run = store.client.create_run(experiment, round(status["started"] * 1000), tags, name)
+    run = store.client.create_run(experiment, round(status.started * 1000), tags, name)
     return str(run.info.run_id)
 
 
@@ -571,34 +436,31 @@ def log_data(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 
-def upload(
-    folder: RunFolder, store: Store, state: dict[str, Any], status: dict[str, Any], note: Note
-) -> None:
+def upload(folder: RunFolder, store: Store, state: dict[str, Any], status: Status, note: Note) -> None:
     """What MLflow does not have of a record yet. Repeated after a crash in the middle, it doubles nothing."""
     client, run_id = store.client, state["run_id"]
-    has_ended = status["ended"] is not None
     try:
-        if not has_ended and state["mlflow_status"] != "RUNNING":
+        if status.ended is None and state["mlflow_status"] != "RUNNING":
             client.update_run(run_id, status="RUNNING")
         if state["step"] < 0:  # or it was cut short
             describe(client, run_id, folder)
         # A run that an earlier version began to upload goes on under the names of that version.
         name_of = metrics.tracked if state.get("grouped") else str
         step = log_figures(client, run_id, folder, state["step"], status, name_of)
-        if has_ended:
+        if status.ended is not None:
             log_files(folder, store, run_id, status, note)
     finally:
-        if has_ended:
-            terminate(client, run_id, status)
-    if folder.status().get("started") != status["started"]:
+        if status.ended is not None:
+            terminate(client, run_id, status.name, status.ended)
+    if folder.status().started != status.started:
         raise FileNotFoundError(f"{folder.path}: the run is being trained again")
-    write_state(
+    markers.write_state(
         folder.path,
         store.uri,
         step=step,
-        mlflow_status=MLFLOW_STATUS.get(status["status"], "KILLED"),
-        ended=status["ended"],
-        weights=status.get("weights"),
+        mlflow_status=MLFLOW_STATUS.get(status.name, "KILLED"),
+        ended=status.ended,
+        weights=status.weights,
     )
 
 
@@ -607,7 +469,7 @@ def log_figures(
     run_id: str,
     folder: RunFolder,
     known_step: int,
-    status: dict[str, Any],
+    status: Status,
     name_of: Callable[[str], str],
 ) -> int:
     """Upload the journal after a step, and the run's status; gives the last step."""
@@ -621,22 +483,22 @@ def log_figures(
         for key, value in line.items()
         if key not in ("step", "epoch", "time") and value is not None and math.isfinite(value)
     ]
-    tags = [RunTag("status", status["status"])]
-    if status["ended"] is not None:
-        tags.append(RunTag("reason", status["reason"] or "all epochs done"))
-        tags.append(RunTag("shared_seconds", str(status.get("shared", False)).lower()))
-        if status.get("seconds") is not None:
-            now = round(status["ended"] * 1000)
-            figures.append(Metric(name_of("training_seconds"), status["seconds"], now, max(step, 0)))
+    tags = [RunTag("status", status.name)]
+    if status.ended is not None:
+        tags.append(RunTag("reason", status.reason or "all epochs done"))
+        tags.append(RunTag("shared_seconds", str(status.shared).lower()))
+        if status.seconds is not None:
+            now = round(status.ended * 1000)
+            figures.append(Metric(name_of("training_seconds"), status.seconds, now, max(step, 0)))
     for first in range(METRICS, len(figures), METRICS):
         client.log_batch(run_id, figures[first : first + METRICS])
     client.log_batch(run_id, figures[:METRICS], tags=tags)
     return step
 
 
-def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, Any], note: Note) -> None:
+def log_files(folder: RunFolder, store: Store, run_id: str, status: Status, note: Note) -> None:
     """The artifacts of a run that has ended, and its model, which some runs cannot have."""
-    if status["status"] not in (*FINAL, "failed") or not has_artifacts(store, run_id, note):
+    if status.name not in (*FINAL, "failed") or not has_artifacts(store, run_id, note):
         return
     cfg = folder.config()
     names = ["config.yaml", "data.json", "status.json", "journal.jsonl", "run.log", "code.patch"]
@@ -662,11 +524,11 @@ def log_files(folder: RunFolder, store: Store, run_id: str, status: dict[str, An
         note(f"run {folder.signature}: its MLflow model could not be logged: {reason(error, store.uri)}")
 
 
-def wants_model(cfg: DictConfig, status: dict[str, Any]) -> bool:
+def wants_model(cfg: DictConfig, status: Status) -> bool:
     """Whether a run gets an MLflow model."""
-    is_chosen = status["single"] or status.get("weights") == "champion"
+    is_chosen = status.single or status.weights == "champion"
     is_wanted = cfg.tracking.log_model == "all" or (cfg.tracking.log_model == "auto" and is_chosen)
-    return is_wanted and status["status"] == "finished"
+    return is_wanted and status.name == "finished"
 
 
 def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
@@ -676,16 +538,16 @@ def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
         model = str(outputs.model_outputs[0].model_id)
     else:
         model = log_model(run_id, folder, store.uri)
-    write_state(folder.path, store.uri, model=model)
+    markers.write_state(folder.path, store.uri, model=model)
     return model
 
 
-def weights_file(folder: RunFolder, status: dict[str, Any], note: Note) -> Path | None:
+def weights_file(folder: RunFolder, status: Status, note: Note) -> Path | None:
     """The tested weights of a run, if they stay; a note reports lost ones, and the upload goes on."""
-    if status["status"] not in FINAL or not folder.keeps_weights() or status.get("weights") == "undecided":
+    if status.name not in FINAL or not checkpoint.stay(folder) or status.weights == "undecided":
         return None
     try:
-        return folder.tested_weights_file()
+        return checkpoint.tested_file(folder)
     except ConfigError as error:
         note(f"{error}; this run is uploaded without its weights and model")
         return None
@@ -719,7 +581,7 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
 
     from fairsweep.training import build
 
-    model = build.classifier(folder.config(), folder.facts(), folder.weights())
+    model = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))
     # Two rows: with one, the exported model would take batches of one image only.
     example = np.zeros((2, *folder.facts()["shape"]), np.float32)
     with torch.inference_mode():
@@ -763,7 +625,7 @@ def register(folder: RunFolder, cfg: DictConfig, name: str, note: Note) -> bool:
         note(f"registered: models:/{name}@champion is run {folder.signature} now, version {version}")
 
     with reported(cfg.tracking.uri, note):
-        outputs = outputs_of(folder)
+        outputs = markers.outputs_of(folder)
         return attempt(f"tracking.register={name}", cfg.tracking.uri, outputs, action, folder.log, note)
     return False
 
@@ -773,7 +635,7 @@ def register(folder: RunFolder, cfg: DictConfig, name: str, note: Note) -> bool:
 
 def tag_sweeps(folder: RunFolder, store: Store) -> None:
     """A tag for each sweep that the run belongs to, which says what it is there."""
-    state, sweeps = read_state(folder.path, store.uri), folder.sweeps()
+    state, sweeps = markers.read_state(folder.path, store.uri), folder.sweeps()
     known = state.get("sweeps", {})
     if known == sweeps:
         return
@@ -782,7 +644,7 @@ def tag_sweeps(folder: RunFolder, store: Store) -> None:
     log_tags(store.client, state["run_id"], new)
     for key in before.keys() - now.keys():
         store.client.delete_tag(state["run_id"], key)
-    write_state(folder.path, store.uri, sweeps=sweeps)
+    markers.write_state(folder.path, store.uri, sweeps=sweeps)
 
 
 def log_tags(client: "MlflowClient", run_id: str, values: dict[str, str]) -> None:
@@ -835,7 +697,7 @@ def begin_sweep(directory: Path, store: Store, experiment: str, note: Note) -> s
         name = joined(sweep["name"], *(", ".join(sweep.get(key) or ()) for key in ("data", "model")))
         run_id = store.client.create_run(number, round(sweep["started"] * 1000), tags, name).info.run_id
         adopt(store, number, sweep["id"], run_id)
-    write_state(directory, store.uri, run_id=run_id, experiment=number, experiment_name=experiment)
+    markers.write_state(directory, store.uri, run_id=run_id, experiment=number, experiment_name=experiment)
     return run_id
 
 
@@ -872,7 +734,7 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
             if not schema.RUN.fullmatch(signature):
                 raise FileNotFoundError("the MLflow run there was not made by fairsweep")
             folder = RunFolder(Path(directory).absolute() / "runs" / signature)
-            if read_state(folder.path, uri).get("run_id") != run_id:
+            if markers.read_state(folder.path, uri).get("run_id") != run_id:
                 downloaded = Path(client.download_artifacts(run_id, "record", downloads))
                 folder = RunFolder(downloaded.rename(Path(downloads) / signature))
         except (MlflowException, OSError) as error:
@@ -889,11 +751,11 @@ def summary(cfg: DictConfig, folder: RunFolder | None = None) -> list[tuple[str,
     """
     uri = cfg.tracking.uri
     rows = [("compare", ui_command(uri))]
-    if folder is not None and (model := read_state(folder.path, uri).get("model")):
+    if folder is not None and (model := markers.read_state(folder.path, uri).get("model")):
         served = f"models:/{model}"
         words = (f"MLFLOW_TRACKING_URI={shlex.quote(without_credentials(address(uri)))}", mlflow_command())
         rows.append(("serve", f"{' '.join(words)} models serve -m {served} --env-manager local -p 5001"))
-    if missing := len(waiting(Path(cfg.record.dir).absolute(), cfg.tracking.uri)):
+    if missing := len(markers.waiting(Path(cfg.record.dir).absolute(), cfg.tracking.uri)):
         rows.append(("to upload", f"{counted(missing, 'record')}; the next command does it"))
     return rows
 

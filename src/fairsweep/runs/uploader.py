@@ -22,8 +22,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import signals
-from fairsweep.runs import store, tracking
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs import checkpoint, markers, store, tracking
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import read_sweep
 from fairsweep.runs.store import Note
 from fairsweep.wording import counted
@@ -94,8 +94,7 @@ class Uploader:
         Ctrl-C leaves the rest to the next command.
         """
         outputs = Path(cfg.record.dir).absolute()
-        tracking.mark_dead(outputs)
-        missing = len(tracking.waiting(outputs, cfg.tracking.uri))
+        missing = len(markers.waiting(outputs, cfg.tracking.uri))
         if self.is_left or (self.process is None and not missing):
             return not missing
         self.send(cfg, "flush", outputs)
@@ -176,15 +175,15 @@ def sync(folder: RunFolder, cfg: DictConfig, note: Note, again: bool = False) ->
         return
     tracking.check_experiment(folder.path, cfg, note)
     there: bool | None = False
-    if tracking.is_uploaded(folder, uri) and not again:
+    if markers.is_uploaded(folder, uri) and not again:
         if current and folder.path in current[0].seen:
             return
-        there = store.has_run(uri, tracking.read_state(folder.path, uri)["run_id"])
+        there = store.has_run(uri, markers.read_state(folder.path, uri)["run_id"])
         if there:
-            (tracking.pending(tracking.outputs_of(folder)) / folder.path.name).unlink(missing_ok=True)
+            (markers.pending(markers.outputs_of(folder)) / folder.path.name).unlink(missing_ok=True)
             return
     if there is False:
-        tracking.write_marker(tracking.pending(tracking.outputs_of(folder)) / folder.path.name, uri, note)
+        markers.write(markers.pending(markers.outputs_of(folder)) / folder.path.name, uri, note)
     if current:
         current[0].seen.add(folder.path)
         current[0].send(cfg, "run", folder.path, again=again)
@@ -196,8 +195,8 @@ def sync_sweep(directory: Path, outputs: Path, cfg: DictConfig, note: Note) -> N
     if uri is None:
         return
     tracking.check_experiment(directory, cfg, note)
-    marker = tracking.pending(outputs) / read_sweep(directory)["id"]
-    tracking.write_marker(marker, uri, note, directory)
+    marker = markers.pending(outputs) / read_sweep(directory)["id"]
+    markers.write(marker, uri, note, directory)
     if current:
         current[0].send(cfg, "sweep", directory)
 
@@ -208,7 +207,7 @@ def register(folder: RunFolder | None, cfg: DictConfig, note: Note) -> None:
         return
     if cfg.tracking.uri is None or not current:
         note(f"tracking.register={name}: nothing is registered, as nothing is tracked (tracking.uri=null)")
-    elif folder is None or folder.status().get("status") != "finished" or not folder.keeps_weights():
+    elif folder is None or folder.status().name != "finished" or not checkpoint.stay(folder):
         note(f"tracking.register={name}: nothing is registered, as there is no finished run with weights")
     else:
         current[0].send(cfg, "register", folder.path, name=name)
@@ -217,20 +216,17 @@ def register(folder: RunFolder | None, cfg: DictConfig, note: Note) -> None:
 def sync_pending(cfg: DictConfig) -> None:
     """Upload what earlier commands could not, meanwhile."""
     outputs = Path(cfg.record.dir).absolute()
-    tracking.mark_dead(outputs)
-    if current and cfg.tracking.uri is not None and tracking.waiting(outputs, cfg.tracking.uri):
+    if current and cfg.tracking.uri is not None and markers.waiting(outputs, cfg.tracking.uri):
         current[0].send(cfg, "pending", outputs)
 
 
 def supersede(folder: RunFolder, cfg: DictConfig, note: Note) -> None:
     """Complete the MLflow run of a folder in the history, and tag it: another one follows."""
-    uri, outputs = cfg.tracking.uri, tracking.outputs_of(folder)
+    uri, outputs = cfg.tracking.uri, markers.outputs_of(folder)
     if uri is None:
         return
-    marker = tracking.pending(outputs) / folder.path.name.partition("-")[0]
-    if tracking.read_state(folder.path, uri) or marker.exists():
-        if folder.status().get("status") == "running":
-            folder.set_status(status="interrupted", reason="its process died", ended=time.time())
+    marker = markers.pending(outputs) / folder.path.name.partition("-")[0]
+    if markers.read_state(folder.path, uri) or marker.exists():
         sync(folder, cfg, note, again=True)
 
 

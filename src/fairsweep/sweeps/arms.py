@@ -1,10 +1,14 @@
 """Arms: the alternatives that a sweep compares."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import NamedTuple
 
 from fairsweep.config import ConfigError
 from fairsweep.sweeps.space import Dimension
+
+# Groups, and the keys within them, that decide which data a run reads and which weights it starts from.
+GROUPS = ("data", "recipe", "trainer")
 
 
 class Arm(NamedTuple):
@@ -19,6 +23,18 @@ class Arm(NamedTuple):
     name: str
     fixed: tuple[str, ...]
     space: tuple[Dimension, ...]
+
+
+def variants(arm: Arm) -> Iterator[list[str]]:
+    """Overrides that between them have all that an arm's runs may train on or start from.
+
+    All combinations of the values that choose data or weights, with one value of each other dimension.
+    """
+    chooses = [bool(dim.choices) and dim.key.lstrip("+").split(".")[0] in GROUPS for dim in arm.space]
+    columns = [d.choices if many else (d.ends[0],) for d, many in zip(arm.space, chooses, strict=True)]
+    for texts in product(*columns):
+        values = [f"{dim.key}={text}" for dim, text in zip(arm.space, texts, strict=True)]
+        yield [*arm.fixed, *values]
 
 
 def check_equal(trials: Mapping[str, int]) -> None:

@@ -3,9 +3,9 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from omegaconf import DictConfig
 from rich.console import Console, Group
@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsweep.runs import tracking
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.progress import print_line, print_rows, weights_file
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
 from fairsweep.sweeps.standing import Standing, read, spread
 from fairsweep.wording import counted, described, duration, printable, size
@@ -45,18 +46,25 @@ class Board:
     """Follows the runs of a sweep through their folders, wherever they train; a context while they do.
 
     Args:
+        status_of: how a run stands now, by its signature.
         command: what it trains says so in `trained_by`; all else is reused.
         confirm: confirm runs that will be planned.
     """
 
     def __init__(
-        self, console: Console, folder: SweepFolder, objective_key: str, command: str, confirm: int = 0
+        self,
+        console: Console,
+        folder: SweepFolder,
+        status_of: Callable[[str], Status],
+        objective_key: str,
+        command: str,
+        confirm: int = 0,
     ) -> None:
-        self.console, self.folder, self.command = console, folder, command
+        self.console, self.folder, self.status_of, self.command = console, folder, status_of, command
         self.standing = Standing(objective_key)
         self.more = 0  # runs that are still to be planned
         self.confirm = confirm
-        self.flying: dict[str, Row] = {}  # with the launcher, by signature
+        self.launched: dict[str, Row] = {}  # and not ended, by signature
         self.since = 0.0  # when the launcher got them
         self.before: dict[str, int] = {}  # their steps when they were first seen in training
         self.done, self.end = 0.0, 0.0  # runs of this command, and when all will have ended, by the last news
@@ -96,49 +104,49 @@ class Board:
     def launch(self, rows: list[Row]) -> None:
         """These runs are with the launcher now."""
         with self.lock:
-            self.flying = {row.signature: row for row in rows}
+            self.launched = {row.signature: row for row in rows}
             self.before = {}
             self.since = time.time()
 
-    def landed(self) -> None:
-        """The launcher has given back what it got."""
+    def returned(self) -> None:
+        """No run is with the launcher any more."""
         with self.lock:
             self.seconds += time.time() - self.since
-            self.flying = {}
+            self.launched = {}
 
-    def settle(self, row: Row, status: dict[str, Any]) -> None:
+    def settle(self, row: Row, status: Status) -> None:
         """A run has ended, or paused: print its line, on a terminal above the table."""
         with self.lock:
-            known = self.standing.statuses.get(row.signature, {})
-            self.flying.pop(row.signature, None)
-            if known.get("ended") == status["ended"] and known.get("status") == status["status"]:
+            known = self.standing.status(row.signature)
+            self.launched.pop(row.signature, None)
+            if known.ended == status.ended and known.name == status.name:
                 return
             self.standing.statuses[row.signature] = status
-            reused = status["trained_by"] != self.command
+            reused = status.trained_by != self.command
             if reused:
                 self.standing.reused.add(row.signature)
             else:
                 self.trained += 1
             print_line(self.console, self.line(row, status, reused))
 
-    def line(self, row: Row, status: dict[str, Any], reused: bool) -> str:
+    def line(self, row: Row, status: Status, reused: bool) -> str:
         """One run in a log."""
         counts = self.standing.counts()
         total = sum(counts.values()) + self.more
         done = total - self.more - counts["waiting"] - counts["running"] - counts["paused"]
-        parts = [f"[{done:>{len(str(total))}}/{total}] {row.phase} {row.name}: {status['status']}"]
-        if status.get("objective") is not None:
-            parts.append(f"{self.standing.objective_key} {status['objective']:.4f}")
-        parts.append("reused" if reused else f"{status.get('seconds') or 0:.1f} s")
-        if status["status"] not in ("finished", "paused") and status["reason"]:
-            parts.append(status["reason"].partition("\n")[0])
+        parts = [f"[{done:>{len(str(total))}}/{total}] {row.phase} {row.name}: {status.name}"]
+        if status.objective is not None:
+            parts.append(f"{self.standing.objective_key} {status.objective:.4f}")
+        parts.append("reused" if reused else f"{status.seconds or 0:.1f} s")
+        if status.name not in ("finished", "paused") and status.reason:
+            parts.append(status.reason.partition("\n")[0])
         return "  ".join(parts)
 
     def reread(self) -> None:
         """Look once more at runs that were not seen to end."""
         for row in self.standing.rows:
             if self.standing.state(row.signature) in ("running", "waiting"):
-                self.standing.statuses[row.signature] = self.folder.run(row.signature).status()
+                self.standing.statuses[row.signature] = self.status_of(row.signature)
 
     def watch(self) -> None:
         """Until the end: look at the runs in training, and show them."""
@@ -150,16 +158,16 @@ class Board:
     def look(self) -> None:
         """Read how far the runs in training are."""
         with self.lock:
-            flying = list(self.flying.items())[:LOOK_AT]
-        for signature, row in flying:
-            status = self.folder.run(signature).status()
-            if (status.get("ended") or 0) >= self.since:
+            launched = list(self.launched.items())[:LOOK_AT]
+        for signature, row in launched:
+            status = self.status_of(signature)
+            if (status.ended or 0) >= self.since:
                 self.settle(row, status)
-            elif status.get("status") == "running":
+            elif status.name == "running":
                 with self.lock:
-                    if signature in self.flying:  # else it has ended meanwhile
+                    if signature in self.launched:  # else it has ended meanwhile
                         self.standing.statuses[signature] = status
-                        self.before.setdefault(signature, status.get("step", 0))
+                        self.before.setdefault(signature, status.step)
 
     def left(self) -> int:
         """Runs that have not ended for good, with those that are still to be planned."""
@@ -170,15 +178,14 @@ class Board:
         """Until all runs have ended, by the pace so far, parts of runs counted in; None: not known yet."""
         left: float = self.left()
         done: float = self.trained
-        for signature in self.flying:
-            status = self.standing.statuses.get(signature, {})
-            if status.get("status") == "running" and "steps" in status:
-                step = status.get("step", 0)
-                left -= step / status["steps"]
-                done += (step - self.before.get(signature, step)) / status["steps"]
+        for signature in self.launched:
+            status = self.standing.status(signature)
+            if status.name == "running" and status.steps is not None:
+                left -= status.step / status.steps
+                done += (status.step - self.before.get(signature, status.step)) / status.steps
         now = time.time()
         if done != self.done:
-            seconds = self.seconds + (now - self.since if self.flying else 0)
+            seconds = self.seconds + (now - self.since if self.launched else 0)
             self.done, self.end = done, now + seconds / done * left
         return max(self.end - now, 0) if done else None
 
@@ -191,7 +198,7 @@ class Board:
             left, seconds, counts = self.left(), self.seconds_left(), self.standing.counts()
             total = sum(counts.values()) + self.more
             running = [
-                row.name for row in self.flying.values() if self.standing.state(row.signature) == "running"
+                row.name for row in self.launched.values() if self.standing.state(row.signature) == "running"
             ]
             arms, phases = arm_table(self.standing, is_live=True), self.phases()
         head = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -329,7 +336,7 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
         values = "\n".join(described({key: value}) for key, value in best.items())
         cells = [arm.name or "all", values, spread([arm.objective], percent)]
         if confirmed:
-            cells.append(spread(status["test_accuracy"] for status in arm.confirmed))
+            cells.append(spread(status.test_accuracy for status in arm.confirmed))
         # Not as markup, which would eat [d].
         table.add_row(*(Text(printable(cell)) for cell in cells), *(f"{arm.statuses[s]}" for s in shown))
     return table
@@ -355,9 +362,9 @@ def failures(standing: Standing) -> Table:
     table.columns[2].no_wrap = True  # it is to be copied
     names = {row.signature: row.name for row in standing.rows}
     for signature, name in names.items():
-        status = standing.statuses.get(signature, {})
-        if status.get("status") == "failed":
-            reason = (status["reason"] or "").partition("\n")[0]
+        status = standing.status(signature)
+        if status.name == "failed":
+            reason = status.reason.partition("\n")[0]
             table.add_row(Text(printable(name)), Text(printable(reason)), signature)
     table.caption = "with its traceback: runs/<run>/run.log"
     table.caption_justify = "left"

@@ -8,9 +8,9 @@ from filelock import Timeout
 from omegaconf import DictConfig
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import tracking
-from fairsweep.runs.record import RunFolder
-from fairsweep.runs.schema import FINAL
+from fairsweep.runs import checkpoint, markers, tracking
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import FINAL
 from fairsweep.runs.store import Note, Store, opened
 from fairsweep.sweeps import listing, standing, weights
 from fairsweep.sweeps.folder import SweepFolder
@@ -38,7 +38,7 @@ def clean(sweep: SweepFolder, cfg: DictConfig, note: Note) -> None:
         folder = sweep.run(signature)
         if signature in kept:
             why = "kept, as the best and confirmed runs (keep=none frees them, too)"
-        elif status.get("status") not in (*FINAL, "pruned"):
+        elif status.name not in (*FINAL, "pruned"):
             why = "not ended; repeating the sweep's command continues them"
         elif len(folder.sweeps()) > 1:
             why = "part of other sweeps, too"
@@ -52,7 +52,7 @@ def clean(sweep: SweepFolder, cfg: DictConfig, note: Note) -> None:
         note(f"sweep {content['id']}: nothing to free")
         return
     uri = cfg.tracking.uri
-    uploaded = [folder for folder in chosen if uri is not None and tracking.read_state(folder.path, uri)]
+    uploaded = [folder for folder in chosen if uri is not None and markers.read_state(folder.path, uri)]
     what = f"{counted(len(chosen), 'run')}, {size(sum(map(freed, chosen)))}"
     what += ", their MLflow artifacts too" if uploaded else ""
     if not cfg.yes:
@@ -79,7 +79,7 @@ def remove_files(folder: RunFolder) -> None:
     """Remove a run's spare files, unless another process has just begun to train it."""
     try:
         with folder.lock().acquire(timeout=0):
-            folder.remove_weights("runs.py clean")
+            checkpoint.remove(folder, "runs.py clean")
             for name in ("pictures", "tensorboard"):
                 shutil.rmtree(folder.path / name, ignore_errors=True)
     except Timeout:
@@ -91,9 +91,9 @@ def remove_artifacts(folders: list[RunFolder], outputs: Path, uri: str, note: No
     with tracking.reported(uri, note), tracking.alone(outputs):
         store = opened(uri, outputs)
         for folder in folders:
-            run_id = tracking.read_state(folder.path, uri)["run_id"]
+            run_id = markers.read_state(folder.path, uri)["run_id"]
             if store.has(run_id) and remove_artifacts_of(run_id, store, note):
-                tracking.write_state(folder.path, uri, model=None)
+                markers.write_state(folder.path, uri, model=None)
         return True
     return False
 

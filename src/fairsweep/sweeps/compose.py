@@ -13,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 from fairsweep.config import ConfigError
 
+# No run reads these, and Hydra copies them four times for each, which takes longer than the rest of it.
+UNNEEDED = ("hydra.help", "hydra.hydra_help", "hydra.sweeper", "hydra.runtime.config_sources")
+
 
 class Composer(ConfigLoaderImpl):
     """Composes each combination of group choices once, and applies plain values to copies.

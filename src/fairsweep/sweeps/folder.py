@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,8 +14,9 @@ from filelock import FileLock, Timeout
 from fairsweep.config import ConfigError, redacted
 from fairsweep.files import is_locked, write_atomically
 from fairsweep.runs import schema
-from fairsweep.runs.record import Place, RunFolder
+from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.schema import Damaged, warn
+from fairsweep.runs.status import Status
 
 T = TypeVar("T")
 
@@ -199,7 +201,7 @@ class SweepFolder:
 
     # What came out
 
-    def write_table(self) -> None:
+    def write_table(self, status_of: Callable[[str], Status]) -> None:
         """`table.csv`: a line for each row of the plan, with how its run ended."""
         rows = self.rows()
         keys = list(dict.fromkeys(key for row in rows for key in row.values))
@@ -208,11 +210,12 @@ class SweepFolder:
         table = csv.writer(text)
         table.writerow(["arm", "trial", "phase", "seed", *keys, *figures, "signature"])
         for row in rows:
-            status = self.run(row.signature).status()
+            status = status_of(row.signature)
+            found = {**asdict(status), "status": status.name if status.has_begun else None}
             table.writerow(
                 [row.arm, row.trial, row.phase, row.seed]
                 + [row.values.get(key) for key in keys]
-                + [status.get(name) for name in figures]
+                + [found[name] for name in figures]
                 + [row.signature]
             )
         write_atomically(self.path / "table.csv", text.getvalue().encode())

@@ -20,8 +20,9 @@ from fairsweep.config import (
 )
 from fairsweep.files import is_locked
 from fairsweep.runs import schema, store
-from fairsweep.runs.record import RunFolder
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, read_json, warn
+from fairsweep.runs.status import Status
 from fairsweep.sweeps import standing
 from fairsweep.sweeps.folder import SweepFolder
 from fairsweep.wording import age, joined, printable, size
@@ -71,7 +72,7 @@ def everything(outputs: Path, limit: int | None, width: int) -> Table | Text:
     """A line for each sweep and each single run, newest first."""
     sweeps = [SweepFolder(path.parent, outputs) for path in outputs.glob("sweeps/*/sweep.json")]
     runs = [RunFolder(path) for path in outputs.glob("runs/*") if schema.RUN.fullmatch(path.name)]
-    single = [run for run in runs if run.status() and not run.sweeps()]
+    single = [run for run in runs if run.status().has_begun and not run.sweeps()]
     both: list[SweepFolder | RunFolder] = [*sweeps, *single]
     begun = [(when, one) for one in both if (when := begin_of(one)) is not None]
     newest = sorted(begun, key=lambda pair: pair[0], reverse=True)
@@ -101,7 +102,7 @@ def of_sweep(sweep: SweepFolder) -> Table:
     table = columns("id", "phase", "status", "best val", "test", "size", "run")
     for row in now.unique():
         folder, status = sweep.run(row.signature), now.statuses[row.signature]
-        how = "champion" if status.get("weights") == "champion" else state(folder, status)
+        how = "champion" if status.weights == "champion" else state(folder, status)
         cells = [row.signature[:8], row.phase, how, *figures_of(now.objective_key, status)]
         cells += [size(on_disk(folder.path)), row.name]
         table.add_row(*(Text(printable(cell)) for cell in cells))
@@ -113,15 +114,15 @@ def in_training(outputs: Path) -> Table | Text:
     table = columns("id", "epoch", "for", "host", "device", "sweep", "run")
     for folder in (RunFolder(path) for path in sorted(outputs.glob("runs/*"))):
         status = folder.status()
-        if status and state(folder, status) == "running":
+        if state(folder, status) == "running":
             epochs = folder.config().trainer.epochs
-            epoch = 1 + epochs * status.get("step", 0) // max(status.get("steps", 1), 1)
+            epoch = 1 + epochs * status.step // (status.steps or 1)
             cells = [
                 folder.signature[:8],
                 f"{min(epoch, epochs)}/{epochs}",
-                age(time.time() - status["resumed"]),
+                age(time.time() - status.resumed),
             ]
-            cells += [status["hostname"], status["device"], (status["sweep"] or "-")[:8], described(folder)]
+            cells += [status.hostname, status.device, (status.sweep or "-")[:8], described(folder)]
             table.add_row(*(Text(printable(cell)) for cell in cells))
     return table if table.rows else Text(f"nothing trains in {outputs}")
 
@@ -143,7 +144,7 @@ def columns(*names: str) -> Table:
 def begin_of(one: SweepFolder | RunFolder) -> float | None:
     """When it was begun last; None, with a note, where its record is damaged."""
     try:
-        return float(one.read()["resumed"] if isinstance(one, SweepFolder) else one.status()["resumed"])
+        return float(one.read()["resumed"] if isinstance(one, SweepFolder) else one.status().resumed)
     except (Damaged, FileNotFoundError) as error:
         warn(f"{error}; it is not listed")
         return None
@@ -158,11 +159,11 @@ def of_one_sweep(sweep: SweepFolder) -> Entry:
     scored = {
         signature: value
         for signature, one in now.statuses.items()
-        if one.get("status") == "finished" and (value := now.objective(signature)) is not None
+        if one.name == "finished" and (value := now.objective(signature)) is not None
     }
     best = max(scored, key=lambda signature: now.sign * scored[signature], default="")
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
-    figures = figures_of(now.objective_key, now.statuses.get(best, {}))
+    figures = figures_of(now.objective_key, now.status(best))
     what = described_sweep(content)
     return Entry(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
 
@@ -170,9 +171,9 @@ def of_one_sweep(sweep: SweepFolder) -> Entry:
 def of_one_run(folder: RunFolder) -> Entry:
     """A single run."""
     status = folder.status()
-    figures = figures_of(status["objective_key"], status)
+    figures = figures_of(status.objective_key, status)
     how = state(folder, status)
-    return Entry(folder.signature, status["resumed"], how, figures, on_disk(folder.path), described(folder))
+    return Entry(folder.signature, status.resumed, how, figures, on_disk(folder.path), described(folder))
 
 
 def described(folder: RunFolder) -> str:
@@ -190,16 +191,16 @@ def described_sweep(content: dict[str, Any]) -> str:
     return joined(*(", ".join(content.get(key) or ()) for key in ("data", "model")), content["name"])
 
 
-def state(folder: RunFolder, status: dict[str, Any]) -> str:
+def state(folder: RunFolder, status: Status) -> str:
     """A run's status; `died`, where the process that trained it is gone."""
-    if status.get("status") != "running":
-        return str(status.get("status", "waiting"))
+    if status.name != "running":
+        return status.name
     return "running" if is_locked(folder.lock_file) else "died"
 
 
-def figures_of(key: str, status: dict[str, Any]) -> tuple[str, str]:
+def figures_of(key: str, status: Status) -> tuple[str, str]:
     """A finished run's objective and test accuracy."""
-    objective, test = status.get("objective"), status.get("test_accuracy")
+    objective, test = status.objective, status.test_accuracy
     digits = ".2%" if key == "val_accuracy" else ".4f"
     selected = "-" if objective is None else f"{objective:{digits}}"
     return selected, "-" if test is None else f"{test:.2%}"

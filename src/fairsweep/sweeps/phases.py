@@ -82,6 +82,11 @@ class Settings:
     epochs: int
     sign: int
 
+    @property
+    def selects(self) -> bool:
+        """Whether the sweep chooses among trials, by validation."""
+        return bool(self.confirm_seeds or self.sampler != "grid" or self.extend or self.halving)
+
 
 @dataclass(frozen=True)
 class Tried:

@@ -4,10 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fairsweep.config import OBJECTIVES
-from fairsweep.runs.schema import FINAL, warn
+from fairsweep.runs.schema import warn
+from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import Row, SweepFolder
 
 
@@ -24,20 +25,17 @@ class ArmStanding(NamedTuple):
     trials: int
     best: Row | None
     objective: float | None
-    confirmed: list[dict[str, Any]]
+    confirmed: list[Status]
 
 
 class Standing:
-    """The runs of a sweep with what is known of each.
-
-    A run's status is a mapping like that of its folder; an empty one, where it has not begun.
-    """
+    """The runs of a sweep with what is known of each."""
 
     def __init__(self, objective_key: str) -> None:
         self.sign = OBJECTIVES[objective_key]
         self.objective_key = objective_key
         self.rows: list[Row] = []
-        self.statuses: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[str, Status] = {}
         self.reused: set[str] = set()
 
     def counts(self) -> Counter[str]:
@@ -50,15 +48,16 @@ class Standing:
         """The first row of each run, in the order of the plan."""
         return [*{row.signature: row for row in reversed(self.rows)}.values()][::-1]
 
+    def status(self, signature: str) -> Status:
+        """The last status known of a run."""
+        return self.statuses.get(signature, Status())
+
     def state(self, signature: str) -> str:
-        return str(self.statuses.get(signature, {}).get("status", "waiting"))
+        return self.status(signature).name
 
     def objective(self, signature: str) -> float | None:
         """The objective of a run that has ended for good; the worst there is where it diverged."""
-        status = self.statuses.get(signature, {})
-        if status.get("status") == "diverged":
-            return -math.inf * self.sign
-        return status["objective"] if status.get("status") in FINAL else None
+        return self.status(signature).ranked_objective
 
     def arm(self, name: str) -> ArmStanding:
         rows = [row for row in self.rows if row.arm == name]
@@ -74,7 +73,7 @@ class Standing:
         best = max(means, key=lambda number: self.sign * means[number], default=None)
         if best is not None and math.isinf(means[best]):
             best = None
-        statuses = [self.statuses.get(row.signature, {}) for row in rows if row.phase == "confirm"]
+        statuses = [self.status(row.signature) for row in rows if row.phase == "confirm"]
         return ArmStanding(
             name=name,
             statuses=Counter(
@@ -83,7 +82,7 @@ class Standing:
             trials=len(trials),
             best=None if best is None else trials[best][0],
             objective=None if best is None else means[best],
-            confirmed=[status for status in statuses if status.get("status") in FINAL],
+            confirmed=[status for status in statuses if status.is_final],
         )
 
     def arms(self) -> list[ArmStanding]:
@@ -103,7 +102,7 @@ def read(folder: SweepFolder) -> Standing:
     for signature in dict.fromkeys(row.signature for row in standing.rows):
         run = folder.run(signature)
         standing.statuses[signature] = run.status()
-        if not standing.statuses[signature] and (damage := run.damage()):
+        if not standing.statuses[signature].has_begun and (damage := run.damage()):
             warn(f"{damage}; this run counts as not started")
     return standing
 

@@ -1,18 +1,17 @@
-"""A sweep at work: finished runs are reused, the others launched, and it ends in order."""
+"""A sweep at work: finished runs are reused, the others executed, and it ends in order."""
 
 import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -22,42 +21,28 @@ from fairsweep import config, signals
 from fairsweep.cli.entry import explain
 from fairsweep.cli.overrides import command
 from fairsweep.config import ConfigError
-from fairsweep.launch import jobs
-from fairsweep.runs import experiment, provenance, uploader
-from fairsweep.runs.experiment import FirstFailure, Outcome, Wanted
-from fairsweep.runs.progress import Progress
-from fairsweep.runs.record import Place, RunFolder
-from fairsweep.runs.schema import FINAL
-from fairsweep.sweeps import origins, phases, space, weights
-from fairsweep.sweeps.arms import Arm
+from fairsweep.runs import life, uploader
+from fairsweep.runs.folder import Place, RunFolder
+from fairsweep.runs.identity import Planned, RunSpec
+from fairsweep.runs.life import CannotLaunch, FirstFailure
+from fairsweep.runs.status import Status
+from fairsweep.sweeps import phases, space, weights
+from fairsweep.sweeps.arms import Arm, variants
 from fairsweep.sweeps.board import Board
-from fairsweep.sweeps.compose import Composer
+from fairsweep.sweeps.executor import Executor
 from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
-from fairsweep.sweeps.origins import Pinned
 from fairsweep.sweeps.phases import ArmOutcome, Result, Run
 from fairsweep.sweeps.request import ARMS, Request
 from fairsweep.sweeps.search import Study
 from fairsweep.wording import counted, described, short, shown
 
-Launch = Callable[[list[list[str]]], Sequence[JobReturn]]
-
-
-# No run reads these, and Hydra copies them four times for each, which takes longer than the rest of it.
-UNNEEDED = ("hydra.help", "hydra.hydra_help", "hydra.sweeper", "hydra.runtime.config_sources")
-
 
 class Entry(NamedTuple):
-    """A run of the sweep, its row in the plan, and what a job needs of it.
-
-    cfg: its configuration, resolved once, as JSON: small, as there may be many.
-    content: the hash of its data.
-    """
+    """A run of the sweep, its row in the plan, and what its executor calls it."""
 
     run: Run
     row: Row
-    overrides: list[str]
-    cfg: str
-    content: str
+    planned: Planned
 
 
 class Reports(Protocol):
@@ -72,53 +57,38 @@ class Sweep:
 
     Args:
         master: the configuration without what is swept; its `hydra.sweep.dir` becomes the sweep's folder.
-        launch: passes jobs, each a list of overrides, to Hydra's launcher, at most `most_jobs` at once.
+        executor: executes the runs.
+        reports: makes the report at the end.
     """
 
-    def __init__(
-        self,
-        asked: Request,
-        master: DictConfig,
-        composer: Composer,
-        launch: Launch,
-        reports: Reports,
-        most_jobs: int | None = None,
-    ) -> None:
-        self.asked, self.master, self.composer, self.launch = asked, master, composer, launch
-        self.reports, self.most_jobs = reports, most_jobs
-        composer.unneeded = UNNEEDED
+    def __init__(self, asked: Request, master: DictConfig, executor: Executor, reports: Reports) -> None:
+        phases.check(asked.arms, asked.settings)
+        self.asked, self.master, self.executor, self.reports = asked, master, executor, reports
         self.settings = asked.settings
         self.command = uuid.uuid4().hex
         self.arms = {arm.name: arm for arm in asked.arms}
-        self.outputs = Path(master.record.dir).absolute()
-        self.weights: dict[str, Pinned] = {}
-        phases.check(asked.arms, self.settings)
-        variants = {arm.name: self.variants(arm) for arm in asked.arms}
-        self.id = asked.id({name: origins.of(cfgs) for name, cfgs in variants.items()})
-        self.folder = SweepFolder(self.directory(), self.outputs)
-        self.weights = self.starting_weights(chain(*variants.values()))
+        runs = {arm.name: [[*asked.common, *values] for values in variants(arm)] for arm in asked.arms}
+        self.id = asked.id({name: self.origins(name, those) for name, those in runs.items()})
+        self.folder = SweepFolder(directory(master, self.id), Path(master.record.dir).absolute())
+        before = self.folder.before()
+        known = before.get("weights") or {} if before.get("id") == self.id else {}
+        self.pinned = executor.pin(chain(*runs.values()), known)
         confirm = len(asked.arms) * len(self.settings.confirm_seeds)
-        self.board = Board(get_console(), self.folder, str(master.objective), self.command, confirm)
-        self.progress = Progress(self.board.console, quiet=True)
+        self.board = Board(
+            get_console(), self.folder, executor.status, str(master.objective), self.command, confirm
+        )
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
         self.unplanned = 0  # runs that are still to come, at most
         self.studies: dict[str, Study] = {}  # those that an earlier command had begun, by arm
-        self.begun: set[str] = set()  # signatures that were launched
+        self.begun: set[str] = set()  # signatures of the runs that were executed
         self.rejected: dict[str, ConfigError] = {}  # what is wrong with sampled values, by signature
-        self.unrecorded: dict[str, dict[str, Any]] = {}  # statuses of runs whose folders do not tell
+        self.settled: dict[str, Status] = {}  # how runs ended in this command, by signature
 
-    def directory(self) -> Path:
-        """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
-        given = [o for o in self.master.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
-        if given:
-            return Path(self.master.hydra.sweep.dir).absolute()
-        path = Path(self.master.record.dir).absolute() / "sweeps" / self.id
-        with open_dict(self.master):
-            self.master.hydra.sweep.dir = str(path)
-            quoted = str(path).replace("'", r"\'")
-            self.master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
-        return path
+    def origins(self, arm: str, runs: Sequence[Sequence[str]]) -> list[str]:
+        """Hashes of what the runs of an arm learn from and start from."""
+        with naming(arm, self.asked.named_arms):
+            return [text for overrides in runs for text in self.executor.origins(overrides)]
 
     # The request, checked before anything is trained
 
@@ -144,110 +114,28 @@ class Sweep:
         """A run's place in the sweep, after its configuration was found good."""
         if run not in self.entries:
             signals.check()
-            overrides = self.asked.overrides(run)
-            with self.naming(run.trial.arm):
-                wanted = experiment.identify(Wanted(self.compose(overrides), single=False))
-                self.check_selection(wanted.cfg)
-            self.enter(run, overrides, wanted)
+            with naming(run.trial.arm, self.asked.named_arms):
+                planned = self.executor.identify(self.asked.overrides(run))
+            self.enter(run, planned)
         return self.entries[run]
 
-    def enter(self, run: Run, overrides: list[str], wanted: Wanted) -> None:
+    def enter(self, run: Run, planned: Planned) -> None:
         """Give a run its place in the sweep."""
         trial = run.trial
-        number, values = trial.number, config.redacted(trial.values)
-        row = Row(wanted.signature, self.name(run), trial.arm, number, run.phase, run.seed, values)
-        plain = json.dumps(config.resolved(wanted.cfg))
-        self.entries[run] = Entry(run, row, overrides, plain, wanted.content)
+        values = config.redacted(trial.values)
+        name = " ".join(f"{trial.arm} {described(values)} seed={run.seed}".split())
+        row = Row(planned.signature, name, trial.arm, trial.number, run.phase, run.seed, values)
+        self.entries[run] = Entry(run, row, planned)
 
     def planned(self, run: Run) -> Entry:
         """A run's place in the sweep; a run whose sampled values are not allowed together will fail there."""
         try:
             return self.prepare(run)
         except ConfigError as error:
-            overrides = self.asked.overrides(run)
-            cfg = experiment.with_weights_file(self.compose(overrides))
-            values = config.resolved(cfg)
-            content = provenance.content(values)
-            signature = config.signature(values, content)
-            self.rejected[signature] = error
-            self.enter(run, overrides, Wanted(cfg, signature=signature, content=content))
+            planned = self.executor.identify_unchecked(self.asked.overrides(run))
+            self.rejected[planned.signature] = error
+            self.enter(run, planned)
             return self.entries[run]
-
-    def compose(self, overrides: list[str]) -> DictConfig:
-        """A run's configuration; weights that a word names are those that it meant when the sweep began."""
-        cfg = self.composer.run_config(self.master, overrides)
-        if cfg.record.dir != self.master.record.dir:
-            raise ConfigError(
-                f"record.dir={cfg.record.dir}: must be the same in all runs; set it once for the whole sweep"
-            )
-        if pinned := self.weights.get(origins.word(cfg) or ""):
-            cfg.trainer.weights = pinned.path
-        return cfg
-
-    def starting_weights(self, variants: Iterable[DictConfig]) -> dict[str, Pinned]:
-        """What `latest` and `best` meant when this sweep was first begun."""
-        known = {}
-        before = self.folder.before()
-        if not self.master.rerun and before.get("id") == self.id:
-            known = before.get("weights", {})
-        return origins.pin(variants, known)
-
-    def variants(self, arm: Arm) -> list[DictConfig]:
-        """Configurations of an arm that between them have all that its runs may train on or start from."""
-        found = []
-        for values in origins.variants(arm):
-            with self.naming(arm.name):
-                cfg = self.compose([*self.asked.common, *arm.fixed, *values])
-                config.check(cfg)
-                found.append(cfg)
-        return found
-
-    @contextmanager
-    def naming(self, arm: str) -> Iterator[None]:
-        """Inside, a mistake names its arm, if the user named the arms."""
-        where = f"{ARMS}.{arm}: " if self.asked.named_arms else ""
-        try:
-            yield
-        except ConfigError as error:
-            raise ConfigError(f"{where}{error}") from error
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{where}{explain(error)}") from error
-
-    def check_selection(self, cfg: DictConfig) -> None:
-        """Check that runs can be compared.
-
-        Raises:
-            ConfigError: objectives or pauses differ; validation is off; halving meets a pause, or
-                runs of different lengths.
-        """
-        settings = self.settings
-        pause = self.master.trainer.stop_epoch
-        if settings.halving and pause is not None:
-            raise ConfigError(
-                f"trainer.stop_epoch={pause}: halving decides where runs pause; omit one of the two"
-            )
-        if not settings.halving and cfg.trainer.stop_epoch != pause:
-            raise ConfigError(
-                f"trainer.stop_epoch={cfg.trainer.stop_epoch}: must be the same for the whole sweep, as it "
-                "pauses all of it"
-            )
-        if cfg.objective != self.master.objective:
-            raise ConfigError(
-                f"objective={cfg.objective}: must be {self.master.objective} in all runs, which are compared "
-                "by it; set it once for the whole sweep"
-            )
-        selects = settings.confirm_seeds or settings.sampler != "grid" or settings.extend or settings.halving
-        if cfg.data.val_size == 0 and selects:
-            raise ConfigError("data.val_size=0: arms are compared by validation; set it above 0")
-        if settings.halving and cfg.trainer.epochs != settings.epochs:
-            raise ConfigError(
-                f"trainer.epochs={cfg.trainer.epochs}: must be {settings.epochs} in all runs, with halving"
-            )
-
-    def name(self, run: Run) -> str:
-        """What tells a run from the others: `adam lr=0.01 seed=2`."""
-        values = described(config.redacted(run.trial.values))
-        return " ".join(f"{run.trial.arm} {values} seed={run.seed}".split())
 
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
         """Whether runs can have these values."""
@@ -262,11 +150,11 @@ class Sweep:
     def run(self) -> None:
         """Carry it out, and tell what came out; ends the process with status 1 where a run has failed."""
         asked = self.check()
-        experiment.check_writable(self.outputs)
+        life.check_writable(self.folder.outputs)
         different = {entry.row.signature for entry in asked}
         if len(different) < len(asked):
             self.board.note(f"{len(asked)} runs, {len(different)} distinct: duplicates train once")
-        for note in origins.notes(entry.cfg for entry in self.entries.values()):
+        for note in self.executor.notes(entry.planned for entry in self.entries.values()):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
             self.check_studies()
@@ -298,7 +186,7 @@ class Sweep:
                     ending = "finished"
             except FirstFailure:
                 pass
-            except jobs.CannotLaunch:
+            except CannotLaunch:
                 is_launched = bool(self.board.standing.reused or self.board.trained)
                 raise
             except KeyboardInterrupt:
@@ -350,7 +238,7 @@ class Sweep:
             objective=str(self.master.objective),
             named_arms=self.asked.named_arms,
             **{group: self.names(group) for group in ("data", "model")},
-            weights={name: file._asdict() for name, file in self.weights.items()},
+            weights=self.pinned,
             arms={
                 arm.name: {
                     "fixed": arm.fixed,
@@ -361,16 +249,18 @@ class Sweep:
             },
             **{key: getattr(settings, key) for key in RECORDED},
         )
-        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        self.upload()
         uploader.sync_pending(self.master)
 
     def names(self, group: str) -> list[str]:
         """The data sets, or the models, of the runs that are known by now."""
-        return list(dict.fromkeys(json.loads(entry.cfg)[group]["name"] for entry in self.entries.values()))
+        return list(
+            dict.fromkeys(json.loads(entry.planned.cfg)[group]["name"] for entry in self.entries.values())
+        )
 
     def default(self, arm: Arm) -> dict[str, str]:
         """What the arm's keys are where nobody searches them."""
-        cfg = self.composer.run_config(self.master, [*self.asked.common, *arm.fixed])
+        cfg = self.executor.compose([*self.asked.common, *arm.fixed])
         values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
         return {
             key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)
@@ -393,21 +283,26 @@ class Sweep:
             signature = entry.row.signature
             if signature in missing:
                 continue
-            if signature in self.rejected and signature not in self.unrecorded:
-                self.fail(entry, self.rejected[signature])
-            elif self.exists(entry) or self.has_failed(entry):
-                self.join(entry)
-                self.board.settle(entry.row, self.status(entry))
+            if signature in self.rejected and signature not in self.settled:
+                status = self.executor.fail(self.spec(entry), self.rejected[signature])
+                self.settle(signature, status)
+            elif self.has_failed(signature) or self.is_done(entry):
+                self.executor.join(self.spec(entry))
+                self.board.settle(entry.row, self.status(signature))
             else:
                 missing[signature] = entry
         self.stop_at_failure()
-        self.train(list(missing.values()))
+        self.execute(list(missing.values()))
         return [self.result(entry) for entry in entries]
 
-    def has_failed(self, entry: Entry) -> bool:
+    def is_done(self, entry: Entry) -> bool:
+        """Whether what is wanted of this run is there already."""
+        is_begun = entry.row.signature in self.begun
+        return self.executor.is_done(entry.planned, entry.run.stop_epoch, is_begun)
+
+    def has_failed(self, signature: str) -> bool:
         """Whether a run failed in this command, as that of another trial; it would fail again."""
-        is_ours = entry.row.signature in self.begun or entry.row.signature in self.rejected
-        return is_ours and self.status(entry).get("status") == "failed"
+        return signature in self.settled and self.settled[signature].name == "failed"
 
     def stop_at_failure(self) -> None:
         """
@@ -417,158 +312,53 @@ class Sweep:
         if self.master.hydra.sweeper.fail_fast and self.board.standing.counts()["failed"]:
             raise FirstFailure([])
 
-    def exists(self, entry: Entry) -> bool:
-        """Whether what is wanted of this run is there already."""
-        folder = self.folder.run(entry.row.signature)
-        status = folder.status()
-        if not status or folder.damage():
-            return False
-        cfg = json.loads(entry.cfg)
-        rerun, reuse = cfg["rerun"] and entry.row.signature not in self.begun, cfg["reuse"]
-        if entry.run.stop_epoch is None:
-            return experiment.is_done(rerun, reuse, status)
-        if rerun or provenance.stale_reason(reuse, status) or status["status"] == "running":
-            return False
-        return folder.objective_at(entry.run.stop_epoch) is not None
-
-    def join(self, entry: Entry) -> None:
-        """Note in a run, and in its MLflow run, what it is in this sweep."""
-        folder = self.folder.run(entry.row.signature)
-        if not folder.path.exists():
-            return
-        with folder.lock():
-            folder.join(self.place_of(entry))
-            uploader.sync(folder, self.master, self.board.note)
-
-    def place_of(self, entry: Entry) -> Place:
-        """What a run is in this sweep."""
+    def spec(self, entry: Entry) -> RunSpec:
+        """A run as it was planned; one that this command has executed before is not trained anew."""
         members = [row.member() for row in self.rows[entry.row.signature]]
-        return Place(self.id, str(self.folder.path), members, self.command)
+        spec = entry.planned.spec(Place(self.id, str(self.folder.path), members, self.command))
+        spec.cfg.rerun = spec.cfg.rerun and entry.row.signature not in self.begun
+        return spec
 
-    def job(self, entry: Entry) -> list[str]:
-        """A run as a job for the launcher; one that this command has launched before is not trained anew."""
-        cfg = json.loads(entry.cfg)
-        cfg["rerun"] &= entry.row.signature not in self.begun
-        identity = {"signature": entry.row.signature, "content": entry.content}
-        return jobs.overrides(entry.overrides, cfg, self.place_of(entry), **identity)
-
-    def wanted(self, entry: Entry) -> Wanted:
-        """A run as it was planned."""
-        cfg = config.literal(json.loads(entry.cfg))
-        return Wanted(cfg, self.place_of(entry), False, entry.row.signature, entry.content)
-
-    def train(self, entries: list[Entry]) -> None:
-        """Launch runs until each has ended."""
-        size = self.most_jobs or len(entries)
-        while entries:
-            signals.check()
-            chunk, rest = entries[:size], entries[size:]
-            launched = time.time()
-            self.board.launch([entry.row for entry in chunk])
-            asked = [self.job(entry) for entry in chunk]
-            self.begun |= {entry.row.signature for entry in chunk}
-            returns: Sequence[JobReturn] = ()
-            death: BaseException | None = None
-            try:
-                returns = self.launch(asked)
-            except jobs.CannotLaunch:
-                raise
-            except FirstFailure as failure:
-                ended = {outcome.folder.signature: outcome.status for outcome in failure.outcomes}
-                for entry in chunk:
-                    if status := ended.get(entry.row.signature):
-                        self.unrecorded[entry.row.signature] = status
-                        self.board.settle(entry.row, status)
-                raise
-            except (
-                Exception,
-                SystemExit,
-            ) as error:  # of the launcher, with a worker of its: the others go on
-                death = error
-            finally:
-                self.board.landed()
-            signals.check()  # which may have become that error
-            again = self.collect(chunk, returns, death, launched)
-            entries = again + rest
-            self.stop_at_failure()
-
-    def collect(
-        self,
-        chunk: list[Entry],
-        returns: Sequence[JobReturn],
-        death: BaseException | None,
-        launched: float,
-    ) -> list[Entry]:
-        """Settle what has ended; the runs that had not begun when the launcher died are given back."""
-        errors = [job._return_value if job.status == JobStatus.FAILED else None for job in returns]
-        waiting = []
-        for entry, error in zip(chunk, errors or [death] * len(chunk), strict=True):
-            folder = self.folder.run(entry.row.signature)
-            if folder.status().get("status") == "running":
-                self.bury(folder)
-            status = folder.status()
-            if error is None or (status.get("ended") or 0) >= launched:
-                self.board.settle(entry.row, status)
-            elif death is not None:
-                waiting.append(entry)
-                self.begun.discard(entry.row.signature)
-            else:
-                self.fail(entry, error)
-        if len(waiting) == len(chunk) and death is not None:  # it did not even begin: no use to try again
-            for entry in waiting:
-                self.fail(entry, death)
-            return []
-        return waiting
-
-    def bury(self, folder: RunFolder) -> None:
-        """End a run whose process has died, as its lock is free."""
-        lock = experiment.acquired(folder)
-        if lock is None:  # another process trains it
+    def execute(self, entries: list[Entry]) -> None:
+        """Execute runs until each has ended."""
+        if not entries:
             return
+        specs = [self.spec(entry) for entry in entries]
+        self.board.launch([entry.row for entry in entries])
+        self.begun |= {spec.signature for spec in specs}
         try:
-            if folder.status().get("status") == "running":
-                experiment.fail(folder, "its process died (killed, or out of memory)")
-                uploader.sync(folder, self.master, self.board.note)
+            for status in self.executor.execute(specs):
+                self.settle(status.signature, status)
+                self.stop_at_failure()
         finally:
-            lock.release()
+            self.board.returned()
 
-    def fail(self, entry: Entry, error: BaseException) -> None:
-        """Settle a run that failed before it began, its job lost by the launcher."""
-        reason = explain(error) if str(error) else type(error).__name__
-        signature, wanted = entry.row.signature, self.wanted(entry)
-        folder = self.folder.run(signature)
-        try:
-            with folder.lock():
-                status = experiment.fail_unbegun(wanted, folder, reason, error)
-                uploader.sync(folder, self.master, self.board.note)
-        except OSError:  # the disk is full
-            status = experiment.unrecorded_failure(wanted, reason)
-        self.unrecorded[signature] = status
-        self.board.settle(entry.row, status)
+    def settle(self, signature: str, status: Status) -> None:
+        """Note how a run ended."""
+        self.settled[signature] = status
+        self.board.settle(self.rows[signature][0], status)
 
-    def status(self, entry: Entry) -> dict[str, Any]:
+    def status(self, signature: str) -> Status:
         """How a run stands."""
-        signature = entry.row.signature
-        return self.unrecorded.get(signature) or self.folder.run(signature).status()
+        return self.settled.get(signature) or self.executor.status(signature)
 
     def result(self, entry: Entry) -> Result:
         """What a run gave: its objective; at a rung, the one of that epoch."""
-        folder, status = self.folder.run(entry.row.signature), self.status(entry)
-        if status["status"] == "failed":
-            return Result("failed", None)
-        if entry.run.stop_epoch is not None:
-            return Result(status["status"], folder.objective_at(entry.run.stop_epoch))
-        objective = Outcome(folder, status).objective if status["status"] in FINAL else None
-        return Result(status["status"], objective)
+        status, stop_epoch = self.status(entry.row.signature), entry.run.stop_epoch
+        if status.name == "failed" or stop_epoch is None:
+            return Result(status.name, status.ranked_objective)
+        return Result(status.name, self.executor.objective_at(entry.row.signature, stop_epoch))
 
     def prune(self, runs: Sequence[Run]) -> None:
         """End paused runs that halving has dropped."""
         for run in runs:
             entry = self.prepare(run)
-            folder = self.folder.run(entry.row.signature)
             reason = f"stopped by halving after epoch {run.stop_epoch}"
-            experiment.prune(folder, self.master, reason, self.progress)
-            self.board.settle(entry.row, folder.status())
+            self.settle(entry.row.signature, self.executor.prune(self.spec(entry), reason))
+
+    def upload(self) -> None:
+        """Bring the sweep's MLflow run up to date."""
+        uploader.sync_sweep(self.folder.path, self.folder.outputs, self.master, self.board.note)
 
     # The end
 
@@ -579,7 +369,7 @@ class Sweep:
         standing = self.board.standing
         self.board.reread()
         if standing.rows:  # else the table is still right, as the plan is
-            self.folder.write_table()
+            self.folder.write_table(self.status)
         self.folder.set(
             status=ending,
             ended=time.time(),
@@ -587,8 +377,8 @@ class Sweep:
             reused=len(standing.reused),
             best_objective=standing.best_objective(),
         )
-        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
-        uploader.flush(self.master)
+        self.upload()
+        life.flush(self.master)
         if not is_launched:
             return
         report = champion = None
@@ -597,7 +387,7 @@ class Sweep:
             is_complete = ending == "finished" and not standing.counts()["paused"]
             champion = self.settle_weights(report.best, is_complete)
             uploader.register(champion, self.master, self.board.note)
-            uploader.flush(self.master)
+            life.flush(self.master)
         self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), report, champion)
 
     def report(self) -> ReportSummary:
@@ -606,7 +396,7 @@ class Sweep:
             return known
         with self.board.console.status("writing the report"):
             written = self.reports.write(self.folder, self.master)
-        uploader.sync_sweep(self.folder.path, self.outputs, self.master, self.board.note)
+        self.upload()
         return written
 
     def settle_weights(self, best_arm: str | None, is_complete: bool) -> RunFolder | None:
@@ -622,7 +412,7 @@ class Sweep:
         """List the runs and whether they exist; estimate the time of those that do not."""
         entries = self.check()
         unique = {entry.row.signature: entry for entry in entries}
-        missing = {signature for signature, entry in unique.items() if not self.exists(entry)}
+        missing = {signature for signature, entry in unique.items() if not self.is_done(entry)}
         costs = {arm: self.cost(arm, list(unique.values())) for arm in self.arms}
         more = self.unplanned - len(entries)
         arms = [unique[signature].row.arm for signature in missing]
@@ -637,18 +427,35 @@ class Sweep:
         self.board.listing([entry.row for entry in unique.values()], missing, more, seconds, (size, kept))
 
     def cost(self, arm: str, entries: list[Entry]) -> tuple[float, float]:
-        """The seconds and the bytes of weights of a run of an arm: as of those that exist, or estimated."""
-        ours = [entry for entry in entries if entry.row.arm == arm] or [
-            entry for entry in self.entries.values() if entry.row.arm == arm
-        ]
-        folders = [self.folder.run(entry.row.signature) for entry in ours]
-        statuses = [folder.status() for folder in folders]
-        seconds = [status["seconds"] for status in statuses if status.get("status") == "finished"]
-        weights = [size for folder in folders if (size := folder.weights_size())]
-        if seconds and weights:
-            return fmean(seconds), fmean(weights)
-        estimate = experiment.estimate(config.literal(json.loads(ours[0].cfg)))
-        return fmean(seconds) if seconds else estimate[0], estimate[1]
+        """The seconds and the bytes of weights of a run of an arm."""
+        ours = [entry.planned for entry in entries if entry.row.arm == arm]
+        return self.executor.cost(
+            ours or [entry.planned for entry in self.entries.values() if entry.row.arm == arm]
+        )
+
+
+def directory(master: DictConfig, sweep: str) -> Path:
+    """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
+    if any(word.startswith("hydra.sweep.dir=") for word in master.hydra.overrides.hydra):
+        return Path(master.hydra.sweep.dir).absolute()
+    path = Path(master.record.dir).absolute() / "sweeps" / sweep
+    with open_dict(master):
+        master.hydra.sweep.dir = str(path)
+        quoted = str(path).replace("'", r"\'")
+        master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+    return path
+
+
+@contextmanager
+def naming(arm: str, named_arms: bool) -> Iterator[None]:
+    """Inside, a mistake names its arm, if the user named the arms."""
+    where = f"{ARMS}.{arm}: " if named_arms else ""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{where}{explain(error)}") from error
 
 
 # Settings that `sweep.json` has by their own names.

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
-from fairsweep.runs.record import RunFolder
-from fairsweep.runs.schema import FINAL, Damaged, read_sweep
+from fairsweep.runs import checkpoint
+from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.schema import Damaged, read_sweep
 from fairsweep.sweeps.folder import SweepFolder
 from fairsweep.sweeps.standing import Standing
 
@@ -57,19 +58,19 @@ def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: 
     for row in standing.unique():
         folder = sweep.run(row.signature)
         status, mark = folder.status(), "champion" if row.signature == choice.champion else "kept"
-        now = status.get("weights")
+        now = status.weights
         is_former = now == "champion" != mark and len(folder.sweeps()) == 1  # before the sweep grew
         if now == mark or not (is_former or now in ("undecided", "kept")):
             continue
         try:
             with folder.lock().acquire(timeout=0):
-                if row.signature in choice.best and status["status"] in FINAL:
+                if row.signature in choice.best and status.is_final:
                     folder.set_status(weights=mark)
                     yield folder
                 elif is_former:
                     folder.set_status(weights=mark)
                 elif is_complete and not is_needed(folder, sweep.path):
-                    folder.remove_weights("record.keep=auto")
+                    checkpoint.remove(folder, "record.keep=auto")
         except Timeout:  # another command trains it
             continue
 

@@ -1,4 +1,4 @@
-"""The training loop: `fit` trains lanes side by side and tells what happens as it happens.
+"""The training loop: `advance` trains lanes side by side and tells what happens as it happens.
 
 It knows nothing of folders, tracking or terminals: whoever iterates over its events journals them, saves
 `lane.state_dict()` when it likes, and may end a lane from outside with `lane.end`.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,10 +36,13 @@ WARM_UP = 3
 LAUNCHES = 10
 
 
-class Ending(NamedTuple):
-    """How a lane ended: `finished`, `diverged`, `failed`, `paused`, `interrupted`; and why."""
+Name = Literal["finished", "diverged", "failed", "paused", "interrupted"]
 
-    status: str
+
+class Ending(NamedTuple):
+    """How a lane ended, and why."""
+
+    status: Name
     reason: str = ""
     error: BaseException | None = None
 
@@ -132,7 +135,7 @@ class Lane:
         """Epochs completed."""
         return self.step // self.steps_per_epoch
 
-    def end(self, status: str, reason: str = "", error: BaseException | None = None) -> None:
+    def end(self, status: Name, reason: str = "", error: BaseException | None = None) -> None:
         """Train no further, and say why (see `Ending`)."""
         self.ending = Ending(status, reason, error)
 
@@ -565,43 +568,39 @@ PLAIN_STATE = (
 )
 
 
-def fit(lanes: Iterable[Lane | None], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Train lanes side by side until each has ended, which its last event tells.
-
-    A lane's exception ends that lane as `failed` and no other. When `stop` turns true, the lanes that are
-    left end as `interrupted`, between two steps.
-
-    Args:
-        lanes: drawn from between any two lines of the journal, so that the place of a lane that has ended
-            goes to the next one; None where there is none at present, but later.
-    """
-    coming, active = iter(lanes), list[Lane]()
-    while True:
-        while (lane := next(coming, None)) is not None:
-            active.append(lane)
-        if not active:
-            return
-        steps = min(lane.steps_at_once() for lane in active)
-        for lane in active:  # on CUDA this only launches the work
-            lane.beside = len(active)
-            lane.shared = lane.shared or len(active) > 1
-            with lane.failing(), lane.own_state():
-                if lane.ending is None:
-                    started = time.perf_counter()
-                    lane.advance(steps, stop)
-                    lane.count_seconds(time.perf_counter() - started)
-        collect(active)
-        for lane in active:
-            lines: list[Line] = []
-            with lane.failing(), lane.own_state():
-                if lane.ending is None:
-                    lines = lane.report()
-            if lane.ending is None and stop():
-                lane.end("interrupted", f"stopped after step {lane.step}")
-            if lines or lane.ending is not None:
-                yield Event(lane, lines)
-        del lane  # which holds one that has ended
+def fit(lanes: Iterable[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Train lanes side by side until each has ended, which its last event tells."""
+    active = list(lanes)
+    while active:
+        yield from advance(active, stop)
         active = [lane for lane in active if lane.ending is None]
+
+
+def advance(lanes: list[Lane], stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train lanes side by side to the next line of the journal that any of them has due.
+
+    A lane's exception ends that lane as `failed` and no other. If `stop` turns true, those that are left end
+    as `interrupted`, between two steps.
+    """
+    steps = min(lane.steps_at_once() for lane in lanes)
+    for lane in lanes:  # on CUDA this only launches the work
+        lane.beside = len(lanes)
+        lane.shared = lane.shared or len(lanes) > 1
+        with lane.failing(), lane.own_state():
+            if lane.ending is None:
+                started = time.perf_counter()
+                lane.advance(steps, stop)
+                lane.count_seconds(time.perf_counter() - started)
+    collect(lanes)
+    for lane in lanes:
+        lines: list[Line] = []
+        with lane.failing(), lane.own_state():
+            if lane.ending is None:
+                lines = lane.report()
+        if lane.ending is None and stop():
+            lane.end("interrupted", f"stopped after step {lane.step}")
+        if lines or lane.ending is not None:
+            yield Event(lane, lines)
 
 
 def collect(lanes: list[Lane]) -> None:

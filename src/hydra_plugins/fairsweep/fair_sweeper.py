@@ -6,15 +6,19 @@ Hydra executes this file at each start, to find the plugin: what is slow to impo
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from fairsweep.runs.identity import RunSpec
+    from fairsweep.runs.life import Outcome
 
 
 @dataclass
@@ -88,25 +92,51 @@ class FairSweeper(Sweeper):
         if "record" not in self.config:
             return self.grid(arguments)
 
+        from rich import get_console
+
         from fairsweep import signals
         from fairsweep.compare import after
-        from fairsweep.sweeps import request
+        from fairsweep.launch.trainer import Trainer
+        from fairsweep.runs.progress import Progress
+        from fairsweep.sweeps import compose, request
         from fairsweep.sweeps.sweep import Sweep
 
         signals.check()
+        self.composer.unneeded = compose.UNNEEDED
         asked = request.read(self.config, arguments, self.composer)
-        sweep = Sweep(asked, self.config, self.composer, self.launch, after, self.most_jobs())
+        trainer = Trainer(
+            self.config,
+            self.composer.run_config,
+            self.train,
+            Progress(get_console(), quiet=True).note,
+            most_jobs=self.most_jobs(),
+            selects=asked.settings.selects,
+            halving=asked.settings.halving is not None,
+        )
+        sweep = Sweep(asked, self.config, trainer, after)
         try:
             return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
         finally:
             with signals.postponed():
                 getattr(self.launcher, "close", lambda: None)()
 
+    def train(self, specs: "Sequence[RunSpec]") -> "Sequence[Outcome | BaseException | None]":
+        """Pass runs to the launcher; for what it gives, see `launch.trainer.Launch`."""
+        from fairsweep.launch import jobs
+
+        if getattr(self.launcher, "takes_runs", False):
+            outcomes: Sequence[Outcome] = self.launcher.train(specs)  # type: ignore[attr-defined]
+            if any(outcome.status.name == "interrupted" for outcome in outcomes):
+                raise KeyboardInterrupt
+            return outcomes
+        returned = self.launch([jobs.packed(spec) for spec in specs])
+        return [job._return_value if job.status == JobStatus.FAILED else None for job in returned]
+
     def most_jobs(self) -> int | None:
         """How many jobs the launcher gets at once, at most; None: all."""
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
-        stops_late = self.config.hydra.sweeper.fail_fast and not getattr(self.launcher, "fails_fast", False)
+        stops_late = self.config.hydra.sweeper.fail_fast and not getattr(self.launcher, "takes_runs", False)
         # Hydra's own launcher keeps all its jobs in memory until the end.
         if stops_late or type(self.launcher) is BasicLauncher:
             return 1

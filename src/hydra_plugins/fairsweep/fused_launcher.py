@@ -5,11 +5,14 @@ Hydra executes this file at each start, to find the plugin: what is slow to impo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+
+if TYPE_CHECKING:
+    from fairsweep.runs.identity import RunSpec
+    from fairsweep.runs.life import Outcome
 
 
 @dataclass
@@ -27,7 +30,7 @@ ConfigStore.instance().store(
 
 
 class FusedLauncher(BasicLauncher):
-    """Hands the runs of the `fair` sweeper to the training loop together; other jobs run one by one."""
+    """Trains the runs of the `fair` sweeper together; jobs of other sweepers run one by one."""
 
     def __init__(self, lanes: Any) -> None:
         from fairsweep.config import ConfigError
@@ -38,27 +41,31 @@ class FusedLauncher(BasicLauncher):
         self.lanes = None if lanes == "auto" else lanes
 
     @property
-    def fails_fast(self) -> bool:
+    def takes_runs(self) -> bool:
         """Callbacks, and what Hydra sets for each job, need jobs of Hydra's own, one by one."""
         assert self.config is not None
         hydra = self.config.hydra
         return not hydra.callbacks and not hydra.job.chdir and not hydra.job.env_set
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def train(self, specs: "Sequence[RunSpec]") -> "Sequence[Outcome]":
+        """Train the runs of a sweep in this process.
+
+        Raises:
+            CannotLaunch: the device that all of them want is not there.
+            FirstFailure: a run failed, with fail_fast.
+        """
+        from rich import get_console
+
         from fairsweep.config import ConfigError
-        from fairsweep.launch import jobs
-        from fairsweep.sweeps.compose import Composer
+        from fairsweep.runs import session
+        from fairsweep.runs.life import CannotLaunch
+        from fairsweep.runs.progress import Progress
         from fairsweep.training import build
 
-        config, context = self.config, self.hydra_context
-        assert config is not None
-        assert context is not None
-        composer = context.config_loader
-        if not (self.fails_fast and "record" in config and isinstance(composer, Composer)):
-            return super().launch(job_overrides, initial_job_idx)
+        assert self.config is not None
         try:
-            build.device(config)
+            build.device(self.config)
         except ConfigError as error:  # the same for all runs
-            raise jobs.CannotLaunch(str(error)) from error
-        runs = (jobs.unpacked(overrides[-1]) for overrides in job_overrides)
-        return jobs.run(runs, self.lanes, config.hydra.sweeper.fail_fast)
+            raise CannotLaunch(str(error)) from error
+        progress = Progress(get_console(), quiet=True)
+        return session.run(specs, progress, self.lanes, self.config.hydra.sweeper.fail_fast)

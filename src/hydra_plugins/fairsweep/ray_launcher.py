@@ -5,11 +5,14 @@ Hydra executes this file at each start, to find the plugin: what is slow to impo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+
+if TYPE_CHECKING:
+    from fairsweep.runs.identity import RunSpec
+    from fairsweep.runs.life import Outcome
 
 
 @dataclass
@@ -35,9 +38,9 @@ ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLaunche
 
 
 class RayLauncher(BasicLauncher):
-    """Hands the runs of the `fair` sweeper to workers; jobs of other applications run here, one by one."""
+    """Trains the runs of the `fair` sweeper on workers; jobs of other sweepers run here, one by one."""
 
-    fails_fast = True
+    takes_runs = True
 
     def __init__(self, **settings: Any) -> None:
         from fairsweep.launch.pool import Pool, Settings
@@ -45,20 +48,13 @@ class RayLauncher(BasicLauncher):
         super().__init__()
         self.pool = Pool(Settings(**settings))
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from fairsweep.launch import jobs, remote
-        from fairsweep.sweeps.compose import Composer
+    def train(self, specs: "Sequence[RunSpec]") -> "Sequence[Outcome]":
+        """Train the runs of a sweep on workers; see `launch.remote.run`."""
+        from fairsweep.launch import remote
 
-        config, context = self.config, self.hydra_context
-        assert config is not None
-        assert context is not None
-        composer = context.config_loader
-        if not ("record" in config and isinstance(composer, Composer)):
-            return super().launch(job_overrides, initial_job_idx)
-        self.pool.check(config)
-        runs = (jobs.unpacked(overrides[-1]) for overrides in job_overrides)
-        fail_fast = config.hydra.sweeper.fail_fast
-        return jobs.returned(remote.run(self.pool, runs, len(job_overrides), fail_fast))
+        assert self.config is not None
+        self.pool.check(self.config)
+        return remote.run(self.pool, specs, len(specs), self.config.hydra.sweeper.fail_fast)
 
     def close(self) -> None:
         """End the workers."""

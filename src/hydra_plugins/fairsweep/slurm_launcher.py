@@ -36,7 +36,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # the extra 
 
             from fairsweep import signals
             from fairsweep.config import ROOT
-            from fairsweep.launch.jobs import CannotLaunch
+            from fairsweep.runs.life import CannotLaunch
 
             assert self.config is not None
             shared = set(BaseQueueConf.__dataclass_fields__)
@@ -124,7 +124,7 @@ def result(job: "Job[JobReturn]") -> JobReturn:
 
 def failed(reason: str) -> JobReturn:
     """A job's end that says this."""
-    from fairsweep.runs.experiment import RunFailed
+    from fairsweep.runs.life import RunFailed
 
     job = JobReturn(status=JobStatus.FAILED)
     job.return_value = RunFailed(reason)

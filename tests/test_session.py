@@ -1,7 +1,6 @@
 """Whole runs as a user starts them: reused, resumed, stopped, killed; the folder tells what happened."""
 
 import gc
-import json
 import random
 import re
 import resource
@@ -12,6 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -25,11 +25,12 @@ from rich.console import Console
 
 from fairsweep.config import ROOT
 from fairsweep.models import MLP
-from fairsweep.runs import experiment
-from fairsweep.runs.experiment import Outcome, Wanted
+from fairsweep.runs import checkpoint, identity, session
+from fairsweep.runs.folder import Place, RunFolder
+from fairsweep.runs.identity import RunSpec
+from fairsweep.runs.life import Outcome, Run
 from fairsweep.runs.progress import Progress, summary
-from fairsweep.runs.record import Place, RunFolder, read_checkpoint
-from fairsweep.training import loop
+from fairsweep.training import estimate, loop
 from fairsweep.training.loop import Lane
 from fairsweep.training.memory import is_out_of_memory
 
@@ -57,12 +58,12 @@ TIMES = ("time", "epoch_seconds", "images_per_second")
 
 def eager() -> None:
     """A checkpoint at every line of the journal, instead of every ten seconds."""
-    experiment.CHECKPOINT_SECONDS = 0
+    session.CHECKPOINT_SECONDS = 0
 
 
 def late() -> None:
     """No checkpoint but at the end."""
-    experiment.CHECKPOINT_SECONDS = 1000
+    session.CHECKPOINT_SECONDS = 1000
 
 
 def on_a_full_disk() -> None:
@@ -79,8 +80,8 @@ class Trainer:
 
     def __call__(self, *overrides: str) -> Outcome:
         progress = Progress(Console(file=self.output, width=500))
-        (outcome,) = experiment.run(
-            [Wanted(self.compose(*QUICK, "record.pictures=none", *overrides))], progress
+        (outcome,) = session.run(
+            [RunSpec(self.compose(*QUICK, "record.pictures=none", *overrides))], progress
         )
         return outcome
 
@@ -90,10 +91,10 @@ def run_many(
 ) -> list[Outcome]:
     """As runs of a sweep; what is told goes to `output`."""
     wanted = [
-        Wanted(cfg, Place("s0", "/sweeps/s0", [{"trial": number}]), single=False)
+        RunSpec(cfg, Place("s0", "/sweeps/s0", [{"trial": number}]), single=False)
         for number, cfg in enumerate(configs)
     ]
-    return experiment.run(wanted, Progress(Console(file=output or StringIO(), width=500), quiet=True), lanes)
+    return session.run(wanted, Progress(Console(file=output or StringIO(), width=500), quiet=True), lanes)
 
 
 def test_a_run_with_a_time_limit_trains_alone_and_the_status_says_which_seconds_are_shared(
@@ -110,8 +111,8 @@ def test_a_run_with_a_time_limit_trains_alone_and_the_status_says_which_seconds_
             for number, limit in enumerate(limits)
         ]
         outcomes = run_many(configs, lanes=2)
-        assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * len(limits)
-        return [outcome.status["shared"] for outcome in outcomes]
+        assert [outcome.status.name for outcome in outcomes] == ["finished"] * len(limits)
+        return [outcome.status.shared for outcome in outcomes]
 
     directory = compose().record.dir
     assert shared("null", "null") == [True, True]
@@ -152,9 +153,9 @@ def figures(folder: RunFolder) -> list[dict[str, float]]:
 def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     assert one.signature == other.signature
     assert figures(one) == figures(other)
-    assert one.status()["objective"] == other.status()["objective"]
+    assert one.status().objective == other.status().objective
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (read_checkpoint(folder.path / name)["model"] for folder in (one, other))
+        ours, theirs = (checkpoint.read(folder.path / name)["model"] for folder in (one, other))
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
             assert torch.equal(value, theirs[key]), key
@@ -172,13 +173,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_a_run_leaves_the_full_record(train: Trainer) -> None:
     outcome = train()
     folder, status = outcome.folder, outcome.status
-    assert status["status"] == "finished"
+    assert status.name == "finished"
     assert not outcome.reused
-    assert outcome.objective == status["objective"]
+    assert outcome.status.ranked_objective == status.objective
     assert folder.config() == train.compose(*QUICK, "record.pictures=none")
     last = folder.journal()[-1]
-    assert (last["objective"], last["test_accuracy"]) == (status["objective"], status["test_accuracy"])
-    assert {"code", "data", "device", "threads", "git", "versions", "command", "hostname"} <= status.keys()
+    assert (last["objective"], last["test_accuracy"]) == (status.objective, status.test_accuracy)
+    assert {"code", "data", "device", "threads", "git", "versions", "command", "hostname"} <= asdict(
+        status
+    ).keys()
     assert {path.name for path in folder.path.iterdir()} - {"code.patch"} == {
         "best.pt", "config.yaml", "data.json", "journal.jsonl", "last.pt", "run.log", "status.json",
     }  # fmt: skip
@@ -188,14 +191,14 @@ def test_a_run_leaves_the_full_record(train: Trainer) -> None:
 def test_a_run_fits_its_terminal(width: int, compose: Compose, kept: Path) -> None:
     cfg = compose(*QUICK, "record.pictures=none")
     console = Console(file=StringIO(), width=width, record=True)  # a recorded bar would not be erased
-    (outcome,) = experiment.run([Wanted(cfg)], Progress(console))
+    (outcome,) = session.run([RunSpec(cfg)], Progress(console))
     summary(console, outcome.folder, outcome.status, outcome.reused, cfg)
     console.save_svg(str(kept / f"run_{width}.svg"), clear=False)
     text = console.export_text()
     figures = re.findall(r"epoch [12]/2  train .* val .*images/s|objective  .*|test  .*", text)
     assert [line.split()[0] for line in figures] == ["epoch", "epoch", "objective", "test"]
-    assert f"val_accuracy {outcome.objective:.4f}" in figures[2]
-    assert f"accuracy {outcome.status['test_accuracy']:.2%}" in figures[3]
+    assert f"val_accuracy {outcome.status.ranked_objective:.4f}" in figures[2]
+    assert f"accuracy {outcome.status.test_accuracy:.2%}" in figures[3]
     assert all(len(line) <= 80 for line in figures)
 
 
@@ -204,7 +207,7 @@ def test_the_same_run_again_is_reused_and_not_trained(
 ) -> None:
     first = train()
     before = (first.folder.path / "journal.jsonl").read_bytes()
-    monkeypatch.setattr(experiment.Job, "__init__", None)
+    monkeypatch.setattr(session.Job, "__init__", None)
     again = train("trainer.log_every=7", "trainer.device=cpu")
     assert again.reused
     assert again.status == first.status
@@ -228,9 +231,9 @@ def test_rerun_trains_anew_and_keeps_the_old_folder(train: Trainer) -> None:
     first = train()
     second = train("rerun=true")
     assert not second.reused
-    assert second.status["started"] > first.status["started"]
+    assert second.status.started > first.status.started
     (old,) = (first.folder.path.parent / ".history").iterdir()
-    assert json.loads((old / "status.json").read_text()) == first.status
+    assert RunFolder(old).status() == first.status
     assert figures(RunFolder(old)) == figures(second.folder)
 
 
@@ -240,7 +243,7 @@ def test_a_run_of_other_code_is_trained_again_unless_any_will_do(train: Trainer)
     assert train("reuse=any").reused
     second = train()
     assert not second.reused
-    assert second.status["code"] == first.status["code"]
+    assert second.status.code == first.status.code
     assert "the training code has changed since: training again" in train.output.getvalue()
 
 
@@ -256,12 +259,12 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_the_same_bits(
     assert "interrupted" in answer.stdout
     folder = the_run(tmp_path)
     status = folder.status()
-    assert status["status"] == "interrupted"
-    assert 0 < status["step"] < undisturbed.status()["step"]
+    assert status.name == "interrupted"
+    assert 0 < status.step < undisturbed.status().step
 
     answer = start(tmp_path, *LONG).wait()
     assert answer.status == 0, answer
-    assert f"resuming after step {status['step']} of" in answer.stdout
+    assert f"resuming after step {status.step} of" in answer.stdout
     assert_same_run(folder, undisturbed)
 
 
@@ -274,7 +277,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, un
         wait_for_lines(command, tmp_path, lines * (kill + 1) // 6)
         time.sleep(chance.random() * 0.05)
         command.kill()
-        assert the_run(tmp_path).status()["status"] == "running"
+        assert the_run(tmp_path).status().name == "running"
     answer = start(tmp_path, *LONG).wait()
     assert answer.status == 0, answer
     assert "resuming after step" in answer.stdout
@@ -316,7 +319,7 @@ def damage(path: Path) -> None:
 
 
 def make_foreign(path: Path) -> None:
-    state = read_checkpoint(path)
+    state = checkpoint.read(path)
     torch.save({**state, "signature": "0123456789abcdef"}, path)
 
 
@@ -334,7 +337,7 @@ def test_an_unusable_checkpoint_is_passed_over_for_the_one_before(
     last, previous = folder.path / "last.pt", folder.path / "previous.pt"
     if not last.exists():  # killed between the two renames of a checkpoint
         last.write_bytes(previous.read_bytes())
-    before = read_checkpoint(previous)["step"]
+    before = checkpoint.read(previous)["step"]
     spoil(last)
     output = start(tmp_path, *LONG).wait().stdout
     assert told in output
@@ -361,27 +364,27 @@ def test_a_resume_keeps_the_threads_of_the_checkpoint(train: Trainer) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(1)
-    assert finished.status["threads"] == 1
+    assert finished.status.threads == 1
 
 
 def test_a_paused_run_goes_on_by_the_same_command_without_the_stop(train: Trainer) -> None:
     paused = train("trainer.stop_epoch=1")
-    assert (paused.status["status"], paused.status["epoch"]) == ("paused", 1)
-    assert paused.objective is None
-    assert train("trainer.stop_epoch=1").status["status"] == "paused"
+    assert (paused.status.name, paused.status.epoch) == ("paused", 1)
+    assert paused.status.ranked_objective is None
+    assert train("trainer.stop_epoch=1").status.name == "paused"
     finished = train()
     assert finished.folder.signature == paused.folder.signature
-    assert (finished.status["status"], finished.status["epoch"]) == ("finished", 2)
+    assert (finished.status.name, finished.status.epoch) == ("finished", 2)
 
 
 def test_a_diverged_run_is_final_and_has_the_worst_objective(train: Trainer) -> None:
     wild = ("optimizer=sgd", "optimizer.lr=1e30")
     accuracy = train(*wild)
-    assert accuracy.status["status"] == "diverged"
-    assert accuracy.status["objective"] is None
-    assert "the loss of step" in accuracy.status["reason"]
-    assert accuracy.objective == -float("inf")
-    assert train(*wild, "objective=val_loss").objective == float("inf")
+    assert accuracy.status.name == "diverged"
+    assert accuracy.status.objective is None
+    assert "the loss of step" in accuracy.status.reason
+    assert accuracy.status.ranked_objective == -float("inf")
+    assert train(*wild, "objective=val_loss").status.ranked_objective == float("inf")
     assert train(*wild).reused
 
 
@@ -406,13 +409,13 @@ def test_a_failing_run_leaves_its_traceback_and_can_be_run_again(
     with monkeypatch.context() as patch:
         patch.setattr(Lane, "train_step", broken)
         failed = train()
-    assert failed.status["status"] == "failed"
-    assert failed.status["reason"] == "RuntimeError: out of luck"
+    assert failed.status.name == "failed"
+    assert failed.status.reason == "RuntimeError: out of luck"
     log = (failed.folder.path / "run.log").read_text()
     assert "Traceback" in log
     assert "out of luck" in log
     again = train()
-    assert again.status["status"] == "finished"
+    assert again.status.name == "finished"
     assert not again.reused
 
 
@@ -436,7 +439,7 @@ def test_record_keep_says_which_weights_stay(train: Trainer, keep: str, files: s
 def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path) -> None:
     source = train("trainer.test_weights=last").folder
     by_name = train("seed=1", f"trainer.weights={source.signature}")
-    assert by_name.status["status"] == "finished"
+    assert by_name.status.name == "finished"
     assert train("seed=1", "trainer.weights=latest", "rerun=false").folder.signature != source.signature
     copied = tmp_path / "somewhere.pt"
     copied.write_bytes((source.path / "last.pt").read_bytes())
@@ -449,16 +452,16 @@ def test_equal_configurations_are_trained_once(compose: Compose) -> None:
     cfg = compose(*QUICK, "record.pictures=none")
     first, second = run_many([cfg, cfg.copy()])
     assert first.folder.path == second.folder.path
-    assert first.status["status"] == "finished"
+    assert first.status.name == "finished"
 
 
 def test_a_run_that_cannot_be_built_fails_and_its_neighbours_train(compose: Compose) -> None:
     configs = [compose(*QUICK), compose(*QUICK, "trainer.batch_size=500"), compose(*QUICK, "seed=1")]
     outcomes = run_many(configs)
-    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
+    assert [outcome.status.name for outcome in outcomes] == ["finished", "failed", "finished"]
     failed = outcomes[1]
-    assert failed.objective is None
-    assert "trainer.batch_size=500" in failed.status["reason"]
+    assert failed.status.ranked_objective is None
+    assert "trainer.batch_size=500" in failed.status.reason
     assert "Traceback" in (failed.folder.path / "run.log").read_text()
 
 
@@ -468,27 +471,27 @@ def test_a_run_whose_folder_cannot_be_written_fails_and_its_neighbours_train(
 ) -> None:
     configs = [compose(*QUICK, f"seed={seed}") for seed in range(4)]
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / experiment.identify(Wanted(configs[1])).signature).touch()
+    (tmp_path / "runs" / identity.identify(RunSpec(configs[1])).signature).touch()
     outcomes = run_many(configs, lanes)
-    assert [outcome.status["status"] for outcome in outcomes] == [
+    assert [outcome.status.name for outcome in outcomes] == [
         "finished",
         "failed",
         "finished",
         "finished",
     ]
-    assert "cannot write to" in outcomes[1].status["reason"]
+    assert "cannot write to" in outcomes[1].status.reason
 
 
 def test_a_run_whose_checkpoint_does_not_fit_fails_and_its_neighbours_train(compose: Compose) -> None:
     configs = [compose(*QUICK, "trainer.epochs=4", f"seed={seed}") for seed in range(3)]
     paused = compose(*QUICK, "trainer.epochs=4", "seed=1", "trainer.stop_epoch=1")
     (outcome,) = run_many([paused])
-    state = read_checkpoint(outcome.folder.path / "last.pt")
+    state = checkpoint.read(outcome.folder.path / "last.pt")
     state["model"] = {name: value[:1] for name, value in state["model"].items()}
-    outcome.folder.save("last.pt", state)
+    checkpoint.write(outcome.folder, "last.pt", state)
     outcomes = run_many(configs, lanes=3)
-    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
-    assert "size mismatch" in outcomes[1].status["reason"]
+    assert [outcome.status.name for outcome in outcomes] == ["finished", "failed", "finished"]
+    assert "size mismatch" in outcomes[1].status.reason
 
 
 def test_when_the_disk_gets_full_runs_in_training_end_and_the_others_fail_until_there_is_room(
@@ -499,9 +502,9 @@ def test_when_the_disk_gets_full_runs_in_training_end_and_the_others_fail_until_
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, next(room, 4096)))
         outcomes = run_many(configs, lanes=4)
-    assert [outcome.status["status"] for outcome in outcomes] == ["finished", "finished", "failed", "failed"]
-    assert "its disk is full" in outcomes[3].status["reason"]
-    assert {outcome.status["status"] for outcome in run_many(configs)} == {"finished"}
+    assert [outcome.status.name for outcome in outcomes] == ["finished", "finished", "failed", "failed"]
+    assert "its disk is full" in outcomes[3].status.reason
+    assert {outcome.status.name for outcome in run_many(configs)} == {"finished"}
 
 
 def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
@@ -511,7 +514,7 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     step, training = Lane.train_step, set[Lane]()
 
     def short_of_memory(lane: Lane, index: torch.Tensor) -> None:
-        loop.add(lane)
+        training.add(lane)
         if len([other for other in training if other.ending is None]) > 2 and lane.step > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         step(lane, index)
@@ -520,7 +523,7 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(Lane, "train_step", short_of_memory)
         fused = run_many(configs, lanes=5)
-    assert [outcome.status["status"] for outcome in fused] == ["finished"] * 6
+    assert [outcome.status.name for outcome in fused] == ["finished"] * 6
     journals = [figures(outcome.folder) for outcome in fused]
     solo = run_many([OmegaConf.merge(cfg, {"rerun": True}) for cfg in configs])
     assert [figures(outcome.folder) for outcome in solo] == journals
@@ -545,7 +548,7 @@ def test_several_runs_that_lack_memory_at_once_halve_their_number_once(
     configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(8)]
     told = StringIO()
     outcomes = run_many(configs, lanes=8, output=told)
-    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+    assert {outcome.status.name for outcome in outcomes} == {"finished"}
     assert told.getvalue().count("do not fit into") == 1
     assert "8 runs at once do not fit into the device's memory; continuing with 4" in told.getvalue()
 
@@ -555,7 +558,7 @@ def test_runs_of_which_each_only_lacks_memory_beside_the_other_train_alone(
 ) -> None:
     monkeypatch.setattr(Lane, "train_step", short_beside(1, range(2)))
     outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(2)], lanes=2)
-    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+    assert {outcome.status.name for outcome in outcomes} == {"finished"}
 
 
 def test_a_model_for_which_there_is_no_memory_at_present_is_no_mistake_of_its_configuration(
@@ -580,7 +583,7 @@ def test_a_model_for_which_there_is_no_memory_at_present_is_no_mistake_of_its_co
     monkeypatch.setattr(MLP, "forward", short_of_memory)
     monkeypatch.setattr(Lane, "__init__", built)
     outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(3)], lanes=3)
-    assert {outcome.status["status"] for outcome in outcomes} == {"finished"}
+    assert {outcome.status.name for outcome in outcomes} == {"finished"}
 
 
 def test_of_runs_one_by_one_only_that_in_training_is_in_memory(
@@ -614,7 +617,7 @@ def test_a_device_is_asked_for_memory_again_only_when_something_has_changed(
     monkeypatch.setattr(loop, "fits_one_more", for_two)
     configs = [compose(*QUICK, "trainer.log_every=1", f"seed={seed}") for seed in range(3)]
     outcomes = run_many(configs, lanes=None)
-    assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * 3
+    assert [outcome.status.name for outcome in outcomes] == ["finished"] * 3
     assert asked == [(1, 0), (2, 0), (2, 2), (1, 0), (1, 1)]
 
 
@@ -647,7 +650,7 @@ def test_a_run_for_which_there_is_no_memory_at_present_waits(
 
     monkeypatch.setattr(Lane, "__init__", short_of_memory)
     outcomes = run_many([compose(*QUICK, f"seed={seed}", "rerun=true") for seed in range(5)], lanes=4)
-    assert [outcome.status["status"] for outcome in outcomes] == ["finished"] * 5
+    assert [outcome.status.name for outcome in outcomes] == ["finished"] * 5
     assert len(lanes) == 5
 
 
@@ -659,8 +662,8 @@ def test_a_run_that_does_not_fit_a_device_alone_fails(
 
     monkeypatch.setattr(Lane, "train_step", short_of_memory)
     outcomes = run_many([compose(*QUICK, f"seed={seed}") for seed in range(3)], lanes=3)
-    assert {outcome.status["status"] for outcome in outcomes} == {"failed"}
-    assert {outcome.status["reason"] for outcome in outcomes} == {"OutOfMemoryError: CUDA out of memory"}
+    assert {outcome.status.name for outcome in outcomes} == {"failed"}
+    assert {outcome.status.reason for outcome in outcomes} == {"OutOfMemoryError: CUDA out of memory"}
 
 
 def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
@@ -675,16 +678,16 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
 
     with monkeypatch.context() as patch:
         patch.setattr("fairsweep.training.build.model", out_of_memory)
-        assert run().status["reason"] == "MemoryError: no room"
-    assert run().status["status"] == "finished"
+        assert run().status.reason == "MemoryError: no room"
+    assert run().status.name == "finished"
 
 
 def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     loop.default_threads.cache_clear()
     try:
         torch.set_num_threads(2)
-        assert train("trainer.threads=1").status["threads"] == 1
-        assert train("seed=1", "trainer.threads=null").status["threads"] == 2
+        assert train("trainer.threads=1").status.threads == 1
+        assert train("seed=1", "trainer.threads=null").status.threads == 2
     finally:
         torch.set_num_threads(1)
         loop.default_threads.cache_clear()
@@ -695,21 +698,21 @@ def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer
     last, previous = folder.path / "last.pt", folder.path / "previous.pt"
     last.rename(previous)
     damage(Path(shutil.copy(previous, last)))
-    state, complaints = folder.load_checkpoint()
+    state, complaints = checkpoint.load(folder)
     assert state is not None
     assert len(complaints) == 1
-    folder.keep_previous()  # what the next write begins with
-    assert folder.load_checkpoint()[0] is not None
+    checkpoint.keep_previous(folder)  # what the next write begins with
+    assert checkpoint.load(folder)[0] is not None
 
 
 def test_lines_that_a_resume_takes_back_are_not_durable_any_more(train: Trainer) -> None:
     folder = train("trainer.stop_epoch=1").folder
     folder.set_status(journal_bytes=10**6)  # as of a checkpoint that was found damaged since
-    wanted = experiment.identify(Wanted(train.compose(*QUICK)))
-    job = experiment.Job(wanted, folder, folder.lock(), Progress(Console(file=StringIO())), "")
+    run = Run(identity.identify(RunSpec(train.compose(*QUICK))), print)
+    job = session.Job(run, Progress(Console(file=StringIO())))
     job.begin()
     assert job.state is not None
-    assert folder.status()["journal_bytes"] == job.state["journal_bytes"]
+    assert folder.status().journal_bytes == job.state["journal_bytes"]
     folder.append({"step": 99, "epoch": 9.0, "train_loss": 1.0})
     assert len(folder.journal(durable=True)) == len(folder.journal()) - 1
 
@@ -735,10 +738,10 @@ def test_a_disk_that_refuses_ends_the_run_as_failed_with_nothing_half_written(tm
     assert "cannot write to" in answer.stdout
     assert "Traceback" not in answer.stdout + answer.stderr
     folder = the_run(tmp_path)
-    assert folder.status()["status"] == "failed"
+    assert folder.status().name == "failed"
     assert not list(folder.path.glob(".*.part"))
     assert start(tmp_path, *LONG).wait().status == 0
-    assert the_run(tmp_path).status()["status"] == "finished"
+    assert the_run(tmp_path).status().name == "finished"
 
 
 def test_outputs_lie_in_the_project_wherever_the_command_is_given(
@@ -757,6 +760,6 @@ def test_the_summary_keeps_the_command_to_copy_on_one_line(train: Trainer) -> No
 
 def test_the_time_of_a_run_of_one_step_can_be_estimated(compose: Compose) -> None:
     words = ("scheduler=onecycle", "trainer.epochs=1", "trainer.batch_size=200")
-    seconds, weights = experiment.estimate(compose(*QUICK, *words))
+    seconds, weights = estimate.estimate(compose(*QUICK, *words))
     assert seconds > 0
     assert weights > 0

@@ -1,20 +1,16 @@
 """What a sweep trains on and starts from: found once, and the same each time it is continued."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from fairsweep.config import ConfigError, file_hash, resolved
-from fairsweep.runs import experiment, provenance
-from fairsweep.sweeps.arms import Arm
+from fairsweep.runs import provenance
+from fairsweep.runs.identity import weights_file
 from fairsweep.training import sources
-
-# Groups, and the keys within them, that decide which data a run reads and which weights it starts from.
-GROUPS = ("data", "recipe", "trainer")
 
 # Names of weights that mean another file each time a run ends.
 PASSING = ("latest", "best")
@@ -27,27 +23,16 @@ class Pinned(NamedTuple):
     hash: str
 
 
-def variants(arm: Arm) -> Iterator[list[str]]:
-    """Values for an arm's space: all combinations of those that choose data or weights, one of the others."""
-    chooses = [bool(dim.choices) and dim.key.lstrip("+").split(".")[0] in GROUPS for dim in arm.space]
-    columns = [d.choices if many else (d.ends[0],) for d, many in zip(arm.space, chooses, strict=True)]
-    for texts in product(*columns):
-        yield [f"{dim.key}={text}" for dim, text in zip(arm.space, texts, strict=True)]
-
-
-def of(configurations: Iterable[DictConfig]) -> list[str]:
-    """Hashes of the data and of the starting weights, or the name that stands for those.
+def of(cfg: DictConfig) -> list[str]:
+    """Hashes of a run's data and of its starting weights, or the name that stands for those.
 
     Raises:
         ConfigError: data or weights are missing.
     """
-    found = []
-    for cfg in configurations:
-        name = cfg.trainer.weights
-        if name is not None and name not in PASSING:
-            name = file_hash(experiment.with_weights_file(cfg).trainer.weights)
-        found += [provenance.content(resolved(cfg)), str(name)]
-    return found
+    name = cfg.trainer.weights
+    if name is not None and name not in PASSING:
+        name = file_hash(str(weights_file(resolved(cfg))))
+    return [provenance.content(resolved(cfg)), str(name)]
 
 
 def notes(configurations: Iterable[str]) -> list[str]:
@@ -81,7 +66,7 @@ def pin(configurations: Iterable[DictConfig], known: Mapping[str, Mapping[str, A
         if name in known:
             pinned[name] = Pinned(**known[name])
         else:
-            path = str(experiment.with_weights_file(cfg).trainer.weights)
+            path = str(weights_file(resolved(cfg)))
             pinned[name] = Pinned(path, file_hash(path))
         path, then = pinned[name]
         if not Path(path).is_file() or file_hash(path) != then:
