@@ -356,4 +356,4 @@ def test_the_marker_of_a_sweep_may_name_any_folder(tmp_path: Path) -> None:
     for damage in (b"\xff\n\xff", b"\0\n\0", b"\0\n" + b"x" * 5000):
         marker.write_bytes(damage)
         assert not markers.waiting(tmp_path / "outputs", uri)
-        tracking.mark_dead(tmp_path / "outputs")
+        life.end_dead(tmp_path / "outputs")

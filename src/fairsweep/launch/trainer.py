@@ -20,7 +20,8 @@ from fairsweep.runs.life import CannotLaunch, FirstFailure, Outcome, Run, claime
 from fairsweep.runs.status import Status
 from fairsweep.runs.store import Note
 
-# Passes runs to a launcher. Gives for each what came of it, its error if it was lost, or None: its folder tells.
+# Passes runs to a launcher. Gives for each what came of it, its error if it was lost, or None if its folder
+# tells.
 Launch = Callable[[Sequence[RunSpec]], Sequence[Outcome | BaseException | None]]
 
 DEAD = "its process died (killed, or out of memory)"

@@ -83,7 +83,7 @@ class Status:
 
     @property
     def ranked_objective(self) -> float | None:
-        """The objective as sweeps rank it: the worst there is if the run diverged, None if it is not final."""
+        """The objective as sweeps rank it: the worst there is if it diverged, None if it is not final."""
         if self.name == "diverged":
             return -math.inf * OBJECTIVES[self.objective_key]
         return self.objective if self.is_final else None
