@@ -36,7 +36,7 @@ def start_server() -> None:
     """
     slow = ("torch._dynamo", "sklearn.datasets", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pytorch")
     ours = ("fairsweep.training.loop", "fairsweep.sweeps.sweep", "fairsweep.compare.report", "test_sweep")
-    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", "optuna.storages", *slow, *ours])
+    FORKS.set_forkserver_preload(["sqlalchemy.dialects.sqlite", "optuna", *slow, *ours])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()

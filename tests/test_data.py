@@ -19,10 +19,10 @@ from rich.console import Console
 
 from fairsweep import data
 from fairsweep.config import ROOT, RULES, ConfigError, leaves
+from fairsweep.launch import origins
 from fairsweep.runs import session
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.sweeps import origins
 from fairsweep.training import dataset, sources
 from fairsweep.training.dataset import Data, Source, Split
 from fairsweep.training.sources import IDX_FILES, fingerprint, note

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from fairsweep import config
 from fairsweep.config import ROOT, ConfigError
+from fairsweep.launch import origins
 from fairsweep.runs import identity, inputs, prediction, provenance, session
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.sweeps import origins
 from fairsweep.training.dataset import Split
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_tracking import QUICK, Trainer, empty_store, history, journalled, train
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import identity, markers, session, store, tracking, uploader
+from fairsweep.runs import identity, life, markers, session, store, tracking, uploader
 from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.identity import RunSpec
 

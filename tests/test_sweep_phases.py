@@ -4,11 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep_search import no_waiting_for_the_disk  # noqa: F401
 
 from fairsweep.config import ConfigError
 from fairsweep.sweeps import phases
@@ -50,20 +48,36 @@ def near(**best: float) -> Formula:
     )
 
 
+# By arm and number, the values and the basis of each proposal.
+Plan = dict[str, dict[int, list[tuple[dict[str, str], str]]]]
+
+
 class Bench:
-    """Computes results instead of training, and remembers what it was asked for."""
+    """Computes results instead of training, and remembers what it was asked for.
+
+    Args:
+        plan: what the samplers proposed, of earlier commands as well.
+    """
 
     def __init__(
-        self, formula: Formula, allowed: Callable[[Mapping[str, str]], bool] = lambda values: True
+        self,
+        formula: Formula,
+        allowed: Callable[[Mapping[str, str]], bool] = lambda values: True,
+        plan: Plan | None = None,
     ) -> None:
         self.formula = formula
         self.permits = allowed
         self.batches: list[list[Run]] = []
         self.pruned: list[list[Run]] = []
+        self.studies: dict[str, Study] = {}
+        self.plan = {} if plan is None else plan
 
     def evaluate(self, runs: Sequence[Run]) -> list[Result]:
         assert runs
         self.batches.append(list(runs))
+        for trial in (run.trial for run in runs if run.trial.basis):
+            proposals = self.plan.setdefault(trial.arm, {}).setdefault(trial.number, [])
+            proposals.append((trial.values, trial.basis))
         return [self.result(run) for run in runs]
 
     def result(self, run: Run) -> Result:
@@ -80,12 +94,12 @@ class Bench:
     def prune(self, runs: Sequence[Run]) -> None:
         self.pruned.append(list(runs))
 
-    def run(
-        self, arms: Sequence[Arm], settings: Settings, folder: Path | None = None, interleave: bool = True
-    ) -> dict[str, ArmOutcome]:
+    def run(self, arms: Sequence[Arm], settings: Settings, interleave: bool = True) -> dict[str, ArmOutcome]:
         def study(arm: Arm) -> Study:
-            assert folder is not None
-            return Study(folder, "s1", arm, settings.sampler, settings.sign)
+            self.studies[arm.name] = Study(
+                "s1", arm, settings.sampler, settings.sign, self.plan.get(arm.name, {})
+            )
+            return self.studies[arm.name]
 
         phases.check(arms, settings)
         outcomes = phases.run(
@@ -203,36 +217,35 @@ def test_two_equal_arms_come_out_equal() -> None:
 # Samplers
 
 
-def test_a_sampler_is_asked_in_rounds_of_all_arms(tmp_path: Path) -> None:
+def test_a_sampler_is_asked_in_rounds_of_all_arms() -> None:
     bench = Bench(near(lr=0.01))
     settings = replace(GRID, sampler="tpe", trials=5, batch=2, seeds=(0, 1))
-    outcomes = bench.run([ADAM, SGD], settings, tmp_path)
+    outcomes = bench.run([ADAM, SGD], settings)
     numbers = [[(run.trial.arm, run.trial.number, run.seed) for run in batch] for batch in bench.batches]
     assert numbers[0] == [(arm, n, seed) for n in (0, 1) for arm in ("adam", "sgd") for seed in (0, 1)]
     assert [len(batch) for batch in numbers] == [8, 8, 4]
     # All of it again: the same runs, and the results are known to the studies.
     again = Bench(near(lr=0.01))
-    assert again.run([ADAM, SGD], settings, tmp_path) == outcomes
+    assert again.run([ADAM, SGD], settings) == outcomes
     assert again.batches == bench.batches
-    study = Study(tmp_path, "s1", SGD, "tpe", 1)
-    assert [trial.objective for trial in study.trials] == [tried.objective for tried in outcomes["sgd"].tried]
+    assert again.studies["sgd"].results == [tried.objective for tried in outcomes["sgd"].tried]
 
 
-def test_a_sampler_that_does_not_learn_is_one_batch(tmp_path: Path) -> None:
+def test_a_sampler_that_does_not_learn_is_one_batch() -> None:
     bench = Bench(near(lr=0.01))
-    bench.run([ADAM, SGD], replace(GRID, sampler="QMCSampler", trials=4), tmp_path)
+    bench.run([ADAM, SGD], replace(GRID, sampler="QMCSampler", trials=4))
     assert [[run.trial.number for run in batch] for batch in bench.batches] == [[0, 0, 1, 1, 2, 2, 3, 3]]
 
 
-def test_an_interrupted_sweep_asks_for_the_same_again(tmp_path: Path) -> None:
+def test_an_interrupted_sweep_asks_for_the_same_again() -> None:
     settings = replace(
         GRID, sampler="tpe", trials=4, batch=2, extend=True, extend_steps=2, confirm_seeds=(9,)
     )
     whole = Bench(near(lr=1.0))
-    (tmp_path / "whole").mkdir()
-    outcomes = whole.run([ADAM, SGD], settings, tmp_path / "whole")
+    outcomes = whole.run([ADAM, SGD], settings)
+    plan: Plan = {}
     for place in range(len(whole.batches)):
-        bench = Bench(near(lr=1.0))
+        bench = Bench(near(lr=1.0), plan=plan)
 
         def interrupted(runs: Sequence[Run], bench: Bench = bench, place: int = place) -> list[Result]:
             if len(bench.batches) == place:
@@ -241,9 +254,9 @@ def test_an_interrupted_sweep_asks_for_the_same_again(tmp_path: Path) -> None:
 
         bench.evaluate = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            bench.run([ADAM, SGD], settings, tmp_path)
-    bench = Bench(near(lr=1.0))
-    assert bench.run([ADAM, SGD], settings, tmp_path) == outcomes
+            bench.run([ADAM, SGD], settings)
+    bench = Bench(near(lr=1.0), plan=plan)
+    assert bench.run([ADAM, SGD], settings) == outcomes
     assert bench.batches == whole.batches
 
 
@@ -345,25 +358,26 @@ def test_without_a_best_trial_the_reserve_is_spent_inside() -> None:
     assert (outcome.best, outcome.space) == (None, (LR,))
 
 
-def test_a_samplers_space_grows_too(tmp_path: Path) -> None:
+def test_a_samplers_space_grows_too() -> None:
     settings = replace(GRID, sampler="random", trials=6, extend=True, extend_steps=3)
     arm = Arm("a", (), (Dimension("n", low=1, high=2, integer=True),))
     bench = Bench(lambda run: -abs(float(run.trial.values["n"]) - 4))
-    outcome = bench.run([arm], settings, tmp_path)["a"]
+    outcome = bench.run([arm], settings)["a"]
     assert bench.asked()[1:3] == ["a6@3", "a7@4"]
     assert outcome.space == (Dimension("n", low=1, high=5, integer=True),)
-    study = Study(tmp_path, "s1", arm, "random", 1)
-    assert [study.texts(number)["n"] for number in (6, 7, 8)] == ["3", "4", "5"]
+    assert [trial.values["n"] for trial in bench.studies["a"].trials[6:]] == ["3", "4", "5"]
 
 
-def test_a_sampler_that_needs_no_extension_is_asked_for_one_trial_more(tmp_path: Path) -> None:
+def test_a_sampler_that_needs_no_extension_is_asked_for_one_trial_more() -> None:
     settings = replace(GRID, sampler="random", trials=6)
     bench = Bench(near(lr=3e-3))
-    outcome = bench.run([ADAM], replace(settings, extend=True, extend_steps=2), tmp_path)["adam"]
+    outcome = bench.run([ADAM], replace(settings, extend=True, extend_steps=2))["adam"]
     assert [len(batch) for batch in bench.batches] == [6, 1, 1]
     assert outcome.space == (LR,)
-    longer = Bench(near(lr=3e-3)).run([ADAM], replace(settings, trials=8), tmp_path)["adam"]
-    assert longer.tried == outcome.tried
+    longer = Bench(near(lr=3e-3)).run([ADAM], replace(settings, trials=8))["adam"]
+    assert [(tried.trial.values, tried.results) for tried in longer.tried] == [
+        (tried.trial.values, tried.results) for tried in outcome.tried
+    ]
 
 
 # Halving
@@ -438,19 +452,19 @@ def test_halving_drops_what_failed_or_diverged_first_and_prunes_only_what_is_pau
     assert outcome.best.trial.number == 2
 
 
-def test_halving_goes_with_samplers_that_do_not_learn_and_with_extension(tmp_path: Path) -> None:
+def test_halving_goes_with_samplers_that_do_not_learn_and_with_extension() -> None:
     bench = Bench(near(lr=1e-2))
     settings = replace(GRID, sampler="random", trials=4, halving=4, epochs=4, extend=True)
-    outcome = bench.run([ADAM, SGD], settings, tmp_path)["adam"]
+    outcome = bench.run([ADAM, SGD], settings)["adam"]
     stages = [Counter((run.trial.arm, run.stop_epoch) for run in batch) for batch in bench.batches]
     assert stages == [
         {("adam", 1): 4, ("sgd", 1): 4},
         {("adam", None): 1, ("sgd", None): 1},
         {("adam", None): 1, ("sgd", None): 1},
     ]
-    study = Study(tmp_path, "s1", ADAM, "random", 1)
-    told = [trial.objective for trial in study.trials]
-    assert told == [tried.objective if tried.complete else None for tried in outcome.tried]
+    assert bench.studies["adam"].results == [
+        tried.objective if tried.complete else None for tried in outcome.tried
+    ]
 
 
 # What is refused
@@ -505,7 +519,7 @@ def test_unequal_budgets_can_be_insisted_on() -> None:
     assert bench.asked() == ["a0@1 adam0@0.0001 none0@ a1@2 adam1@0.003162 adam2@0.1"]
 
 
-def test_every_arm_gets_as_many_trials_whatever_its_results(tmp_path: Path) -> None:
+def test_every_arm_gets_as_many_trials_whatever_its_results() -> None:
     """Runs fail, diverge and stand at edges here and there, in every kind of search."""
     arms = [ADAM, SGD, Arm("third", (), (MOMENTUM,))]
     for salt, sampler in enumerate(["grid"] * 6 + ["tpe"]):
@@ -519,8 +533,6 @@ def test_every_arm_gets_as_many_trials_whatever_its_results(tmp_path: Path) -> N
             GRID, sampler=sampler, trials=4, seeds=(0, 1), extend=True, extend_steps=2, batch=2
         )
         settings = replace(settings, halving=2 if salt % 2 else None)
-        folder = tmp_path / str(salt)
-        folder.mkdir()
-        for outcome in Bench(formula).run(arms, settings, folder).values():
+        for outcome in Bench(formula).run(arms, settings).values():
             assert [tried.trial.number for tried in outcome.tried] == list(range(6))
             assert len({tuple(tried.trial.values.values()) for tried in outcome.tried}) == 6

@@ -1,21 +1,18 @@
 """Searches by Optuna's samplers: the same trials however often they are killed, and no silent random ones."""
 
+import copy
 import importlib.util
 import math
-import shutil
-import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from fairsweep.config import ConfigError
-from fairsweep.sweeps import search, space
+from fairsweep.sweeps import search
 from fairsweep.sweeps.arms import Arm
-from fairsweep.sweeps.search import Study, check, samplers
+from fairsweep.sweeps.search import Proposal, Study, check, samplers
 from fairsweep.sweeps.space import Dimension
 
 LR = Dimension("optimizer.lr", low=1e-4, high=1.0, log=True)
@@ -44,22 +41,17 @@ def objective(number: int, values: Values) -> float | None:
     return -((math.log10(lr) + 2) ** 2) - 0.01 * rest + (values.get("model.norm") == "batch")
 
 
-def opened(folder: Path, arm: Arm, sampler: str, sign: int = 1) -> Study:
-    """Open a search; in a new folder it finds a database without any, which is made faster by copying."""
-    if not folder.exists():
-        folder.mkdir()
-        shutil.copy(BLANK[0], folder / "optuna.db")
-    return Study(folder, "s1", arm, sampler, sign)
+class Record:
+    """What a sweep's plan has of one search: it survives what is killed."""
 
+    def __init__(self) -> None:
+        self.proposals: dict[int, list[tuple[Values, str]]] = {}
 
-BLANK: list[Path] = []
+    def study(self, arm: Arm, sampler: str, sign: int = 1, sweep: str = "s1") -> Study:
+        return Study(sweep, arm, sampler, sign, copy.deepcopy(self.proposals))
 
-
-@pytest.fixture(autouse=True, scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("blank")
-    Study(folder, "s0", MIXED, "random", 1)
-    BLANK[:] = [folder / "optuna.db"]
+    def note(self, number: int, proposal: Proposal) -> None:
+        self.proposals.setdefault(number, []).append((proposal.values, proposal.basis))
 
 
 class Killed(Exception):
@@ -67,7 +59,7 @@ class Killed(Exception):
 
 
 def searched(
-    folder: Path,
+    record: Record,
     arm: Arm,
     sampler: str,
     trials: int,
@@ -76,13 +68,25 @@ def searched(
     outcome: Callable[[int, Values], float | None] = objective,
 ) -> list[Values]:
     """Carry out a search from its beginning; `step` is called after each ask and each tell, and may raise."""
-    study = opened(folder, arm, sampler)
+    return search_on(record.study(arm, sampler), record, trials, batch, step, outcome)
+
+
+def search_on(
+    study: Study,
+    record: Record,
+    trials: int,
+    batch: int = 1,
+    step: Callable[[], None] = lambda: None,
+    outcome: Callable[[int, Values], float | None] = objective,
+) -> list[Values]:
     found: list[Values] = []
     for first in range(0, trials, batch):
         numbers = range(first, min(first + batch, trials))
         for number in numbers:
-            found.append(study.ask(number))
+            found.append(study.ask(number).values)
             step()
+        for number in numbers:  # as a sweep does: a batch is planned as a whole
+            record.note(number, study.trials[number])
         for number in numbers:
             study.tell(number, outcome(number, found[number]))
             step()
@@ -110,19 +114,6 @@ def until_done(carry_out: Callable[[], list[Values]]) -> list[Values]:
             return carry_out()
         except Killed:
             continue
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """These tests kill processes, not the power."""
-    from sqlalchemy import Engine, event
-
-    def relax(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", relax)
-    yield
-    event.remove(Engine, "connect", relax)
 
 
 @pytest.fixture(autouse=True)
@@ -153,52 +144,47 @@ KILLS = (8, [1, 9, 13])
         *(pytest.param(sampler, 1, marks=pytest.mark.slow) for sampler in sorted(samplers())),
     ],
 )
-def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, sampler: str, batch: int) -> None:
+def test_a_killed_search_goes_on_as_if_it_had_not_been(sampler: str, batch: int) -> None:
     trials, kills = SIZES.get(sampler, KILLS)
     arm = arm_for(sampler)
-    whole = searched(tmp_path / "whole", arm, sampler, trials, batch)
-    step = killed_after(kills)
-    assert until_done(lambda: searched(tmp_path / "killed", arm, sampler, trials, batch, step)) == whole
+    whole = searched(Record(), arm, sampler, trials, batch)
+    step, record = killed_after(kills), Record()
+    assert until_done(lambda: searched(record, arm, sampler, trials, batch, step)) == whole
     for values in whole:
         assert values.keys() == {dim.key for dim in arm.space}
 
 
-def test_a_kill_within_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process dies between Optuna's transactions, in a search whose results change on the way."""
-    from optuna.storages import RDBStorage
-
-    def carry_out(folder: Path) -> list[Values]:
-        return searched(
-            folder, NUMBERS, "tpe", 8, 2, outcome=lambda n, v: -9.0 if n == 4 else objective(n, v)
-        )
-
-    searched(tmp_path / "old", NUMBERS, "tpe", 7, batch=2)
-    shutil.copytree(tmp_path / "old", tmp_path / "whole")
-    whole = carry_out(tmp_path / "whole")
-    left = [math.inf]
-    for name in ("create_new_study", "delete_study", "_create_new_trial", "set_trial_state_values"):
-        write = getattr(RDBStorage, name)
-
-        def killed(self: Any, *args: Any, write: Any = write, **kwargs: Any) -> Any:
-            result = write(self, *args, **kwargs)
-            left[0] -= 1
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            return result
-
-        monkeypatch.setattr(RDBStorage, name, killed)
-    for writes in (2, 5, 11):
-        shutil.copytree(tmp_path / "old", tmp_path / str(writes))
-        left[0] = writes
-        with suppress(KeyboardInterrupt):
-            carry_out(tmp_path / str(writes))
-        assert left[0] == 0
-        assert carry_out(tmp_path / str(writes)) == whole
+def test_a_search_over_decimal_steps_goes_on_to_the_last_bit() -> None:
+    """Texts such as 0.3 become the sampler's own values again, as 0.30000000000000004 is."""
+    steps = Dimension("model.dropout", low=0.1, high=0.9, step=0.1)
+    arm = Arm("sgd", (), (steps, Dimension("optimizer.momentum", low=0.05, high=0.95, step=-0.05), LR))
+    whole = searched(Record(), arm, "tpe", 14)
+    step, record = killed_after([15]), Record()
+    assert until_done(lambda: searched(record, arm, "tpe", 14, step=step)) == whole
 
 
-def test_trials_depend_on_sweep_and_arm(tmp_path: Path) -> None:
+def test_what_is_recorded_stays_whatever_a_sampler_would_propose_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update of Optuna."""
+    record = Record()
+    before = searched(record, NUMBERS, "cmaes", 6)
+    monkeypatch.setattr(search, "seed", lambda *names: hash(names) % 2**32)
+    longer = searched(record, NUMBERS, "cmaes", 9)
+    assert longer[:6] == before
+    assert longer != searched(Record(), NUMBERS, "cmaes", 9)
+
+
+def test_a_record_that_does_not_fit_the_space_is_passed_over() -> None:
+    whole, record = searched(Record(), MIXED, "tpe", 3), Record()
+    searched(record, MIXED, "tpe", 3)
+    for number, basis in enumerate(("x:", "", "2")):
+        (values, _), *_ = record.proposals[number]
+        record.proposals[number] = [({"other.key": "1"}, "0:"), (values, basis)]
+    assert searched(record, MIXED, "tpe", 3) == whole
+
+
+def test_trials_depend_on_sweep_and_arm() -> None:
     def first(sweep: str, arm: Arm, sampler: str) -> Values:
-        return Study(tmp_path, sweep, arm, sampler, 1).ask(0)
+        return Study(sweep, arm, sampler, 1).ask(0).values
 
     for sampler in ("tpe", "qmc"):
         ours = first("s1", MIXED, sampler)
@@ -207,24 +193,17 @@ def test_trials_depend_on_sweep_and_arm(tmp_path: Path) -> None:
         assert ours != first("s1", MIXED._replace(name="adam"), sampler)
 
 
-def test_two_arms_share_a_database(tmp_path: Path) -> None:
-    one, other = (Study(tmp_path, "s1", arm, "random", 1) for arm in (MIXED, NUMBERS._replace(name="adam")))
-    assert one.ask(0).keys() != other.ask(0).keys()
-    one.tell(0, 1.0)
-    assert other.ask(0) == Study(tmp_path, "s1", NUMBERS._replace(name="adam"), "random", 1).ask(0)
-
-
-def test_a_search_grows_beyond_its_end_and_its_batches_may_change(tmp_path: Path) -> None:
-    short = searched(tmp_path / "a", MIXED, "tpe", 6)
-    assert searched(tmp_path / "a", MIXED, "tpe", 9, batch=4)[:6] == short
+def test_a_search_grows_beyond_its_end_and_its_batches_may_change() -> None:
+    record = Record()
+    short = searched(record, MIXED, "tpe", 6)
+    assert searched(record, MIXED, "tpe", 9, batch=4)[:6] == short
+    assert searched(record, MIXED, "tpe", 9, batch=2)[:6] == short
 
 
 @pytest.mark.parametrize(
     ("sampler", "was"), [("tpe", None), pytest.param("tpe", 100.0, marks=pytest.mark.slow), ("cmaes", -100.0)]
 )
-def test_a_changed_result_leads_where_it_would_have_led_at_once(
-    tmp_path: Path, sampler: str, was: float | None
-) -> None:
+def test_a_changed_result_leads_where_it_would_have_led_at_once(sampler: str, was: float | None) -> None:
     """A failed run was repaired, or the code gives another value: what was chosen after it is chosen anew."""
     arm = arm_for(sampler)
 
@@ -232,90 +211,75 @@ def test_a_changed_result_leads_where_it_would_have_led_at_once(
         return was if number == 6 else objective(number, values)
 
     trials = 12 if sampler == "cmaes" else 10
-    old = searched(tmp_path / "a", arm, sampler, trials, batch=2, outcome=before)
-    new = searched(tmp_path / "b", arm, sampler, trials, batch=2)
+    record = Record()
+    old = searched(record, arm, sampler, trials, batch=2, outcome=before)
+    new = searched(Record(), arm, sampler, trials, batch=2)
     assert old[:8] == new[:8]  # number 7 was asked for together with 6
     assert old[8:] != new[8:]
-    assert searched(tmp_path / "a", arm, sampler, trials, batch=2) == new
+    assert searched(record, arm, sampler, trials, batch=2) == new
+    assert searched(record, arm, sampler, trials, batch=2, outcome=before) == old
 
 
-def test_results_that_all_change_are_taken_over_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More seeds for each trial change every mean; samplers that do not learn keep all their trials."""
-    before = searched(tmp_path / "a", MIXED, "random", 6, batch=6)
-    restored = []
-    restore = Study.restore
-    monkeypatch.setattr(Study, "restore", lambda *args, **kwargs: restored.append(restore(*args, **kwargs)))
-    after = searched(tmp_path / "a", MIXED, "random", 6, batch=6, outcome=lambda n, v: float(n))
-    assert after == before
-    assert len(restored) == 1
-    stored = Study(tmp_path / "a", "s1", MIXED, "random", 1)
-    assert [trial.objective for trial in stored.trials] == [0, 1, 2, 3, 4, 5]
-
-
-def test_a_result_told_twice_is_no_news(tmp_path: Path) -> None:
-    study = Study(tmp_path, "s1", MIXED, "tpe", 1)
-    asked = [study.ask(number) for number in range(3)]
-    for result in (None, None, -math.inf, -math.inf, 0.25, 0.25):
-        study.tell(0, result)
-    again = Study(tmp_path, "s1", MIXED, "tpe", 1)
-    assert [again.ask(number) for number in range(3)] == asked
-    assert [(trial.told, trial.objective) for trial in again.trials] == [
-        (True, 0.25),
-        (False, None),
-        (False, None),
-    ]
+def test_samplers_that_do_not_learn_keep_their_trials_when_all_results_change() -> None:
+    """As with more seeds for each trial, which change every mean."""
+    record = Record()
+    before = searched(record, MIXED, "random", 6, batch=6)
+    assert searched(record, MIXED, "random", 6, batch=6, outcome=lambda n, v: float(n)) == before
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("cmaes", marks=pytest.mark.slow)])
-def test_trials_of_others_widen_the_space(tmp_path: Path, sampler: str) -> None:
+def test_trials_chosen_by_the_sweep_widen_the_space(sampler: str) -> None:
     wider = (Dimension("optimizer.lr", low=1.0, high=1e9, log=True), *NUMBERS.space[1:])
     narrow = Arm("sgd", (), (Dimension("optimizer.lr", low=1.0, high=1.01, log=True), *NUMBERS.space[1:]))
 
-    def carry_out(folder: Path, step: Callable[[], None] = lambda: None) -> list[Values]:
-        found = searched(folder, narrow, sampler, 5, 5, step)
-        study = opened(folder, narrow, sampler)
+    def carry_out(record: Record, step: Callable[[], None] = lambda: None) -> list[Values]:
+        study = record.study(narrow, sampler)
+        found = search_on(study, record, 5, 5, step)
         found.append({**found[-1], "optimizer.lr": "1000000000.0"})
         study.add(5, found[-1], 50.0, wider)
         step()
         for number in (6, 7):
-            found.append(study.ask(number))
+            proposal = study.ask(number)
+            found.append(proposal.values)
+            record.note(number, proposal)
             step()
             study.tell(number, objective(number, found[-1]))
             step()
         return found
 
-    whole = carry_out(tmp_path / "whole")
+    whole = carry_out(Record())
     assert all(float(values["optimizer.lr"]) > 1.01 for values in whole[6:])
-    step = killed_after([11, 13, 14])
-    assert until_done(lambda: carry_out(tmp_path / "killed", step)) == whole
+    record, step = Record(), killed_after([11, 13, 14])
+    assert until_done(lambda: carry_out(record, step)) == whole
     # A search that is longer now takes the number back.
-    longer = searched(tmp_path / "longer", narrow, sampler, 6, 5)
-    assert opened(tmp_path / "whole", narrow, sampler).ask(5) == longer[5]
+    longer = searched(Record(), narrow, sampler, 6, 5)
+    assert searched(record, narrow, sampler, 6, 5)[5] == longer[5]
 
 
-def test_a_trial_of_others_may_change(tmp_path: Path) -> None:
+def test_a_trial_chosen_by_the_sweep_may_change() -> None:
+    record = Record()
+
     def extended(lr: str, result: float | None) -> Values:
-        study = Study(tmp_path, "s1", MIXED, "tpe", 1)
-        values = {**study.ask(0), "optimizer.lr": lr}
+        study = record.study(MIXED, "tpe")
+        values = {**study.ask(0).values, "optimizer.lr": lr}
         study.tell(0, 0.5)
         study.add(1, values, result, MIXED.space)
-        return study.ask(2)
+        proposal = study.ask(2)
+        record.note(2, proposal)
+        assert proposal.basis == study.ask(3).basis
+        return proposal.values
 
     first = extended("0.5", 0.75)
     assert extended("0.5", 0.75) == first
-    assert extended("0.25", None).keys() == first.keys()
     assert extended("0.25", 0.75).keys() == first.keys()
-    stored = Study(tmp_path, "s1", MIXED, "tpe", 1)
-    assert (stored.texts(1)["optimizer.lr"], stored.trials[1].objective) == ("0.25", 0.75)
+    assert len({basis for _, basis in record.proposals[2]}) == 2
 
 
-def test_quasi_random_trials_are_all_of_one_low_discrepancy_sequence(tmp_path: Path) -> None:
+def test_quasi_random_trials_are_all_of_one_low_discrepancy_sequence() -> None:
     """The first 8 points of a scrambled Sobol sequence have one in each 8th of every dimension."""
     arm = Arm("a", (), (Dimension("x", low=0.0, high=8.0), Dimension("y", low=1.0, high=2.0**8, log=True)))
     for batch in (1, 8):
-        found = searched(tmp_path / str(batch), arm, "qmc", 8, batch)
+        found = searched(Record(), arm, "qmc", 8, batch)
         assert sorted(math.floor(float(values["x"])) for values in found) == list(range(8))
         assert sorted(math.floor(math.log2(float(values["y"]))) for values in found) == list(range(8))
     assert found[0] != {"x": "0.0", "y": "1.0"}
@@ -323,13 +287,13 @@ def test_quasi_random_trials_are_all_of_one_low_discrepancy_sequence(tmp_path: P
 
 @pytest.mark.parametrize(("sampler", "sign", "trials"), [("tpe", 1, 14), ("cmaes", -1, 20), ("gp", -1, 7)])
 def test_samplers_learn_in_the_right_direction_and_bear_divergence(
-    tmp_path: Path, sampler: str, sign: int, trials: int
+    sampler: str, sign: int, trials: int
 ) -> None:
     arm = Arm("a", (), (Dimension("x", low=0.0, high=1.0), Dimension("y", low=0.0, high=1.0)))
-    study = opened(tmp_path / "a", arm, sampler, sign)
+    study = Study("s1", arm, sampler, sign)
     found = []
     for number in range(trials):
-        x = float(study.ask(number)["x"])
+        x = float(study.ask(number).values["x"])
         found.append(x)
         study.tell(number, sign * (-math.inf if x < 0.3 else x))
     late = found[-3:]
@@ -337,7 +301,7 @@ def test_samplers_learn_in_the_right_direction_and_bear_divergence(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
-def test_every_kind_of_dimension_can_be_searched(tmp_path: Path, sampler: str) -> None:
+def test_every_kind_of_dimension_can_be_searched(sampler: str) -> None:
     arm = Arm(
         "a",
         (),
@@ -350,7 +314,7 @@ def test_every_kind_of_dimension_can_be_searched(tmp_path: Path, sampler: str) -
             Dimension("lists", ("[1,2]", "[3]", "[1,2]")),
         ),
     )
-    for values in searched(tmp_path / "a", arm, sampler, 5):
+    for values in searched(Record(), arm, sampler, 5):
         assert (values["one"], values["single"]) == ("x", "3")
         assert values["down"] in ("1", "3", "5")
         assert values["lists"] in ("[1,2]", "[3]")
@@ -389,101 +353,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["gp", "bruteforce"])
-def test_optuna_is_silent(tmp_path: Path, sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_optuna_is_silent(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
     import logging
 
     handlers = list(logging.getLogger().handlers)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        searched(tmp_path / "a", arm_for(sampler), sampler, 6)
-        Study(tmp_path, "s1", MIXED, "random", 1)
+        searched(Record(), arm_for(sampler), sampler, 6)
     assert capfd.readouterr() == ("", "")
     assert not [str(warning.message) for warning in shown if "optuna" in str(warning.message).lower()]
     assert logging.getLogger().handlers == handlers
-
-
-# The database
-
-
-def damage_garbage(file: Path) -> None:
-    file.write_bytes(b"no database at all" * 100)
-
-
-def damage_cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def damage_table(file: Path) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE trial_params")
-
-
-def damage_values(file: Path) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE trial_values")
-
-
-def damage_studies(file: Path) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE studies")
-
-
-def damage_columns(file: Path) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute("ALTER TABLE trials RENAME COLUMN state TO status")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [damage_garbage, damage_cut, damage_table, damage_values, damage_studies, damage_columns],
-)
-def test_a_damaged_database_is_told_in_a_line_and_can_be_removed(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    folder = tmp_path / "a"
-    before = searched(folder, MIXED, "tpe", 2)
-    damage(folder / "optuna.db")
-    with pytest.raises(ConfigError, match=r"optuna\.db: is damaged.*remove it") as error:
-        searched(folder, MIXED, "tpe", 2)
-    assert "\n" not in str(error.value)
-    (folder / "optuna.db").unlink()
-    assert searched(folder, MIXED, "tpe", 2) == before
-
-
-def test_a_locked_database_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "LOCK_SECONDS", 0.1)
-    searched(tmp_path, MIXED, "tpe", 2)
-    other = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(ConfigError, match=r"optuna\.db: is locked by another program; end that one"):
-        searched(tmp_path, MIXED, "tpe", 2)
-    other.execute("ROLLBACK")
-    other.close()
-    searched(tmp_path, MIXED, "tpe", 3)
-
-
-def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optuna\.db: cannot be used: .*writable"):
-        Study(tmp_path / "none", "s1", MIXED, "tpe", 1)
-
-
-def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / "a b%41{c}?#'é"
-    assert searched(folder, MIXED, "random", 2) == searched(folder, MIXED, "random", 2)
-    assert [path.name for path in folder.iterdir()] == ["optuna.db"]
-
-
-def test_a_trial_is_stored_whole(tmp_path: Path) -> None:
-    """Other programs (a dashboard) can read the database."""
-    import optuna
-
-    found = searched(tmp_path, MIXED, "tpe", 4)
-    storage = f"sqlite:///{tmp_path}/optuna.db"
-    (summary,) = optuna.get_all_study_summaries(storage)
-    study = optuna.load_study(study_name=summary.study_name, storage=storage)
-    assert summary.study_name.startswith("sgd tpe")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
-    texts = [
-        {dim.key: space.text(dim, trial.params[dim.key]) for dim in MIXED.space} for trial in study.trials
-    ]
-    assert texts == found

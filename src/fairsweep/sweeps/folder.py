@@ -31,10 +31,11 @@ class Row(NamedTuple):
     phase: str
     seed: int
     values: dict[str, str]
+    basis: str = ""  # of a sampler's proposal; see `search.Study`
 
     def member(self) -> dict[str, Any]:
         """What the run is in the sweep, for its folder and for MLflow."""
-        return {key: value for key, value in self._asdict().items() if key != "signature"}
+        return {key: value for key, value in self._asdict().items() if key not in ("signature", "basis")}
 
 
 class ReportSummary(NamedTuple):
@@ -48,8 +49,7 @@ class ReportSummary(NamedTuple):
 
 
 class SweepFolder:
-    """`<record.dir>/sweeps/<id>/`: `sweep.json`, `plan.jsonl`, `table.csv`, `report/`, and `optuna.db` of a
-    search."""
+    """`<record.dir>/sweeps/<id>/`: `sweep.json`, `plan.jsonl`, `table.csv`, `report/`."""
 
     def __init__(self, path: Path, outputs: Path) -> None:
         self.path, self.outputs = path, outputs
@@ -158,6 +158,15 @@ class SweepFolder:
         ):
             raise Damaged(f"{self.path / 'plan.jsonl'}: is damaged: lines are missing")
         return rows
+
+    def proposals(self, arm: str) -> dict[int, list[tuple[dict[str, str], str]]]:
+        """The values and bases that samplers proposed for an arm, by number; the latest last."""
+        found: dict[int, list[tuple[dict[str, str], str]]] = {}
+        lines: list[dict[str, Any]] = usable(self._lines, [])
+        for line in lines:
+            if line and line["arm"] == arm and line.get("basis"):
+                found.setdefault(line["trial"], []).append((line["values"], line["basis"]))
+        return found
 
     def leave(self) -> Iterator[RunFolder]:
         """Take those runs out of the sweep that only earlier commands had planned; give each, under its lock.

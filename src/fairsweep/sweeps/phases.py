@@ -23,11 +23,18 @@ MOST_RUNS = 10_000
 
 
 class Trial(NamedTuple):
-    """A point of an arm's space: its number in the arm, from 0, and its values by key, as override texts."""
+    """A point of an arm's space.
+
+    Attributes:
+        number: in the arm, from 0.
+        values: by key, as override texts.
+        basis: what a sampler had chosen it by; see `search.Study`.
+    """
 
     arm: str
     number: int
     values: dict[str, str]
+    basis: str = ""
 
     def __hash__(self) -> int:
         return hash((self.arm, self.number, frozenset(self.values.items())))
@@ -354,8 +361,7 @@ class Course:
         for first in range(0, trials, size):
             numbers = range(first, min(first + size, trials))
             columns = [
-                [Trial(name, number, study.ask(number)) for number in numbers]
-                for name, study in self.studies.items()
+                [proposed(name, number, study) for number in numbers] for name, study in self.studies.items()
             ]
             for tried in self.round(interleaved(columns)):
                 self.tell(tried)
@@ -467,7 +473,7 @@ class Course:
         outcome, best = self.outcomes[arm.name], self.best(arm)
         number = len(outcome.tried)
         if arm.name in self.studies:
-            return Trial(arm.name, number, self.studies[arm.name].ask(number)), outcome.space
+            return proposed(arm.name, number, self.studies[arm.name]), outcome.space
         gaps = []
         for place, dim in enumerate(outcome.space):
             for pair in neighbours(outcome.tried, dim):
@@ -525,6 +531,12 @@ class Course:
         results = tuple(self.evaluate(runs)) if runs else ()
         for place, outcome in enumerate(winners):
             outcome.confirmed = results[place :: len(winners)]
+
+
+def proposed(arm: str, number: int, study: Study) -> Trial:
+    """The next trial of an arm, as its sampler proposes it."""
+    proposal = study.ask(number)
+    return Trial(arm, number, proposal.values, proposal.basis)
 
 
 def neighbours(tried: Sequence[Tried], dim: Dimension) -> Iterator[tuple[Tried, Tried]]:

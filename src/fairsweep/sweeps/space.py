@@ -377,10 +377,13 @@ def text(dim: Dimension, value: Any) -> str:
 
 
 def value(dim: Dimension, written: str) -> Any:
-    """The text of an override as Optuna's value."""
+    """The text of an override as Optuna's value, to the last bit."""
     if dim.choices:
         return written
-    return int(written) if dim.integer else float(written)
+    if dim.integer or dim.step is None:
+        return int(written) if dim.integer else float(written)
+    low, high, width = (float(f"{number:.12g}") for number in (dim.low, dim.high, abs(dim.step)))
+    return min(max(low + round((float(written) - low) / width) * width, low), high)
 
 
 def notes(spaces: Iterable[Sequence[Dimension]]) -> Iterator[str]:

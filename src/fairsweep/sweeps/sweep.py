@@ -80,7 +80,6 @@ class Sweep:
         self.entries: dict[Run, Entry] = {}
         self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
         self.unplanned = 0  # runs that are still to come, at most
-        self.studies: dict[str, Study] = {}  # those that an earlier command had begun, by arm
         self.begun: set[str] = set()  # signatures of the runs that were executed
         self.rejected: dict[str, ConfigError] = {}  # what is wrong with sampled values, by signature
         self.settled: dict[str, Status] = {}  # how runs ended in this command, by signature
@@ -124,7 +123,7 @@ class Sweep:
         trial = run.trial
         values = config.redacted(trial.values)
         name = " ".join(f"{trial.arm} {described(values)} seed={run.seed}".split())
-        row = Row(planned.signature, name, trial.arm, trial.number, run.phase, run.seed, values)
+        row = Row(planned.signature, name, trial.arm, trial.number, run.phase, run.seed, values, trial.basis)
         self.entries[run] = Entry(run, row, planned)
 
     def planned(self, run: Run) -> Entry:
@@ -157,7 +156,6 @@ class Sweep:
         for note in self.executor.notes(entry.planned for entry in self.entries.values()):
             self.board.note(note)
         with self.only_here(), uploader.running(self.board.note):
-            self.check_studies()
             ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
             try:
                 signals.check()
@@ -198,20 +196,10 @@ class Sweep:
         if ending == "failed":
             sys.exit(1)
 
-    def check_studies(self) -> None:
-        """Open the searches of an earlier command, before anything is written.
-
-        Raises:
-            ConfigError: their database is locked or damaged.
-        """
-        if self.settings.sampler != "grid" and self.folder.exists():
-            self.studies = {arm.name: self.study(arm) for arm in self.asked.arms}
-
     def study(self, arm: Arm) -> Study:
-        """The search of one arm, in the sweep's folder."""
-        return self.studies.get(arm.name) or Study(
-            self.folder.path, self.id, arm, self.settings.sampler, self.settings.sign
-        )
+        """The search of one arm, continued where an earlier command left it."""
+        recorded = self.folder.proposals(arm.name)
+        return Study(self.id, arm, self.settings.sampler, self.settings.sign, recorded)
 
     @contextmanager
     def only_here(self) -> Iterator[None]:
