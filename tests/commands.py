@@ -71,7 +71,7 @@ class ForkedUploader:
 
 def unhurried(change: Callable[[], None] = nothing) -> None:
     """Another change, and slower steps, so that a quick machine is hit in the middle, too."""
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
     change()
     step = Lane.train_step

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fairsweep.training.capture import CapturedSteps
-from fairsweep.training.loop import default_generators
+from fairsweep.training.process import default_generators
 
 WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
@@ -30,7 +30,7 @@ class Recording(TorchDispatchMode):
         generators = [*default_generators(lane.device).values(), lane.augment_generator]
         states = [generator.get_state() for generator in generators]
         optimizer = [value for state in lane.optimizer.state.values() for value in state.values()]
-        tensors = [*lane.model.state_dict().values(), lane.correct, steps.losses, steps.position]
+        tensors = [*lane.model.state_dict().values(), lane.tally.correct, steps.losses, steps.position]
         tensors += [value for value in optimizer if isinstance(value, Tensor)]
         before = [tensor.clone() for tensor in tensors]
         with self:

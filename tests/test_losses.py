@@ -12,7 +12,8 @@ from fairsweep import losses
 from fairsweep.config import ConfigError, check
 from fairsweep.losses import is_mean_of_images
 from fairsweep.training import build
-from fairsweep.training.loop import Lane, fit
+from fairsweep.training.lane import Lane
+from fairsweep.training.loop import fit
 
 Compose = Callable[..., DictConfig]
 
@@ -90,14 +91,14 @@ def test_weights_of_classes_show_in_what_the_loss_does(loss: nn.Module, expected
 
 def test_figures_of_a_weighted_loss_are_those_of_the_whole_split(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "data.limit=null", f"+loss.weight={WEIGHTS}"))
-    split = lane.data.train
+    split = lane.task.data.train
     assert len(split) > 500  # more than one batch
     lines = [line for event in fit([lane]) for line in event.lines]
     assert lane.ending is not None
     assert lane.ending.status == "finished"
-    for part, key in ((split, None), (lane.data.val, "val_loss")):
+    for part, key in ((split, None), (lane.task.data.val, "val_loss")):
         with torch.inference_mode():
-            logits = lane.model.eval()(lane.normalise(part.images.float()))
+            logits = lane.model.eval()(lane.task.normalise(part.images.float()))
         expected = F.cross_entropy(logits, part.labels, torch.tensor(WEIGHTS, dtype=torch.float32))
         assert lane.evaluate(part)[0] == pytest.approx(float(expected), rel=1e-5)
         assert key is None or lines[-2][key] == pytest.approx(float(expected), rel=1e-5)

@@ -28,7 +28,7 @@ from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.life import Outcome
 from fairsweep.runs.progress import Progress
-from fairsweep.training.loop import Lane
+from fairsweep.training.lane import Lane
 
 Invoke = Callable[..., Answer]
 

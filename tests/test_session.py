@@ -30,8 +30,8 @@ from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.life import Outcome, Run
 from fairsweep.runs.progress import Progress, summary
-from fairsweep.training import estimate, loop
-from fairsweep.training.loop import Lane
+from fairsweep.training import estimate, loop, process
+from fairsweep.training.lane import Lane
 from fairsweep.training.memory import is_out_of_memory
 
 Compose = Callable[..., DictConfig]
@@ -397,7 +397,7 @@ def test_a_diverged_run_exits_with_status_0(tmp_path: Path) -> None:
 def test_a_failing_run_leaves_its_traceback_and_can_be_run_again(
     train: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
     step = Lane.train_step
 
@@ -683,14 +683,14 @@ def test_a_run_that_failed_at_once_is_trained_when_its_cause_has_gone(
 
 
 def test_threads_of_one_run_are_not_the_next_ones(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop.default_threads.cache_clear()
+    process.default_threads.cache_clear()
     try:
         torch.set_num_threads(2)
         assert train("trainer.threads=1").status.threads == 1
         assert train("seed=1", "trainer.threads=null").status.threads == 2
     finally:
         torch.set_num_threads(1)
-        loop.default_threads.cache_clear()
+        process.default_threads.cache_clear()
 
 
 def test_a_corrupt_checkpoint_never_takes_the_place_of_a_good_one(train: Trainer) -> None:

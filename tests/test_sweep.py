@@ -56,7 +56,7 @@ def eager() -> None:
 
 def unlucky() -> None:
     """Seed 1 raises in training, seed 2 calls sys.exit."""
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
     step = Lane.train_step
 
@@ -656,7 +656,7 @@ def test_a_worker_that_is_killed_costs_its_own_run_and_no_other(outputs: Outputs
 
 def with_workers(plugins: Path, deadly: bool) -> None:
     """Hydra finds the launcher in this folder; seed 1 kills its worker."""
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
     sys.path.append(str(plugins))
     step = Lane.train_step

@@ -160,7 +160,7 @@ def test_a_run_taken_over_is_not_uploaded_again(train: Trainer, monkeypatch: pyt
 
 
 def test_every_ending_has_its_status_in_mlflow(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
     def broken(lane: Lane, index: torch.Tensor) -> None:
         raise RuntimeError("out of luck")

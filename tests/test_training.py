@@ -19,7 +19,8 @@ from fairsweep.config import ConfigError
 from fairsweep.models import CNN, MLP
 from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
-from fairsweep.training.loop import WARM_UP, Ending, Event, Lane, advance, fit
+from fairsweep.training.lane import WARM_UP, Ending, Lane
+from fairsweep.training.loop import Event, advance, fit
 
 Compose = Callable[..., DictConfig]
 
@@ -277,9 +278,9 @@ def test_a_lane_restored_in_the_middle_ends_with_the_same_bits_and_lines(
     events += [Event(interrupted, event.lines) for event in fit([resumed])]
     assert_same_bits(whole.model.state_dict(), resumed.model.state_dict())
     assert lines_of(events, interrupted) == lines
-    assert whole.best is not None
-    assert resumed.best is not None
-    assert_same_bits(whole.best["model"], resumed.best["model"])
+    assert whole.selection.best is not None
+    assert resumed.selection.best is not None
+    assert_same_bits(whole.selection.best["model"], resumed.selection.best["model"])
 
 
 @pytest.mark.parametrize("log_every", [3, 7])  # a line in the epoch, and its end
@@ -309,7 +310,7 @@ def test_figures_of_an_epoch_are_means_over_its_images(compose: Compose) -> None
 
     def watched(index: Tensor) -> None:
         step(index)
-        losses.append((float(lane.losses[-1]), len(index)))
+        losses.append((float(lane.tally.losses[-1]), len(index)))
 
     lane.train_step = watched  # type: ignore[method-assign]
     lines = [line for event in fit([lane]) for line in event.lines]
@@ -321,11 +322,11 @@ def test_figures_of_an_epoch_are_means_over_its_images(compose: Compose) -> None
 
 def test_evaluation_counts_every_image_once(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "data.limit=null"))
-    split = lane.data.train
+    split = lane.task.data.train
     assert len(split) > 500
     loss, accuracy = lane.evaluate(split)
     with torch.inference_mode():
-        logits = lane.model.eval()(lane.normalise(split.images.float()))
+        logits = lane.model.eval()(lane.task.normalise(split.images.float()))
     assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
     assert accuracy == float((logits.argmax(1) == split.labels).double().mean())
 
@@ -344,18 +345,18 @@ def test_best_weights_are_those_of_the_epoch_with_the_best_objective(compose: Co
     lane = Lane(compose(*QUICK, "trainer.epochs=6", "optimizer.lr=0.05", "objective=val_loss"))
     lines = [line for event in fit([lane]) for line in event.lines]
     losses = [line["val_loss"] for line in lines if "val_loss" in line]
-    assert lane.best is not None
-    assert lane.best["epoch"] == losses.index(min(losses)) + 1
-    assert lane.best["objective"] == min(losses) == lines[-1]["objective"]
-    lane.model.load_state_dict(lane.best["model"])
-    assert lane.evaluate(lane.data.val)[0] == min(losses)
-    assert lane.evaluate(lane.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+    assert lane.selection.best is not None
+    assert lane.selection.best["epoch"] == losses.index(min(losses)) + 1
+    assert lane.selection.best["objective"] == min(losses) == lines[-1]["objective"]
+    lane.model.load_state_dict(lane.selection.best["model"])
+    assert lane.evaluate(lane.task.data.val)[0] == min(losses)
+    assert lane.evaluate(lane.task.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
 
 
 def test_last_weights_are_tested_where_asked_for(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "trainer.epochs=4", "optimizer.lr=0.05", "trainer.test_weights=last"))
     lines = [line for event in fit([lane]) for line in event.lines]
-    assert lane.evaluate(lane.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+    assert lane.evaluate(lane.task.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
     assert lines[-1]["objective"] == [line["val_accuracy"] for line in lines if "val_accuracy" in line][-1]
 
 
@@ -364,24 +365,27 @@ def test_test_images_never_decide(compose: Compose, monkeypatch: pytest.MonkeyPa
     cfg = compose(*QUICK, "trainer.epochs=8", "trainer.patience=2", "trainer.test_each_epoch=true")
     right = trained(cfg)
     lane = Lane(cfg)
-    wrong = (lane.data.test.labels + 1) % 10
-    lane.data = copy.copy(lane.data)
-    object.__setattr__(lane.data, "test", type(lane.data.test)(lane.data.test.images, wrong))
+    wrong = (lane.task.data.test.labels + 1) % 10
+    lane.task.data = copy.copy(lane.task.data)
+    object.__setattr__(lane.task.data, "test", type(lane.task.data.test)(lane.task.data.test.images, wrong))
     lines = [line for event in fit([lane]) for line in event.lines]
     assert lines[-1]["test_accuracy"] < 0.3
     assert lane.step == right.step
-    assert lane.best is not None
-    assert right.best is not None
-    assert (lane.best["epoch"], lane.best["objective"]) == (right.best["epoch"], right.best["objective"])
+    assert lane.selection.best is not None
+    assert right.selection.best is not None
+    assert (lane.selection.best["epoch"], lane.selection.best["objective"]) == (
+        right.selection.best["epoch"],
+        right.selection.best["objective"],
+    )
     assert_same_bits(lane.model.state_dict(), right.model.state_dict())
 
 
 def test_without_validation_there_is_no_objective_and_the_last_weights_count(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "data.val_size=0"))
     lines = [line for event in fit([lane]) for line in event.lines]
-    assert lane.best is None
+    assert lane.selection.best is None
     assert "objective" not in lines[-1]
-    assert lane.evaluate(lane.data.test)[1] == lines[-1]["test_accuracy"]
+    assert lane.evaluate(lane.task.data.test)[1] == lines[-1]["test_accuracy"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_lane_as_diverged_at_its_step(compose: Compose) -> None:
@@ -393,7 +397,7 @@ def test_a_loss_that_is_not_finite_ends_the_lane_as_diverged_at_its_step(compose
     assert 1 < step <= lane.step == 5
     alone = Lane(compose(*QUICK, "optimizer=sgd", "optimizer.lr=1e30"))
     alone.advance(step, lambda: False)
-    assert [math.isfinite(loss) for loss in alone.losses] == [True] * (step - 1) + [False]
+    assert [math.isfinite(loss) for loss in alone.tally.losses] == [True] * (step - 1) + [False]
     assert not any("test_accuracy" in line for event in events for line in event.lines)
 
 
@@ -489,9 +493,9 @@ def test_bf16_learns_as_well_and_keeps_fp32_weights(compose: Compose) -> None:
     exact, fast = (trained(compose(*overrides, f"trainer.precision={p}")) for p in ("fp32", "bf16"))
     assert fast.precision == "bf16"
     assert all(value.dtype == torch.float32 for value in fast.model.parameters())
-    assert fast.best is not None
+    assert fast.selection.best is not None
     assert exact.best is not None
-    assert abs(fast.best["objective"] - exact.best["objective"]) < 0.05
+    assert abs(fast.selection.best["objective"] - exact.best["objective"]) < 0.05
     assert not torch.equal(next(fast.model.parameters()), next(exact.model.parameters()))
 
 
@@ -512,10 +516,10 @@ def test_starting_weights_replace_the_random_ones(compose: Compose) -> None:
 
 def test_augmentation_changes_training_images_only(compose: Compose) -> None:
     plain, moved = Lane(compose(*QUICK)), Lane(compose(*QUICK, "data.augment.shift=3"))
-    assert plain.evaluate(plain.data.val) == moved.evaluate(moved.data.val)
+    assert plain.evaluate(plain.task.data.val) == moved.evaluate(moved.task.data.val)
     for lane in (plain, moved):
         lane.advance(1, lambda: False)
-    assert float(plain.losses[0]) != float(moved.losses[0])
+    assert float(plain.tally.losses[0]) != float(moved.tally.losses[0])
 
 
 def test_a_checkpoint_of_another_kind_of_device_goes_on_with_new_random_states(compose: Compose) -> None:

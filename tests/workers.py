@@ -29,7 +29,7 @@ class Unlucky(Worker):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        from fairsweep.training.loop import Lane
+        from fairsweep.training.lane import Lane
 
         step = Lane.train_step
 

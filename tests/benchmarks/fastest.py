@@ -18,7 +18,8 @@ from common import Result, alternate, compose, heading, parser, spread, table
 from torch import Tensor, nn
 
 from fairsweep.training import build
-from fairsweep.training.loop import Lane, fit
+from fairsweep.training.lane import Lane
+from fairsweep.training.loop import fit
 
 BATCH = 256
 

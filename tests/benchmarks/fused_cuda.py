@@ -27,7 +27,8 @@ from common import compose, heading, parser, table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fairsweep.training.loop import Lane, fit
+from fairsweep.training.lane import Lane
+from fairsweep.training.loop import fit
 
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 PROCESSES = 8

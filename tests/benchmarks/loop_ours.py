@@ -17,7 +17,8 @@ from common import compose, overrides
 
 def ours(side: str, case: str, images: int, data: str, epochs: int, threads: int) -> dict[str, Any]:
     from fairsweep.training import build
-    from fairsweep.training.loop import Lane, fit
+    from fairsweep.training.lane import Lane
+    from fairsweep.training.loop import fit
 
     # Paused before the last epoch, because the run's end has a test, which the other loops do not.
     horizon = [f"trainer.epochs={epochs + 1}", f"trainer.stop_epoch={epochs}"]

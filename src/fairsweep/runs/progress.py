@@ -16,7 +16,8 @@ from fairsweep.runs.status import Status
 from fairsweep.wording import counted, printable
 
 if TYPE_CHECKING:
-    from fairsweep.training.loop import Lane, Line
+    from fairsweep.training.lane import Lane
+    from fairsweep.training.tally import Line
 
 
 class Progress:

@@ -18,7 +18,7 @@ from fairsweep.runs.status import UNKNOWN, Status
 from fairsweep.training.sources import fingerprint
 
 if TYPE_CHECKING:
-    from fairsweep.training.loop import Lane
+    from fairsweep.training.lane import Lane
 
 # The code that decides how a configuration trains.
 CODE = ("data.py", "losses.py", "models.py", "training/*.py")
@@ -35,7 +35,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
 
     return {
         "code": code_hash(),
-        "data": lane.data.fingerprint if lane else UNKNOWN,
+        "data": lane.task.data.fingerprint if lane else UNKNOWN,
         "device": device_name(lane.device) if lane else str(cfg.trainer.device),
         "precision": lane.precision if lane else str(cfg.trainer.precision),
         "threads": lane.threads if lane else torch.get_num_threads(),

@@ -23,7 +23,8 @@ from fairsweep.training import sources
 from fairsweep.training.memory import causes, is_out_of_memory
 
 if TYPE_CHECKING:
-    from fairsweep.training.loop import Event, Lane
+    from fairsweep.training.lane import Lane
+    from fairsweep.training.loop import Event
 
 # A kill costs at most this much training; writing a checkpoint takes a few hundredths of a second.
 CHECKPOINT_SECONDS = 10.0
@@ -297,13 +298,13 @@ class Job:
     """
 
     def __init__(self, run: Run, progress: Progress) -> None:
-        from fairsweep.training.loop import Lane
+        from fairsweep.training.lane import Lane
 
         self.run, self.progress = run, progress
         self.cfg = cfg = run.spec.cfg
         self.state, self.complaints = (None, []) if run.stale else checkpoint.load(run.folder)
         self.lane = Lane(cfg, threads=self.state["threads"] if self.state else None)
-        if self.lane.data.fingerprint != run.spec.content:
+        if self.lane.task.data.fingerprint != run.spec.content:
             where = f"data.root={cfg.data.root}" if "root" in cfg.data else f"data={cfg.data.name}"
             raise ConfigError(
                 f"{where}: its data have changed since the run was planned; restore them, or "
@@ -327,7 +328,7 @@ class Job:
             if state["device"] != lane.device.type:
                 self.tell(f"its checkpoint was made on {state['device']}; it continues on {lane.device.type}")
         else:
-            run.begin(lane.data.facts(), lane.total_steps, **provenance.of(self.cfg, lane))
+            run.begin(lane.task.data.facts(), lane.total_steps, **provenance.of(self.cfg, lane))
         for text in filter(None, [*self.complaints, sources.note(self.cfg.data)]):
             self.tell(text)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
@@ -379,7 +380,7 @@ class Job:
         self.log_error()
         run.folder.log(f"{name} after step {lane.step}. {reason}")
         if name in FINAL:
-            run.finish(name, reason, lane.kept(self.cfg.record.keep), **figures)
+            run.finish(name, reason, kept(lane, self.cfg.record.keep), **figures)
         else:
             if name != "failed":
                 self.checkpoint()
@@ -417,7 +418,7 @@ class Job:
             "epoch": lane.epoch,
             "seconds": lane.seconds,
             "shared": lane.shared,
-            "best_epoch": lane.best["epoch"] if lane.best else None,
+            "best_epoch": lane.selection.best["epoch"] if lane.selection.best else None,
             **weights_mark(self.run.spec),
             **{key: last.get(key) for key in ("objective", "test_loss", "test_accuracy")},
         }
@@ -429,6 +430,16 @@ def weights_mark(spec: RunSpec) -> dict[str, str]:
         return {}
     is_confirmed = any(member.get("phase") == "confirm" for member in spec.place.members)
     return {"weights": "kept" if is_confirmed else "undecided"}
+
+
+def kept(lane: "Lane", keep: str) -> dict[str, dict[str, Any]]:
+    """The weights that stay of a finished run, by file name, given `record.keep`."""
+    if keep == "none":
+        return {}
+    weights = {"last.pt": lane.weights()}
+    if (best := lane.selection.best) is not None:
+        weights["best.pt"] = {"model": best["model"], "step": best["step"]}
+    return weights
 
 
 def starting_weights(file: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fairsweep.training.dataset import Data
+from fairsweep.training.tally import Tally
+from fairsweep.training.task import Classification
 
 
 class Steps(Protocol):
@@ -25,8 +26,8 @@ class Steps(Protocol):
     optimizer: Optimizer
     scheduler: LRScheduler
     trainer: Any
-    data: Data
-    correct: Tensor
+    task: Classification
+    tally: Tally
 
     def optimize(self, index: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -54,7 +55,7 @@ class CapturedSteps:
         self.lane: Steps = weakref.proxy(lane)  # or only the garbage collector would free the two
         device, groups = lane.device, lane.optimizer.param_groups
         size: int = lane.trainer.batch_size
-        self.count = len(lane.data.train.labels) // size  # full batches in an epoch
+        self.count = lane.task.count // size  # full batches in an epoch
         self.batches = torch.zeros(self.count, size, dtype=torch.int64, device=device)
         # Torch's kernels read learning rates as float32 on CUDA, as float64 on the CPU.
         kind = torch.float32 if device.type == "cuda" else torch.float64
@@ -104,5 +105,5 @@ class CapturedSteps:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
         self.losses.index_copy_(0, self.position, loss.view(1))
-        lane.correct += correct
+        lane.tally.correct += correct
         self.position += 1

@@ -4,7 +4,8 @@ import time
 
 from omegaconf import DictConfig
 
-from fairsweep.training.loop import WARM_UP, Lane, wait_for
+from fairsweep.training.lane import WARM_UP, Lane
+from fairsweep.training.loop import wait_for
 
 
 def estimate(cfg: DictConfig) -> tuple[float, int]:
@@ -26,8 +27,8 @@ def estimate(cfg: DictConfig) -> tuple[float, int]:
         wait_for(lane.device)
         per_step = (time.perf_counter() - started) / max(lane.step - first, 1)
         started = time.perf_counter()
-        if len(lane.data.val):
-            lane.evaluate(lane.data.val)
+        if len(lane.task.data.val):
+            lane.evaluate(lane.task.data.val)
         per_epoch = time.perf_counter() - started
     seconds: float = lane.total_steps * per_step + cfg.trainer.epochs * per_epoch
     copies = {"none": 0, "all": cfg.trainer.epochs + 2}.get(cfg.record.keep, 2)  # the last and the best
