@@ -106,7 +106,7 @@ def test_digits_have_the_form_of_mnist() -> None:
 
 def test_digits_and_fingerprints_import_neither_sklearn_nor_torch() -> None:
     code = (
-        "import sys; from fairsweep.sources import fingerprint;"
+        "import sys; from fairsweep.training.sources import fingerprint;"
         "assert fingerprint({'_target_': 'fairsweep.data.digits'});"
         "assert not {'torch', 'sklearn', 'numpy'} & set(sys.modules);"
         "from fairsweep.data import digits; digits();"

@@ -21,6 +21,7 @@ from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.prediction import Prediction
 from fairsweep.runs.progress import Progress
+from fairsweep.runs.status import Status
 from fairsweep.training.dataset import Augment, Data, Split
 
 SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", "trainer.log_every=2")
@@ -106,7 +107,7 @@ def test_curves_show_the_journal(folder: RunFolder) -> None:
 def test_curves_of_a_run_that_got_nowhere_are_no_error(
     journal: list[dict[str, float]], folder: RunFolder
 ) -> None:
-    assert pixels(pictures.curves(journal, {}, folder.config())).std() > 0
+    assert pixels(pictures.curves(journal, Status(), folder.config())).std() > 0
 
 
 def test_the_confusion_matrix_counts_true_against_predicted() -> None:

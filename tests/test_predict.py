@@ -19,7 +19,7 @@ from rich.console import Console
 from fairsweep import config
 from fairsweep.config import ROOT, ConfigError
 from fairsweep.launch import origins
-from fairsweep.runs import identity, inputs, prediction, provenance, session
+from fairsweep.runs import checkpoint, identity, inputs, prediction, provenance, session
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
@@ -376,7 +376,7 @@ def test_best_weights_in_a_sweep_over_data_sets_are_of_a_run_on_the_same_data(
 
 
 def test_an_unfinished_run_has_no_tested_weights(trained: RunFolder, tmp_path: Path) -> None:
-    paused = rival(trained, tmp_path, "d1", "digits", 1, status="paused")
+    paused = rival(trained, tmp_path, "d1", "digits", 1, name="paused")
     with pytest.raises(ConfigError, match=f"run={paused.signature}: .*has not finished"):
         found(paused.signature, tmp_path)
 
@@ -461,6 +461,6 @@ def test_a_mistake_is_one_line_without_torch(words: list[str], message: str, tra
 def test_weights_that_do_not_fit_the_model_any_more_are_said(
     trained: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunFolder, "weights", lambda folder: {"0.weight": torch.zeros(1)})
+    monkeypatch.setattr(checkpoint, "tested_weights", lambda folder: {"0.weight": torch.zeros(1)})
     with pytest.raises(ConfigError, match="weights no longer fit its model"):
         prediction.classifier(trained)

@@ -152,7 +152,7 @@ def test_a_run_folder_arrives_as_it_is_sent_part_by_part(tmp_path: Path) -> None
     parcel.unpack(here, sent)
     assert contents(here) == {k: v for k, v in contents(there).items() if k != "config.yaml"}
     (there.path / "last.pt").unlink()
-    there.set_status(kept="none")
+    there.set_status(weights="runs.py clean")
     parcel.unpack(here, packer.pack([]))
     assert not (here.path / "last.pt").exists()
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 
 import pytest
 from commands import FORKS, Answer, Command, nothing, unhurried
-from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig
@@ -32,7 +31,6 @@ from fairsweep.config import ConfigError
 from fairsweep.launch import jobs
 from fairsweep.runs import markers, session, store, tracking, uploader
 from fairsweep.runs.folder import RunFolder
-from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.schema import read_json
 from fairsweep.sweeps import board
 from fairsweep.training import build
@@ -670,7 +668,7 @@ def with_workers(plugins: Path, deadly: bool) -> None:
 
 
 def test_a_job_that_is_lost_before_it_begins_is_a_failed_run_like_any_other(outputs: Outputs) -> None:
-    grid = (*QUICK, "seed=range(2)")
+    grid = (*QUICK, "seed=range(2)", "hydra/launcher=basic")
     answer = outputs.sweep(*grid, status=1, before=lossy)
     assert outputs.statuses == {"finished": 1, "failed": 1}
     assert [row["reason"] for row in outputs.table] == ["the machine is gone", ""]
@@ -688,16 +686,16 @@ def test_a_job_that_is_lost_before_it_begins_is_a_failed_run_like_any_other(outp
 
 
 def lossy() -> None:
-    """Of what the launcher gets, the first job comes back without having begun."""
-    train = jobs.run
+    """The first job fails before it begins a run."""
+    train, lost = jobs.run, list[bool]()
 
-    def lose_and_train(runs: Iterable[RunSpec], lanes: int | None, fail_fast: bool) -> list[JobReturn]:
-        _, *rest = runs
-        lost = JobReturn(status=JobStatus.FAILED)
-        lost.return_value = ConnectionError("the machine is gone")
-        return [lost, *train(rest, lanes, fail_fast)]
+    def lose_one(cfg: DictConfig) -> float | None:
+        if not lost:
+            lost.append(True)
+            raise ConnectionError("the machine is gone")
+        return train(cfg)
 
-    jobs.run = lose_and_train
+    jobs.run = lose_one
 
 
 @pytest.mark.parametrize("launcher", ["hydra/launcher=fused", "hydra/launcher=basic"])

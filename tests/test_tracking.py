@@ -424,7 +424,7 @@ def test_processes_that_open_a_store_that_does_not_exist_yet_all_succeed(
     tmp_path: Path, processes: int
 ) -> None:
     code = (
-        "import sys; sys.path.insert(0, 'src'); from fairsweep import store; "
+        "import sys; sys.path.insert(0, 'src'); from fairsweep.runs import store; "
         "client = store.connect(sys.argv[1], sys.argv[2]); print(len(client.search_experiments()))"
     )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]

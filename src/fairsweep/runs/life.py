@@ -193,7 +193,9 @@ class Run:
 
     def unrecorded_failure(self, reason: str, **known: Any) -> Status:
         """The status of the run as failed, if its folder cannot, or is not to, say so."""
-        return Status(name="failed", reason=reason, ended=time.time(), **first_status(self.spec) | known)
+        now, signature = time.time(), self.spec.signature
+        known = first_status(self.spec) | known
+        return Status(name="failed", reason=reason, ended=now, signature=signature, **known)
 
     def upload(self, again: bool = False) -> None:
         uploader.sync(self.folder, self.spec.cfg, self.note, again)
