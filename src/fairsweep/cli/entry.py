@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -67,7 +68,7 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
     """One line for the user out of an error of Hydra's, of OmegaConf's or of ours.
 
     Args:
-        short: other names for keys on the command line, as in `entry_point`.
+        short: other names for keys on the command line, as in `Command`.
     """
     if isinstance(error, ConfigError):
         return str(error)
@@ -157,91 +158,103 @@ def entry_point(
     flags: Sequence[str] = (),
     expand: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Compose `conf/<config_name>.yaml` and the command line, call the task, and tell errors in one line.
+    """Make a function of a configuration a command; see `Command`."""
+    return lambda task: Command(task, config_name, short, flags, expand).main
 
-    Args:
+
+@dataclass(frozen=True)
+class Command:
+    """Composes `conf/<config_name>.yaml` and the command line, calls the task, and tells errors in one line.
+
+    Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
+    Ctrl-C, else what the task says by `sys.exit`. HYDRA_FULL_ERROR=1 shows tracebacks.
+
+    Attributes:
         short: other names for keys on the command line.
         flags: words that alone mean `word=true`.
         expand: rewrites the words of the command line first.
-
-    Exit status: 2 for a mistake in the configuration or a file that cannot be read or written, 130 after
-    Ctrl-C, else what the task says by `sys.exit`.
-    HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
-    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        def job(cfg: DictConfig) -> Any:
-            signals.check()
-            try:
-                return task(cfg)
-            except BrokenPipeError:
-                unread()
-            except (ConfigError, OSError) as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise  # it is the job that has failed, not the sweep
-                fail(error)
+    task: Callable[[DictConfig], Any]
+    config_name: str
+    short: Mapping[str, str]
+    flags: Sequence[str]
+    expand: Callable[[list[str]], list[str]]
+    wants_traceback: bool = field(default_factory=lambda: os.environ.get("HYDRA_FULL_ERROR") == "1")
 
-        def answer() -> None:
-            complete_environment()
-            # With this, Hydra raises its errors instead of printing them.
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-            typed = sys.argv[1:]
-            args = get_args_parser().parse_intermixed_args(typed)
-            multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-            if multirun and config_name != "train":
-                fail(ConfigError("-m: only src/train.py sweeps; omit it"))
-            only_shows = args.cfg or args.info or args.help or args.hydra_help or args.shell_completion
-            if config_name == "train" and not (multirun or only_shows):
-                for word in filter(is_for_sweeps, args.overrides):
-                    fail(ConfigError(f"{word}: configures a sweep; add -m"))
+    def main(self) -> None:
+        # Of a run or a sweep, what is printed is only a view; of the others it is what they are for.
+        streams = ("stdout", "stderr") if self.config_name == "train" else ("stderr",)
+        with output.unfailing(*streams), signals.handled():
             try:
-                typed = expand(typed)
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
-                fail(error)
-            names = {**short, **(SWEEP_WORDS if multirun else {})}
-            words = arguments.rewritten(typed, names, flags, multirun)
-            overrides.typed[:] = sys.argv
-            sys.argv[1:] = [postponed(word) if multirun else word for word in words]
-            try:
-                compose = hydra.main(
-                    version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name
-                )
-                with without_private_choices() if args.help else nullcontext():
-                    compose(job)()
-            except BrokenPipeError:
-                unread()
-            except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
-                fail(error)
-            except ValueError as error:  # of Hydra's
-                if not (is_wrong_choice(error) or str(error).startswith("Only one of --")):
+                self.answer()
+                signals.check()
+            except BaseException as error:  # a signal may have become any of them
+                if signals.received() or isinstance(error, KeyboardInterrupt):
+                    if not (isinstance(error, SystemExit) and error.code == 130):  # already reported
+                        print("interrupted", file=sys.stderr)
+                    sys.exit(130)
+                if isinstance(error, SystemExit):
                     raise
-                fail(error)
+                show_traceback(error)
 
-        def main() -> None:
-            # Of a run or a sweep, what is printed is only a view; of the others it is what they are for.
-            streams = ("stdout", "stderr") if config_name == "train" else ("stderr",)
-            with output.unfailing(*streams), signals.handled():
-                try:
-                    answer()
-                    signals.check()
-                except BaseException as error:  # a signal may have become any of them
-                    if signals.received() or isinstance(error, KeyboardInterrupt):
-                        if not (isinstance(error, SystemExit) and error.code == 130):  # already reported
-                            print("interrupted", file=sys.stderr)
-                        sys.exit(130)
-                    if isinstance(error, SystemExit):
-                        raise
-                    show_traceback(error)
+    def answer(self) -> None:
+        """Compose and call the task, or show what an option of Hydra's asks for."""
+        complete_environment()
+        # With this, Hydra raises its errors instead of printing them.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            shows_help = self.rewrite()
+            compose = hydra.main(
+                version_base="1.3", config_path=str(ROOT / "conf"), config_name=self.config_name
+            )
+            with without_private_choices() if shows_help else nullcontext():
+                compose(self.job)()
+        except BrokenPipeError:
+            unread()
+        except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+            self.fail(error)
+        except ValueError as error:  # of Hydra's
+            if not (is_wrong_choice(error) or str(error).startswith("Only one of --")):
+                raise
+            self.fail(error)
 
-        return main
+    def rewrite(self) -> bool:
+        """Put the words of the command line as Hydra reads them; whether they ask for help.
 
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        Raises:
+            ConfigError: a word does not go with the others.
+        """
+        args = get_args_parser().parse_intermixed_args(sys.argv[1:])
+        multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+        if multirun and self.config_name != "train":
+            raise ConfigError("-m: only src/train.py sweeps; omit it")
+        only_shows = args.cfg or args.info or args.help or args.hydra_help or args.shell_completion
+        if self.config_name == "train" and not (multirun or only_shows):
+            for word in filter(is_for_sweeps, args.overrides):
+                raise ConfigError(f"{word}: configures a sweep; add -m")
+        names = {**self.short, **(SWEEP_WORDS if multirun else {})}
+        words = arguments.rewritten(self.expand(sys.argv[1:]), names, self.flags, multirun)
+        overrides.typed[:] = sys.argv
+        sys.argv[1:] = [postponed(word) if multirun else word for word in words]
+        return bool(args.help)
 
-    def fail(error: Exception) -> NoReturn:
-        if wants_traceback:
+    def job(self, cfg: DictConfig) -> Any:
+        """The task, as Hydra calls it."""
+        signals.check()
+        try:
+            return self.task(cfg)
+        except BrokenPipeError:
+            unread()
+        except (ConfigError, OSError) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # it is the job that has failed, not the sweep
+            self.fail(error)
+
+    def fail(self, error: Exception) -> NoReturn:
+        """End with an error in one line."""
+        if self.wants_traceback:
             show_traceback(error)
-        text = with_variables(explain(error, short))
+        text = with_variables(explain(error, self.short))
         print(f"error: {printable(without_credentials(text))}", file=sys.stderr)
         sys.exit(2)
-
-    return decorate
