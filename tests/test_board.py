@@ -109,7 +109,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
     seen.settle(row, replace(BEGUN, name="failed", reason=f"{evil}\nmore", ended=1.0))
     seen.note(f"note {evil}")
     cfg = OmegaConf.create({"tracking": {"uri": None}})
-    seen.summary("failed", cfg, [evil], ReportSummary(evil, evil, [evil]), None)
+    seen.summary("failed", cfg, ReportSummary(evil, evil, [evil]), None)
     seen.listing([row], set(), 0, 1.0, (0, 0))
     assert not {"\x1b", "\x07"} & set(output.getvalue())
     assert output.getvalue().count(r"\x1b[2Jred\x07") > 10

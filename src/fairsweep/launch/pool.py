@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
 from fairsweep.config import Rule, either, integer, number, one_of, or_null
-from fairsweep.launch.worker import Identity, Order, Worker
+from fairsweep.launch.worker import Identity, Order, Worker, source_hash
 from fairsweep.runs.life import CannotLaunch
+from fairsweep.runs.store import Note
 
 if TYPE_CHECKING:
     from ray import ObjectRef, ObjectRefGenerator
@@ -34,6 +35,8 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
 # How long a cluster may take to answer.
 CONNECT_SECONDS = 10
+# How many workers in a row may die before they are ready, as when a machine goes down.
+FAILED_STARTS = 5
 # How long a worker may take to clean up.
 CLOSE_SECONDS = 5
 
@@ -121,6 +124,7 @@ class Pool:
         settings.check()
         self.settings = settings
         self.workers: list[RemoteWorker] = []
+        self.failed_starts = 0  # in a row
         self.room: int | None = None  # in workers; None: not connected
         self.scratch: str | None = None  # for Ray and the workers, if we started Ray
 
@@ -232,6 +236,47 @@ class Pool:
         )(Worker)
         actor = remote.remote(overrides.command_line(), str(Path.cwd()), cpus, self.scratch)
         self.workers.append(RemoteWorker(actor, actor.identity.remote()))
+
+    def admit(self, remote: RemoteWorker, note: Note) -> None:
+        """Use a worker that is ready, unless its code differs."""
+        import ray
+
+        try:
+            identity = ray.get(remote.ready)
+        except ray.exceptions.RayTaskError as error:
+            self.refuse(remote, f"a worker cannot train: {error.cause}", note)
+        except ray.exceptions.RayActorError as error:
+            if "creation task" in str(error) or isinstance(error, ray.exceptions.ActorUnschedulableError):
+                self.refuse(remote, f"a worker cannot start: {str(error).strip().splitlines()[-1]}", note)
+            elif self.failed_starts < FAILED_STARTS:
+                self.failed_starts += 1
+                self.remove(remote)
+            else:
+                self.refuse(remote, f"workers die as they start: {str(error).strip().splitlines()[-1]}", note)
+        else:
+            self.failed_starts = 0
+            if identity.code != source_hash():
+                self.refuse(
+                    remote,
+                    f"worker on {identity.host} refused: its fairsweep differs from the one here "
+                    f"({identity.code}, here {source_hash()}); install the same commit on both",
+                    note,
+                )
+            else:
+                remote.host = identity.host
+
+    def refuse(self, remote: RemoteWorker, why: str, note: Note) -> None:
+        """Continue without this worker.
+
+        Raises:
+            CannotLaunch: it was the last one.
+        """
+        self.remove(remote)
+        assert self.room is not None
+        self.room -= 1
+        if self.room == 0:
+            raise CannotLaunch(f"hydra/launcher=ray: {why}")
+        note(why)
 
     def remove(self, worker: RemoteWorker) -> None:
         """End a worker, even in the middle of a run."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich import get_console
 
 from fairsweep import config
-from fairsweep.launch import parcel, worker
+from fairsweep.launch import parcel
 from fairsweep.launch.parcel import Parcel
 from fairsweep.launch.pool import Pool, RemoteWorker
 from fairsweep.launch.worker import Order
 from fairsweep.runs.identity import RunSpec
-from fairsweep.runs.life import CannotLaunch, FirstFailure, Outcome, Run
+from fairsweep.runs.life import FirstFailure, Outcome, Run
 from fairsweep.runs.progress import Progress
 from fairsweep.runs.session import Session
 from fairsweep.runs.status import UNKNOWN, Status
@@ -26,8 +26,6 @@ from fairsweep.wording import counted
 POLL_SECONDS = 0.2
 # After this long without a worker, a note says what the sweep waits for.
 PATIENCE_SECONDS = 20.0
-# How many workers in a row may die before they are ready, as when a machine goes down.
-FAILED_STARTS = 5
 # The most runs that a worker gets at once.
 LARGEST_GROUP = 64
 
@@ -75,7 +73,6 @@ class Launch:
         self.training: dict[str, Assignment] = {}  # by signature
         self.changed: dict[str, Assignment] = {}  # to be uploaded
         self.is_ending = False
-        self.failed_starts = 0  # in a row
         self.idle_since = time.monotonic()
 
     def run(self) -> None:
@@ -183,49 +180,9 @@ class Launch:
         for reference in ready:
             remote = expected[reference]
             if remote.stream is None:
-                self.admit(remote)
+                self.pool.admit(remote, self.note)
             else:
                 self.read(remote)
-
-    def admit(self, remote: RemoteWorker) -> None:
-        """Use a worker that is ready, unless its code differs."""
-        import ray
-
-        try:
-            identity = ray.get(remote.ready)
-        except ray.exceptions.RayTaskError as error:
-            self.refuse(remote, f"a worker cannot train: {error.cause}")
-        except ray.exceptions.RayActorError as error:
-            if "creation task" in str(error) or isinstance(error, ray.exceptions.ActorUnschedulableError):
-                self.refuse(remote, f"a worker cannot start: {str(error).strip().splitlines()[-1]}")
-            elif self.failed_starts < FAILED_STARTS:
-                self.failed_starts += 1
-                self.pool.remove(remote)
-            else:
-                self.refuse(remote, f"workers die as they start: {str(error).strip().splitlines()[-1]}")
-        else:
-            self.failed_starts = 0
-            if identity.code != worker.source_hash():
-                self.refuse(
-                    remote,
-                    f"worker on {identity.host} refused: its fairsweep differs from the one here "
-                    f"({identity.code}, here {worker.source_hash()}); install the same commit on both",
-                )
-            else:
-                remote.host = identity.host
-
-    def refuse(self, remote: RemoteWorker, why: str) -> None:
-        """Continue without this worker.
-
-        Raises:
-            CannotLaunch: it was the last one.
-        """
-        self.pool.remove(remote)
-        assert self.pool.room is not None
-        self.pool.room -= 1
-        if self.pool.room == 0:
-            raise CannotLaunch(f"hydra/launcher=ray: {why}")
-        self.note(why)
 
     def read(self, remote: RemoteWorker) -> None:
         """Read a worker's next parcel; or see that it is done, or has died."""
@@ -249,7 +206,7 @@ class Launch:
             if isinstance(error.cause, OSError):  # such as a full disk, which the others may not have
                 for assignment in assignments:
                     self.retry(assignment, remote.host)
-                self.refuse(remote, f"worker on {remote.host} cannot continue: {error.cause}")
+                self.pool.refuse(remote, f"worker on {remote.host} cannot continue: {error.cause}", self.note)
             for assignment in assignments:
                 if assignment.remote is remote:
                     self.fail(assignment, f"on {remote.host}: {error.cause}")

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -225,14 +225,12 @@ class Board:
         self,
         ending: str,
         cfg: DictConfig,
-        remarks: Sequence[str],
         report: ReportSummary | None,
         champion: RunFolder | None,
     ) -> None:
         """What came out, what failed and why, what to mind, and where everything is.
 
         Args:
-            remarks: what to mind, if there is no report, whose remarks are more.
             champion: the run to use.
         """
         standing, console = self.standing, self.console
@@ -242,13 +240,11 @@ class Board:
         if counts["failed"]:
             console.print()
             console.print(failures(standing))
+        if report and (report.verdict or report.remarks):
+            console.print()
         if report and report.verdict:
-            console.print()
             console.print(printable(report.verdict), style="bold", highlight=False, markup=False)
-            remarks = report.remarks
-        elif remarks:
-            console.print()
-        for remark in remarks:
+        for remark in report.remarks if report else ():
             self.note(f"! {remark}")
         reused = f"; {len(standing.reused)} reused" if standing.reused else ""
         rows = [

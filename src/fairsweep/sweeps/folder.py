@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from fairsweep.runs import schema
 from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.schema import Damaged, warn
 from fairsweep.runs.status import Status
+from fairsweep.runs.store import Note
 
 T = TypeVar("T")
 
@@ -61,6 +63,20 @@ class SweepFolder:
         folder = self.outputs / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{sweep}.lock")
+
+    @contextmanager
+    def alone(self, sweep: str, note: Note) -> Iterator[None]:
+        """Inside, no other process carries out this sweep."""
+        lock = self.lock(sweep)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            note(f"sweep {sweep} is running in another process; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def is_held(self, sweep: str) -> bool:
         """Whether a process runs this sweep now."""

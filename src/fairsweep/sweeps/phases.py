@@ -119,7 +119,6 @@ class ArmOutcome:
         space: the arm's own, or what it grew to.
         tried: its trials, by number.
         best: of the trials that ran to their end, the first with the best mean; None if there is none.
-        edges: by key, where in its range the best stands: -1 at the low end, 1 at the high one, 0 inside.
         confirmed: the results of the best on the fresh seeds, in their order.
     """
 
@@ -127,7 +126,6 @@ class ArmOutcome:
     space: tuple[Dimension, ...]
     tried: list[Tried] = field(default_factory=list)
     best: Tried | None = None
-    edges: dict[str, int] = field(default_factory=dict)
     confirmed: tuple[Result, ...] = ()
 
 
@@ -513,14 +511,7 @@ class Course:
     def confirm(self) -> None:
         """Run the best trial of each arm on the fresh seeds."""
         for arm in self.arms:
-            outcome, best = self.outcomes[arm.name], self.best(arm)
-            outcome.best = best
-            if best is not None:
-                outcome.edges = {
-                    dim.key: space.at_edge(dim, best.trial.values[dim.key], self.step(arm, place))
-                    for place, dim in enumerate(outcome.space)
-                    if not dim.choices
-                }
+            self.outcomes[arm.name].best = self.best(arm)
         winners = [outcome for outcome in self.outcomes.values() if outcome.best is not None]
         runs = [
             Run(outcome.best.trial, "confirm", seed)

@@ -1,48 +1,32 @@
 """A sweep at work: finished runs are reused, the others executed, and it ends in order."""
 
-import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from filelock import FileLock, Timeout
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, open_dict
 from rich import get_console
 
-from fairsweep import config, signals
-from fairsweep.cli.entry import explain
-from fairsweep.cli.overrides import command
-from fairsweep.config import ConfigError
+from fairsweep import signals
 from fairsweep.runs import life, uploader
 from fairsweep.runs.folder import Place, RunFolder
-from fairsweep.runs.identity import Planned, RunSpec
+from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.life import CannotLaunch, FirstFailure
 from fairsweep.runs.status import Status
 from fairsweep.sweeps import phases, space, weights
 from fairsweep.sweeps.arms import Arm, variants
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.executor import Executor
-from fairsweep.sweeps.folder import ReportSummary, Row, SweepFolder
-from fairsweep.sweeps.phases import ArmOutcome, Result, Run
-from fairsweep.sweeps.request import ARMS, Request
+from fairsweep.sweeps.folder import ReportSummary, SweepFolder
+from fairsweep.sweeps.phases import Result, Run
+from fairsweep.sweeps.plan import Entry, Plan, naming
+from fairsweep.sweeps.request import Request
 from fairsweep.sweeps.search import Study
-from fairsweep.wording import counted, described, short, shown
-
-
-class Entry(NamedTuple):
-    """A run of the sweep, its row in the plan, and what its executor calls it."""
-
-    run: Run
-    row: Row
-    planned: Planned
+from fairsweep.wording import counted
 
 
 class Reports(Protocol):
@@ -65,8 +49,8 @@ class Sweep:
         phases.check(asked.arms, asked.settings)
         self.asked, self.master, self.executor, self.reports = asked, master, executor, reports
         self.settings = asked.settings
+        self.plan = Plan(asked, executor)
         self.command = uuid.uuid4().hex
-        self.arms = {arm.name: arm for arm in asked.arms}
         runs = {arm.name: [[*asked.common, *values] for values in variants(arm)] for arm in asked.arms}
         self.id = asked.id({name: self.origins(name, those) for name, those in runs.items()})
         self.folder = SweepFolder(directory(master, self.id), Path(master.record.dir).absolute())
@@ -77,11 +61,8 @@ class Sweep:
         self.board = Board(
             get_console(), self.folder, executor.status, str(master.objective), self.command, confirm
         )
-        self.entries: dict[Run, Entry] = {}
-        self.rows: dict[str, list[Row]] = {}  # what each run is in this sweep, by signature
         self.unplanned = 0  # runs that are still to come, at most
         self.begun: set[str] = set()  # signatures of the runs that were executed
-        self.rejected: dict[str, ConfigError] = {}  # what is wrong with sampled values, by signature
         self.settled: dict[str, Status] = {}  # how runs ended in this command, by signature
 
     def origins(self, arm: str, runs: Sequence[Sequence[str]]) -> list[str]:
@@ -98,51 +79,18 @@ class Sweep:
             ConfigError: an arm, its space, a budget, a value that cannot be; or a folder of another sweep.
         """
         runs, more = phases.known(self.asked.arms, self.settings)
-        entries = [self.prepare(run) for run in runs]
+        entries = [self.plan.checked(run) for run in runs]
         for arm in self.asked.arms:
             if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
                 for values in space.corners(arm.space):
-                    self.prepare(Run(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0]))
+                    self.plan.checked(
+                        Run(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0])
+                    )
         self.unplanned = len(runs) + more
         self.folder.check_owner(self.id)
         for note in space.notes(arm.space for arm in self.asked.arms):
             self.board.note(note)
         return entries
-
-    def prepare(self, run: Run) -> Entry:
-        """A run's place in the sweep, after its configuration was found good."""
-        if run not in self.entries:
-            signals.check()
-            with naming(run.trial.arm, self.asked.named_arms):
-                planned = self.executor.identify(self.asked.overrides(run))
-            self.enter(run, planned)
-        return self.entries[run]
-
-    def enter(self, run: Run, planned: Planned) -> None:
-        """Give a run its place in the sweep."""
-        trial = run.trial
-        values = config.redacted(trial.values)
-        name = " ".join(f"{trial.arm} {described(values)} seed={run.seed}".split())
-        row = Row(planned.signature, name, trial.arm, trial.number, run.phase, run.seed, values, trial.basis)
-        self.entries[run] = Entry(run, row, planned)
-
-    def planned(self, run: Run) -> Entry:
-        """A run's place in the sweep; a run whose sampled values are not allowed together will fail there."""
-        try:
-            return self.prepare(run)
-        except ConfigError as error:
-            planned = self.executor.identify_unchecked(self.asked.overrides(run))
-            self.rejected[planned.signature] = error
-            self.enter(run, planned)
-            return self.entries[run]
-
-    def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
-        """Whether runs can have these values."""
-        try:
-            self.prepare(Run(phases.Trial(arm, -1, dict(values)), "search", self.settings.seeds[0]))
-        except ConfigError:
-            return False
-        return True
 
     # The work
 
@@ -153,21 +101,23 @@ class Sweep:
         different = {entry.row.signature for entry in asked}
         if len(different) < len(asked):
             self.board.note(f"{len(asked)} runs, {len(different)} distinct: duplicates train once")
-        for note in self.executor.notes(entry.planned for entry in self.entries.values()):
+        for note in self.executor.notes(entry.planned for entry in self.plan.entries.values()):
             self.board.note(note)
-        with self.only_here(), uploader.running(self.board.note):
-            ending, outcomes, is_launched = "failed", dict[str, ArmOutcome](), True
+        with self.folder.alone(self.id, self.board.note), uploader.running(self.board.note):
+            ending, is_launched = "failed", True
             try:
                 signals.check()
-                self.begin()
+                self.folder.begin(id=self.id, weights=self.pinned, **self.plan.definition(self.master))
+                self.upload()
+                uploader.sync_pending(self.master)
                 with self.board:
-                    outcomes = phases.run(
+                    phases.run(
                         self.asked.arms,
                         self.settings,
                         evaluate=self.evaluate,
                         study_of=self.study,
                         prune=self.prune,
-                        allowed=self.allowed,
+                        allowed=self.plan.allowed,
                         interleave=self.asked.named_arms,
                     )
                 left = []
@@ -192,7 +142,7 @@ class Sweep:
                 raise
             finally:
                 with signals.postponed():
-                    self.end(ending, outcomes, is_launched)
+                    self.end(ending, is_launched)
         if ending == "failed":
             sys.exit(1)
 
@@ -201,68 +151,10 @@ class Sweep:
         recorded = self.folder.proposals(arm.name)
         return Study(self.id, arm, self.settings.sampler, self.settings.sign, recorded)
 
-    @contextmanager
-    def only_here(self) -> Iterator[None]:
-        """Inside, no other process runs this sweep."""
-        lock: FileLock = self.folder.lock(self.id)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.board.note(f"sweep {self.id} is running in another process; waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def begin(self) -> None:
-        """Write the request; repair what dead processes left."""
-        settings = self.settings
-        self.folder.begin(
-            id=self.id,
-            name=" vs ".join(name for name in self.arms if name) or "grid",
-            command=command(),
-            overrides=self.asked.common,
-            objective=str(self.master.objective),
-            named_arms=self.asked.named_arms,
-            **{group: self.names(group) for group in ("data", "model")},
-            weights=self.pinned,
-            arms={
-                arm.name: {
-                    "fixed": arm.fixed,
-                    "space": {dim.key: dim.space for dim in arm.space},
-                    "default": self.default(arm),
-                }
-                for arm in self.asked.arms
-            },
-            **{key: getattr(settings, key) for key in RECORDED},
-        )
-        self.upload()
-        uploader.sync_pending(self.master)
-
-    def names(self, group: str) -> list[str]:
-        """The data sets, or the models, of the runs that are known by now."""
-        return list(
-            dict.fromkeys(json.loads(entry.planned.cfg)[group]["name"] for entry in self.entries.values())
-        )
-
-    def default(self, arm: Arm) -> dict[str, str]:
-        """What the arm's keys are where nobody searches them."""
-        cfg = self.executor.compose([*self.asked.common, *arm.fixed])
-        values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
-        return {
-            key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)
-        }
-
     def evaluate(self, runs: Sequence[Run]) -> list[Result]:
         """The results of these runs, once all of them are there."""
-        entries = [self.planned(run) for run in runs]
-        rows = []
-        for entry in entries:
-            known = self.rows.setdefault(entry.row.signature, [])
-            if entry.row not in known:
-                known.append(entry.row)
-                rows.append(entry.row)
+        entries = [self.plan.entry(run) for run in runs]
+        rows = self.plan.add(entries)
         self.unplanned = max(0, self.unplanned - len(rows))
         self.folder.add(rows)
         self.board.plan(rows, self.unplanned)
@@ -271,8 +163,8 @@ class Sweep:
             signature = entry.row.signature
             if signature in missing:
                 continue
-            if signature in self.rejected and signature not in self.settled:
-                status = self.executor.fail(self.spec(entry), self.rejected[signature])
+            if signature in self.plan.rejected and signature not in self.settled:
+                status = self.executor.fail(self.spec(entry), self.plan.rejected[signature])
                 self.settle(signature, status)
             elif self.has_failed(signature) or self.is_done(entry):
                 self.executor.join(self.spec(entry))
@@ -301,11 +193,9 @@ class Sweep:
             raise FirstFailure([])
 
     def spec(self, entry: Entry) -> RunSpec:
-        """A run as it was planned; one that this command has executed before is not trained anew."""
-        members = [row.member() for row in self.rows[entry.row.signature]]
-        spec = entry.planned.spec(Place(self.id, str(self.folder.path), members, self.command))
-        spec.cfg.rerun = spec.cfg.rerun and entry.row.signature not in self.begun
-        return spec
+        """A run as its executor gets it."""
+        place = Place(self.id, str(self.folder.path), [], self.command)
+        return self.plan.spec(entry, place, entry.row.signature in self.begun)
 
     def execute(self, entries: list[Entry]) -> None:
         """Execute runs until each has ended."""
@@ -324,7 +214,7 @@ class Sweep:
     def settle(self, signature: str, status: Status) -> None:
         """Note how a run ended."""
         self.settled[signature] = status
-        self.board.settle(self.rows[signature][0], status)
+        self.board.settle(self.plan.rows[signature][0], status)
 
     def status(self, signature: str) -> Status:
         """How a run stands."""
@@ -340,7 +230,7 @@ class Sweep:
     def prune(self, runs: Sequence[Run]) -> None:
         """End paused runs that halving has dropped."""
         for run in runs:
-            entry = self.prepare(run)
+            entry = self.plan.checked(run)
             reason = f"stopped by halving after epoch {run.stop_epoch}"
             self.settle(entry.row.signature, self.executor.prune(self.spec(entry), reason))
 
@@ -350,7 +240,7 @@ class Sweep:
 
     # The end
 
-    def end(self, ending: str, outcomes: Mapping[str, ArmOutcome], is_launched: bool) -> None:
+    def end(self, ending: str, is_launched: bool) -> None:
         """Write the table, bring MLflow up to date, and tell what came out, if anything could."""
         if not self.folder.exists():
             return
@@ -376,7 +266,7 @@ class Sweep:
             champion = self.settle_weights(report.best, is_complete)
             uploader.register(champion, self.master, self.board.note)
             life.flush(self.master)
-        self.board.summary(ending, self.master, remarks(outcomes, self.settings.extend), report, champion)
+        self.board.summary(ending, self.master, report, champion)
 
     def report(self) -> ReportSummary:
         """Write the report, or show again the one that is there."""
@@ -394,33 +284,6 @@ class Sweep:
             uploader.sync(folder, self.master, self.board.note)
         return self.folder.run(choice.champion) if choice.champion else None
 
-    # Instead of it
-
-    def dry_run(self) -> None:
-        """List the runs and whether they exist; estimate the time of those that do not."""
-        entries = self.check()
-        unique = {entry.row.signature: entry for entry in entries}
-        missing = {signature for signature, entry in unique.items() if not self.is_done(entry)}
-        costs = {arm: self.cost(arm, list(unique.values())) for arm in self.arms}
-        more = self.unplanned - len(entries)
-        arms = [unique[signature].row.arm for signature in missing]
-        seconds, size = (
-            sum(costs[arm][part] for arm in arms) + more * fmean(cost[part] for cost in costs.values())
-            for part in (0, 1)
-        )
-        kept = size
-        if self.master.record.keep == "auto":
-            seeds = len(self.settings.seeds) + len(self.settings.confirm_seeds)
-            kept = min(size, seeds * sum(cost[1] for cost in costs.values()))
-        self.board.listing([entry.row for entry in unique.values()], missing, more, seconds, (size, kept))
-
-    def cost(self, arm: str, entries: list[Entry]) -> tuple[float, float]:
-        """The seconds and the bytes of weights of a run of an arm."""
-        ours = [entry.planned for entry in entries if entry.row.arm == arm]
-        return self.executor.cost(
-            ours or [entry.planned for entry in self.entries.values() if entry.row.arm == arm]
-        )
-
 
 def directory(master: DictConfig, sweep: str) -> Path:
     """The sweep's folder, known to Hydra from here on: the user's, or one named by the sweep's id."""
@@ -432,43 +295,3 @@ def directory(master: DictConfig, sweep: str) -> Path:
         quoted = str(path).replace("'", r"\'")
         master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
     return path
-
-
-@contextmanager
-def naming(arm: str, named_arms: bool) -> Iterator[None]:
-    """Inside, a mistake names its arm, if the user named the arms."""
-    where = f"{ARMS}.{arm}: " if named_arms else ""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{where}{explain(error)}") from error
-
-
-# Settings that `sweep.json` has by their own names.
-RECORDED = (
-    "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
-)  # fmt: skip
-
-
-def remarks(outcomes: Mapping[str, ArmOutcome], extended: bool) -> list[str]:
-    """What to mind of a sweep's results."""
-    trials = {name: len(outcome.tried) for name, outcome in outcomes.items()}
-    said = []
-    if len(set(trials.values())) > 1:
-        numbers = ", ".join(f"{name} {number}" for name, number in trials.items())
-        said.append(f"the arms had unequal budgets (trials: {numbers}), which favours those with more")
-    for name, outcome in outcomes.items():
-        if outcome.best is None:
-            said.append(f"{name or 'this sweep'}: no trial finished with all its seeds; there is no best one")
-        for key, edge in outcome.edges.items():
-            if edge and outcome.best is not None:
-                value = shown(outcome.best.trial.values[key])
-                side = "high" if edge > 0 else "low"
-                more = "raise extend_steps" if extended else "set extend=true"
-                said.append(
-                    f"{name}: the best {short(key)}={value} is at the {side} end of its range; {more} to "
-                    "search beyond it".lstrip(": ")
-                )
-    return said

@@ -98,7 +98,7 @@ class FairSweeper(Sweeper):
         from fairsweep.compare import after
         from fairsweep.launch.trainer import Trainer
         from fairsweep.runs.progress import Progress
-        from fairsweep.sweeps import compose, request
+        from fairsweep.sweeps import compose, dry_run, request
         from fairsweep.sweeps.sweep import Sweep
 
         signals.check()
@@ -115,7 +115,7 @@ class FairSweeper(Sweeper):
         )
         sweep = Sweep(asked, self.config, trainer, after)
         try:
-            return sweep.dry_run() if self.config.hydra.sweeper.dry_run else sweep.run()
+            return dry_run.show(sweep) if self.config.hydra.sweeper.dry_run else sweep.run()
         finally:
             with signals.postponed():
                 getattr(self.launcher, "close", lambda: None)()

@@ -1,0 +1,158 @@
+"""The runs of a sweep: which there are, what each is in it, and what is wrong with it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fairsweep import config, signals
+from fairsweep.cli.entry import explain
+from fairsweep.cli.overrides import command
+from fairsweep.config import ConfigError
+from fairsweep.runs.folder import Place
+from fairsweep.runs.identity import Planned, RunSpec
+from fairsweep.sweeps.arms import Arm
+from fairsweep.sweeps.executor import Executor
+from fairsweep.sweeps.folder import Row
+from fairsweep.sweeps.phases import Run, Trial
+from fairsweep.sweeps.request import ARMS, Request
+from fairsweep.wording import described
+
+# Settings that `sweep.json` has by their own names.
+RECORDED = (
+    "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
+)  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """A run of the sweep, its row in the plan, and what its executor calls it."""
+
+    run: Run
+    row: Row
+    planned: Planned
+
+
+class Plan:
+    """The runs of a sweep so far, each identified once.
+
+    Attributes:
+        rows: what each run is in the sweep, by signature, as far as it was asked for.
+        rejected: what is wrong with sampled values, by the signature of their run.
+    """
+
+    def __init__(self, asked: Request, executor: Executor) -> None:
+        self.asked, self.executor = asked, executor
+        self.entries: dict[Run, Entry] = {}
+        self.rows: dict[str, list[Row]] = {}
+        self.rejected: dict[str, ConfigError] = {}
+
+    def checked(self, run: Run) -> Entry:
+        """A run, after its configuration was found good.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if run not in self.entries:
+            signals.check()
+            with naming(run.trial.arm, self.asked.named_arms):
+                planned = self.executor.identify(self.asked.overrides(run))
+            self.enter(run, planned)
+        return self.entries[run]
+
+    def entry(self, run: Run) -> Entry:
+        """A run; if its sampled values are not allowed together, it will fail in its place."""
+        try:
+            return self.checked(run)
+        except ConfigError as error:
+            planned = self.executor.identify_unchecked(self.asked.overrides(run))
+            self.rejected[planned.signature] = error
+            self.enter(run, planned)
+            return self.entries[run]
+
+    def enter(self, run: Run, planned: Planned) -> None:
+        """Give a run its row."""
+        trial = run.trial
+        values = config.redacted(trial.values)
+        name = " ".join(f"{trial.arm} {described(values)} seed={run.seed}".split())
+        row = Row(planned.signature, name, trial.arm, trial.number, run.phase, run.seed, values, trial.basis)
+        self.entries[run] = Entry(run, row, planned)
+
+    def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
+        """Whether runs can have these values."""
+        try:
+            self.checked(Run(Trial(arm, -1, dict(values)), "search", self.asked.settings.seeds[0]))
+        except ConfigError:
+            return False
+        return True
+
+    def add(self, entries: list[Entry]) -> list[Row]:
+        """Note that these runs are asked for; gives the rows that are new."""
+        new = []
+        for entry in entries:
+            known = self.rows.setdefault(entry.row.signature, [])
+            if entry.row not in known:
+                known.append(entry.row)
+                new.append(entry.row)
+        return new
+
+    def spec(self, entry: Entry, place: Place, is_begun: bool) -> RunSpec:
+        """A run as it was planned.
+
+        Args:
+            place: the sweep's; what the run is there is added.
+            is_begun: this command has executed it before, so that it is not trained anew.
+        """
+        members = [row.member() for row in self.rows[entry.row.signature]]
+        spec = entry.planned.spec(place._replace(members=members))
+        spec.cfg.rerun = spec.cfg.rerun and not is_begun
+        return spec
+
+    def definition(self, master: DictConfig) -> dict[str, Any]:
+        """What the sweep's record says of the request."""
+        arms, settings = self.asked.arms, self.asked.settings
+        return {
+            "name": " vs ".join(arm.name for arm in arms if arm.name) or "grid",
+            "command": command(),
+            "overrides": self.asked.common,
+            "objective": str(master.objective),
+            "named_arms": self.asked.named_arms,
+            **{group: self.names(group) for group in ("data", "model")},
+            "arms": {
+                arm.name: {
+                    "fixed": arm.fixed,
+                    "space": {dim.key: dim.space for dim in arm.space},
+                    "default": self.default(arm),
+                }
+                for arm in arms
+            },
+            **{key: getattr(settings, key) for key in RECORDED},
+        }
+
+    def default(self, arm: Arm) -> dict[str, str]:
+        """What the arm's keys are where nobody searches them."""
+        cfg = self.executor.compose([*self.asked.common, *arm.fixed])
+        values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
+        return {
+            key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)
+        }
+
+    def names(self, group: str) -> list[str]:
+        """The data sets, or the models, of the runs that are known by now."""
+        configurations = (json.loads(entry.planned.cfg) for entry in self.entries.values())
+        return list(dict.fromkeys(cfg[group]["name"] for cfg in configurations))
+
+
+@contextmanager
+def naming(arm: str, named_arms: bool) -> Iterator[None]:
+    """Inside, a mistake names its arm, if the user named the arms."""
+    where = f"{ARMS}.{arm}: " if named_arms else ""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{where}{explain(error)}") from error
