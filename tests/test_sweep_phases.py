@@ -314,7 +314,7 @@ def test_what_the_runs_cannot_have_is_spent_inside() -> None:
 
 def test_an_arm_that_needs_no_extension_spends_its_trial_between_its_best_points() -> None:
     # The best is 0.001, its better neighbour 0.0001, then 0.0003162, ...
-    runs, outcome = extended(near(lr=8e-4), ADAM, 3, 4)
+    runs, _ = extended(near(lr=8e-4), ADAM, 3, 4)
     assert runs == ["0.0003162", "0.0005623", "0.0007499"]
 
 

@@ -16,10 +16,8 @@ from urllib.parse import unquote
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.wording import printable
-
-# What can select weights, trials and arms; 1: higher is better, -1: lower is.
-OBJECTIVES = {"val_accuracy": 1, "val_loss": -1}
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -54,7 +54,7 @@ def decide(tables: Tables, settings: Settings) -> Findings:
 
 def trials_of(tables: Tables) -> pd.DataFrame:
     """The search's trials with their values; those of an arm that has none in the search are left out."""
-    table = statistics.trials(tables.runs, tables.objective, tables.sign)
+    table = statistics.trials(tables.runs, tables.objective, tables.metric.sign)
     values = dict(
         zip(zip(tables.runs["arm"], tables.runs["trial"], strict=True), tables.runs["values"], strict=True)
     )
@@ -103,7 +103,9 @@ def budgets(found: Findings) -> dict[str, pd.DataFrame]:
     for arm, rows in found.trials.dropna(subset="score").groupby("arm"):
         if len(rows) > 1:
             table = statistics.best_of(rows["score"].tolist())
-            quartiles = table[["low", "median", "high"]].where(lambda t: t > -math.inf) * found.tables.sign
+            quartiles = (
+                table[["low", "median", "high"]].where(lambda t: t > -math.inf) * found.tables.metric.sign
+            )
             made[str(arm)] = quartiles.assign(trials=table["trials"])
     return made
 
@@ -116,7 +118,7 @@ def tuning(found: Findings) -> pd.DataFrame:
     what a search gains over one draw from the space.
     """
     rows = []
-    sign = found.tables.sign
+    sign = found.tables.metric.sign
     for arm, trial in found.chosen.items():
         if (arm, trial) not in found.trials.index or math.isnan(found.trials.loc[(arm, trial), "mean"]):
             continue
@@ -171,7 +173,7 @@ def sensitivity(found: Findings) -> None:
     for arm in found.chosen:
         line = profile(found, arm)
         if line["mean"].notna().any():
-            found.flat[arm] = statistics.flat_region(line["mean"], found.tables.sign)
+            found.flat[arm] = statistics.flat_region(line["mean"], found.tables.metric.sign)
 
 
 def profile(found: Findings, arm: str) -> pd.DataFrame:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
-from fairsweep.compare.findings import LR, Findings, percent, points
+from fairsweep.compare.findings import LR, Findings, points
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
+from fairsweep.metrics import ACCURACY
 from fairsweep.wording import described, short
 
 # After Paul Tol's bright scheme: told apart by the colour-blind, on white and on black.
@@ -143,7 +144,7 @@ def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, *
     texts = []
     for values, row in zip(rows["values"], rows.itertuples(), strict=True):
         value = getattr(row, column)
-        said = percent(value) if column == "test_accuracy" else figure_text(found, value)
+        said = ACCURACY.text(value) if column == "test_accuracy" else found.tables.metric.text(value)
         said = {"finished": said, "diverged": "diverged"}.get(row.status, f"{row.status}, {said}")
         where = f"{row.phase}, trial {row.trial}, seed {row.seed}"
         texts.append(f"{row.arm} {described(values)}\n{where}\n{said}")
@@ -156,11 +157,6 @@ def crosses(found: Findings, rows: pd.DataFrame, x: Iterable[float]) -> Layer:
     return replace(dots(found, rows, x, "objective", symbol="x", size=9), y=[0.0] * len(rows))
 
 
-def figure_text(found: Findings, value: float) -> str:
-    """An objective as text."""
-    return percent(value) if found.tables.objective == "val_accuracy" else f"{value:.4f}"
-
-
 def span(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
     """A range with some room at both ends."""
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
@@ -170,9 +166,9 @@ def span(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
 
 
 def objective_axis(found: Findings, values: Sequence[float]) -> Axis:
-    """The objective: accuracies in percent, losses on a logarithmic axis where they are far apart."""
+    """The objective: shares in percent, others on a logarithmic axis where they are far apart."""
     label = found.tables.objective.replace("val_", "validation ")
-    if found.tables.objective == "val_accuracy":
+    if found.tables.metric.unit == "%":
         return Axis(label, percent=True)
     return numeric_axis(label, values, 3)
 
@@ -213,8 +209,8 @@ def verdict(found: Findings) -> Figure | None:
         layers.append(dots(found, own, spaced(place, len(own)), "test_accuracy", opacity=0.75))
         mean, (low, high) = own["test_accuracy"].mean(), mean_interval(results)
         bounds += [low, high]
-        text = f"{arm}\nmean {percent(mean)}"
-        text += "" if math.isnan(low) else f"\n95% interval {percent(low)} to {percent(high)}"
+        text = f"{arm}\nmean {ACCURACY.text(mean)}"
+        text += "" if math.isnan(low) else f"\n95% interval {ACCURACY.text(low)} to {ACCURACY.text(high)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
     names = [wrapped(f"{arm}, n={len(results)}") for arm, results in found.results.items()]
@@ -342,7 +338,7 @@ def best_point(found: Findings, arm: str) -> list[Layer]:
     if arm not in found.flat:
         return []
     best, (low, high) = found.trials.loc[(arm, found.chosen[arm])], found.flat[arm]
-    text = f"{arm}, best trial\n{best['setting']}\nmean {figure_text(found, best['mean'])}"
+    text = f"{arm}, best trial\n{best['setting']}\nmean {found.tables.metric.text(best['mean'])}"
     star = Layer("points", [best["place"]], [best["mean"]], arm, symbol="star", size=15, texts=[text])
     if low == high:
         return [star]
@@ -432,7 +428,7 @@ def target(found: Findings) -> Figure | None:
         panels.append(Panel("", x, Axis("fraction reached", percent=True, range=(-0.04, 1.06)), layers))
     if not panels:
         return None
-    title = f"Time to {percent(found.target)} validation accuracy"
+    title = f"Time to {ACCURACY.text(found.target)} validation accuracy"
     caption = (
         "The fraction of each arm's runs that reached the target, by epoch (Kaplan-Meier estimate). Points: "
         "runs that reached it. Vertical ticks: runs that ended before. Crosses: runs that diverged."
@@ -479,7 +475,7 @@ def budget(found: Findings) -> Figure | None:
     for arm, table in found.budgets.items():
         known, inner = table[table["median"].notna()], table[table["low"].notna() & table["high"].notna()]
         x, y = known["trials"].tolist(), known["median"].tolist()
-        texts = [f"{arm}, {k} trials\n{figure_text(found, v)}" for k, v in zip(x, y, strict=True)]
+        texts = [f"{arm}, {k} trials\n{found.tables.metric.text(v)}" for k, v in zip(x, y, strict=True)]
         low, high = inner["low"].tolist(), inner["high"].tolist()
         layers.append(Layer("band", inner["trials"].tolist(), low, arm, high=high, opacity=0.18))
         layers.append(Layer("line", x, y, arm, texts=texts, named=True))
@@ -524,7 +520,7 @@ def tuning(found: Findings) -> Figure | None:
         layers.append(Layer("line", [min(ends), max(ends)], [place] * 2, arm, opacity=0.5, width=4))
         for kind, symbol in there.items():
             about = f" ({row['default_is']})" if kind == "default" else ""
-            text = f"{arm}, {kind}{about}\n{figure_text(found, row[kind])}"
+            text = f"{arm}, {kind}{about}\n{found.tables.metric.text(row[kind])}"
             layers.append(Layer("points", [row[kind]], [place], arm, symbol=symbol, size=15, texts=[text]))
     names = [wrapped(arm) for arm in table["arm"]]
     caption = (
@@ -561,9 +557,9 @@ def parallel(found: Findings) -> Figure | None:
         axes.append(Axis("seed", ticks=some_of(search["seed"])))
     low, high = span(value.dropna())
     marks = np.linspace(value.min(), value.max(), 5).tolist()
-    names = [f"{100 * mark:.1f}%" if objective == "val_accuracy" else f"{mark:.3g}" for mark in marks]
+    names = [f"{mark:.1%}" if found.tables.metric.unit == "%" else f"{mark:.3g}" for mark in marks]
     if diverged.any():
-        worst = low - 0.1 * (high - low) if found.tables.sign > 0 else high + 0.1 * (high - low)
+        worst = low - 0.1 * (high - low) if found.tables.metric.sign > 0 else high + 0.1 * (high - low)
         value = value.where(search["status"] != "diverged", worst)
         low, high, marks, names = min(low, worst), max(high, worst), [worst, *marks], ["diverged", *names]
     columns["objective"] = value

@@ -130,10 +130,6 @@ class Findings:
         return self.trials[self.trials.index.get_level_values("arm") == arm].droplevel("arm")
 
 
-def percent(value: float) -> str:
-    return "none" if math.isnan(value) else f"{100 * value:.2f}%"
-
-
 def points(value: float) -> str:
     """A difference of accuracies, in hundredths."""
     return f"{100 * value:.2f}".replace("-", "\N{MINUS SIGN}")

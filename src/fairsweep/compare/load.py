@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fairsweep.config import NOT_IN_SIGNATURE, OBJECTIVES, ConfigError
+from fairsweep.config import NOT_IN_SIGNATURE, ConfigError
+from fairsweep.metrics import OBJECTIVES, Metric
 from fairsweep.sweeps.folder import Row
 from fairsweep.wording import counted, printable
 
@@ -63,8 +64,8 @@ class Tables:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def sign(self) -> int:
-        """1 where a higher objective is better, else -1."""
+    def metric(self) -> Metric:
+        """The objective's."""
         return OBJECTIVES[self.objective]
 
 

@@ -15,9 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fairsweep.metrics import ACCURACY
 from fairsweep.wording import counted
 
 CONFIDENCE = 0.95
+
+# What arms are compared by on the test images, and the largest difference there can be.
+TESTED = ACCURACY
+WIDTH = TESTED.high - TESTED.low
 
 # All that selection gets to see.
 VALIDATION = ["arm", "trial", "phase", "seed", "status", "objective", "val_accuracy", "val_loss"]
@@ -144,8 +149,8 @@ def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series], pairs: 
         mean_worse=means[1],
         seeds=0 if shared is None else len(shared),
         difference=difference,
-        low=max(low, -1.0),  # accuracies differ by no more; NaN stays
-        high=min(high, 1.0),
+        low=max(low, -WIDTH),  # no two values differ by more; NaN stays
+        high=min(high, WIDTH),
         p=test.p,
         adjusted=min(pairs * test.p, 1.0),
         probability=wins,
@@ -218,15 +223,17 @@ def interval(test: Any, confidence: float = CONFIDENCE) -> tuple[float, float, f
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float]:
-    """The 95% interval (Student's t) of the mean of accuracies; NaN where there is none.
+    """The 95% interval (Student's t) of a mean of test results; NaN where there is none.
 
-    There is none where runs diverged, and where it would hold every accuracy there can be.
+    There is none where runs diverged, and where it would hold every value there can be.
     """
     ended = values[np.isfinite(values)]
     if len(ended) < 2 or len(ended) < len(values) or np.ptp(ended) <= EQUAL:
         return math.nan, math.nan
     low, high, _ = interval(stats.ttest_1samp(ended, 0.0))
-    return (math.nan, math.nan) if low <= 0 and high >= 1 else (max(low, 0.0), min(high, 1.0))
+    if low <= TESTED.low and high >= TESTED.high:
+        return math.nan, math.nan
+    return max(low, TESTED.low), min(high, TESTED.high)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from markupsafe import Markup, escape
 
 from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
-from fairsweep.compare.findings import Findings, percent, points
+from fairsweep.compare.findings import Findings, points
 from fairsweep.compare.load import UNRECORDED, no_setting
+from fairsweep.metrics import ACCURACY, LOSS, Metric
 from fairsweep.wording import duration, short, shown
+
+METRICS = {metric.name: metric for metric in (ACCURACY, LOSS)}
 
 # What the test accuracy of the chosen trials is of.
 OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "search seeds", "": "no seeds"}
@@ -69,11 +72,9 @@ class Table:
         return "\n".join(f"| {line} |" for line in (heads, aligned, *rows)) + "\n"
 
 
-def figure(value: float, accuracy: bool) -> Cell:
-    """A figure, accuracies in percent; empty where there is none."""
-    if pd.isna(value):
-        return Cell("", "n", "")
-    return Cell(percent(value) if accuracy else f"{value:.4f}", "n", value)
+def figure(value: float, metric: Metric) -> Cell:
+    """A figure; empty where there is none."""
+    return Cell("", "n", "") if pd.isna(value) else Cell(metric.text(value), "n", value)
 
 
 def number(text: object) -> Cell:
@@ -94,14 +95,14 @@ def arms(found: Findings) -> Table:
     for row in content:
         said = []
         if not math.isnan(row["test_accuracy"]):
-            spread = "" if math.isnan(row["sd"]) else f" ± {100 * row['sd']:.2f}"
+            deviation = None if math.isnan(row["sd"]) else row["sd"]
             ended = row["judged"] - row["judged_diverged"]
-            said.append(f"{100 * row['test_accuracy']:.2f}{spread}% (n={ended})")
+            said.append(f"{ACCURACY.spread(row['test_accuracy'], deviation)} (n={ended})")
         if row["judged_diverged"]:
             said.append(f"{row['judged_diverged']} diverged")
         setting = row["setting"] or ("its only one" if row["arm"] in found.chosen else "none")
         start = [arm_cell(found, row["arm"]), Cell(setting)]
-        results = [figure(row[objective], objective == "val_accuracy"), number(", ".join(said))]
+        results = [figure(row[objective], found.tables.metric), number(", ".join(said))]
         of = ", ".join(f"{row[name]} {name}" for name in counts if row[name])
         runs = Cell(f"{row['runs']}: {of}" if of else str(row["runs"]), "wrap")
         rows.append([*start, *results, number(row["trials"] or ""), runs])
@@ -115,7 +116,7 @@ def pairs(found: Findings) -> Table:
         difference = "" if math.isnan(pair.difference) else points(pair.difference)
         interval = "" if math.isnan(pair.low) else f"{points(pair.low)} to {points(pair.high)}"
         p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
-        means = f"{percent(pair.mean_better)}, {percent(pair.mean_worse)}"
+        means = f"{ACCURACY.text(pair.mean_better)}, {ACCURACY.text(pair.mean_worse)}"
         numbers = [number(text) for text in (means, difference, interval, p, f"{pair.probability:.2f}")]
         end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
@@ -154,15 +155,14 @@ def times(found: Findings) -> Table:
 
 def tuning(found: Findings) -> Table:
     """What tuning gained."""
-    accuracy = found.tables.objective == "val_accuracy"
+    metric = found.tables.metric
     rows = []
     for row in found.tuning.to_dict("records"):
         cells = {
-            key: figure(row[key], accuracy)
-            for key in ("best", "default", "gain", "median", "gain_over_median")
+            key: figure(row[key], metric) for key in ("best", "default", "gain", "median", "gain_over_median")
         }
         for gain in ("gain", "gain_over_median"):
-            if accuracy and not math.isnan(row[gain]):
+            if metric.unit == "%" and not math.isnan(row[gain]):
                 cells[gain] = number(f"{points(row[gain])} points")
         if math.isnan(row["default"]):
             cells["default"] = number(row["default_is"])
@@ -250,8 +250,8 @@ def runs(found: Findings) -> Table:
         if row["run"] not in judged:
             row["test_accuracy"] = math.nan
         for name in numbers:
-            of = found.tables.objective if name == "objective" else name
-            cells.append(figure(row[name], of.endswith("accuracy")))
+            metric = found.tables.metric if name == "objective" else METRICS[name.partition("_")[2]]
+            cells.append(figure(row[name], metric))
         text = f"{seconds:.1f}{', shared' if row['shared'] else ''}"
         cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(text, "n", seconds))
         cells.append(Cell(row["signature"][:8], url=found.run_url(row["experiment"], row["run"])))

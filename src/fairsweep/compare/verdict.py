@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import Findings, percent, points
+from fairsweep.compare.findings import Findings, points
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison
+from fairsweep.metrics import ACCURACY
 from fairsweep.wording import counted, listed
 
 
@@ -101,7 +102,7 @@ def say(found: Findings) -> str:
         why = "the arms differ by the same amount at every seed" if paired else "no result differs by seed"
         if few:
             why = "one seed cannot tell a difference from luck"
-        means = listed(f"{arm} {percent(ended.mean())}" for arm, ended in finished.items())
+        means = listed(f"{arm} {ACCURACY.text(ended.mean())}" for arm, ended in finished.items())
         return f"No verdict: {why}. Test accuracy: {means}."
     if len(results) == 2:
         return of_two(found, found.comparisons[0])
@@ -114,13 +115,13 @@ def of_one(found: Findings, arm: str) -> str:
     ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values)
     others = [name for name in found.arms if name != arm]
     why = f"no result of {listed(others)}" if others else f"only one arm, {arm}"
-    span = f" (95% interval {percent(low)} to {percent(high)})"
+    span = f" (95% interval {ACCURACY.text(low)} to {ACCURACY.text(high)})"
     if math.isnan(low):
         span = " (too few seeds for an interval)" if len(ended) < 3 else ""
     setting = f"With {found.setting(arm)}, its" if found.setting(arm) else "Its"
     return (
         f"No comparison: there is {why}. {setting} mean test accuracy over {counted(len(ended), 'seed')} is "
-        f"{percent(ended.mean())}{span}."
+        f"{ACCURACY.text(ended.mean())}{span}."
     )
 
 
@@ -134,13 +135,15 @@ def of_many(found: Findings) -> str:
     leader = max(results, key=lambda arm: (wins[arm], means.get(arm, -math.inf)))
     ahead = [pair for pair in found.comparisons if pair.better == leader]
     beaten = [pair.worse for pair in ahead if pair.claimed]
-    named = {arm: f"{arm} ({percent(means[arm]) if arm in means else 'all diverged'})" for arm in results}
+    named = {
+        arm: f"{arm} ({ACCURACY.text(means[arm]) if arm in means else 'all diverged'})" for arm in results
+    }
     if len(beaten) == len(results) - 1:
         found.best = leader
         others = listed(named[arm] for arm in results if arm != leader)
         return (
-            f"{leader} is the best of {len(results)} arms: its mean test accuracy, {percent(means[leader])}, "
-            f"is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
+            f"{leader} is the best of {len(results)} arms: its mean test accuracy, "
+            f"{ACCURACY.text(means[leader])}, is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
     text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
@@ -154,7 +157,7 @@ def of_two(found: Findings, pair: Comparison) -> str:
     found.best = a if pair.claimed else None
     claim = f"{a} is better than {b}" if pair.claimed else f"No difference shown between {a} and {b}"
     lost = {arm: int(np.isinf(found.results[arm]).sum()) for arm in (a, b)}
-    means = f"mean test accuracy {percent(pair.mean_better)} against {percent(pair.mean_worse)}"
+    means = f"mean test accuracy {ACCURACY.text(pair.mean_better)} against {ACCURACY.text(pair.mean_worse)}"
     if not any(lost.values()):
         means += f", a difference of {points(pair.difference)} points"
         if not math.isnan(pair.low):
@@ -189,11 +192,11 @@ def relevance(found: Findings, pair: Comparison) -> str:
 
 def without_confirmation(found: Findings) -> str:
     """Why there is no verdict where the runs that chose the trials are all there are."""
-    objective, sign = found.tables.objective, found.tables.sign
+    metric = found.tables.metric
     means = found.trials["mean"].reindex(list(found.chosen.items())).droplevel("trial")
     ahead = listed(
-        f"{arm} with {percent(mean) if objective == 'val_accuracy' else f'{mean:.4f}'} ({found.setting(arm)})"
-        for arm, mean in means.sort_values(ascending=sign < 0).items()
+        f"{arm} with {metric.text(mean)} ({found.setting(arm)})"
+        for arm, mean in means.sort_values(ascending=metric.sign < 0).items()
     )
     why = "there are no confirm runs, and the runs that chose each arm's best trial cannot judge it"
     return f"No verdict: {why}. On validation: {ahead}."

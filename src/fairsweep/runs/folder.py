@@ -13,8 +13,9 @@ import yaml
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.config import OBJECTIVES, literal, redacted, without_credentials
+from fairsweep.config import literal, redacted, without_credentials
 from fairsweep.files import write_atomically
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs import schema
 from fairsweep.runs.schema import Damaged, warn
 from fairsweep.runs.status import UNKNOWN, Status, read_status
@@ -220,14 +221,14 @@ class RunFolder:
         if not reached and not now.is_final:
             return None
         lines = [line for line in lines if line["epoch"] <= epoch]
-        sign = OBJECTIVES[key]
+        metric = OBJECTIVES[key]
         diverged = not reached and now.name == "diverged"
         if diverged or any(line["val_loss"] is None for line in lines):
-            return -math.inf * sign
+            return metric.worst
         values = [line[key] for line in lines]
         if not values:
             return None
-        return float(max(values, key=lambda v: sign * v) if self.tests_best() else values[-1])
+        return float(max(values, key=lambda v: metric.sign * v) if self.tests_best() else values[-1])
 
     def tests_best(self) -> bool:
         """Whether the best weights, by the objective, are the tested ones; else the last are."""

@@ -13,7 +13,6 @@ import yaml
 
 from fairsweep.config import (
     BOOLEAN,
-    OBJECTIVES,
     RULES,
     TEXT,
     ConfigError,
@@ -25,6 +24,7 @@ from fairsweep.config import (
     one_of,
     or_null,
 )  # fmt: skip
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.wording import printable
 
 # Names that become paths.

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fairsweep.config import BOOLEAN, OBJECTIVES, TEXT, Rule, integer, one_of, or_null
+from fairsweep.config import BOOLEAN, TEXT, Rule, integer, one_of, or_null
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs.schema import ANY_TEXT, COUNT, MAPPING, NUMBER, SIGNATURE, check, read_json
 
 Name = Literal["waiting", "running", "finished", "diverged", "failed", "paused", "pruned", "interrupted"]
@@ -85,7 +85,7 @@ class Status:
     def ranked_objective(self) -> float | None:
         """The objective as sweeps rank it: the worst there is if it diverged, None if it is not final."""
         if self.name == "diverged":
-            return -math.inf * OBJECTIVES[self.objective_key]
+            return OBJECTIVES[self.objective_key].worst
         return self.objective if self.is_final else None
 
     def text(self) -> str:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fairsweep.metrics import ACCURACY
 from fairsweep.runs import tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.progress import print_line, print_rows, weights_file
@@ -326,13 +327,12 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
     shown = [status for status in MARKS if status in present or status in always]
     for status in shown:
         table.add_column(status, justify="right", style=MARKS[status])
-    percent = standing.objective_key == "val_accuracy"
     for arm in arms:
         best = arm.best.values if arm.best is not None else {}
         values = "\n".join(described({key: value}) for key, value in best.items())
-        cells = [arm.name or "all", values, spread([arm.objective], percent)]
+        cells = [arm.name or "all", values, spread(standing.metric, [arm.objective])]
         if confirmed:
-            cells.append(spread(status.test_accuracy for status in arm.confirmed))
+            cells.append(spread(ACCURACY, (status.test_accuracy for status in arm.confirmed)))
         # Not as markup, which would eat [d].
         table.add_row(*(Text(printable(cell)) for cell in cells), *(f"{arm.statuses[s]}" for s in shown))
     return table

@@ -19,6 +19,7 @@ from fairsweep.config import (
     or_null,
 )
 from fairsweep.files import is_locked
+from fairsweep.metrics import ACCURACY, OBJECTIVES
 from fairsweep.runs import schema, store
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, read_json, warn
@@ -161,7 +162,7 @@ def of_one_sweep(sweep: SweepFolder) -> Entry:
         for signature, one in now.statuses.items()
         if one.name == "finished" and (value := now.objective(signature)) is not None
     }
-    best = max(scored, key=lambda signature: now.sign * scored[signature], default="")
+    best = max(scored, key=lambda signature: now.metric.sign * scored[signature], default="")
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
     figures = figures_of(now.objective_key, now.status(best))
     what = described_sweep(content)
@@ -201,9 +202,8 @@ def state(folder: RunFolder, status: Status) -> str:
 def figures_of(key: str, status: Status) -> tuple[str, str]:
     """A finished run's objective and test accuracy."""
     objective, test = status.objective, status.test_accuracy
-    digits = ".2%" if key == "val_accuracy" else ".4f"
-    selected = "-" if objective is None else f"{objective:{digits}}"
-    return selected, "-" if test is None else f"{test:.2%}"
+    selected = "-" if objective is None else OBJECTIVES[key].text(objective)
+    return selected, "-" if test is None else ACCURACY.text(test)
 
 
 def verdict(sweep: SweepFolder) -> str:

@@ -15,7 +15,6 @@ from fairsweep.cli.arguments import ARM_EDIT
 from fairsweep.cli.entry import explain
 from fairsweep.config import (
     NOT_IN_SIGNATURE,
-    OBJECTIVES,
     ConfigError,
     check_common,
     either,
@@ -24,6 +23,7 @@ from fairsweep.config import (
     list_of,
     nearest,
 )
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs.reproduce import grammatical
 from fairsweep.sweeps import words
 from fairsweep.sweeps.arms import Arm
@@ -150,7 +150,7 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
         batch=wanted["batch"],
         equal_budget=wanted["equal_budget"],
         epochs=master.trainer.epochs,
-        sign=OBJECTIVES[master.objective],
+        sign=OBJECTIVES[master.objective].sign,
     )
     common = [word.text for word in fixed if word.name != "seed"]
     return Request(tuple(common), tuple(arms), settings, bool(named))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from fairsweep.config import OBJECTIVES
+from fairsweep.metrics import OBJECTIVES, Metric
 from fairsweep.runs.schema import warn
 from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import Row, SweepFolder
@@ -32,7 +32,7 @@ class Standing:
     """The runs of a sweep with what is known of each."""
 
     def __init__(self, objective_key: str) -> None:
-        self.sign = OBJECTIVES[objective_key]
+        self.metric = OBJECTIVES[objective_key]
         self.objective_key = objective_key
         self.rows: list[Row] = []
         self.statuses: dict[str, Status] = {}
@@ -70,7 +70,7 @@ class Standing:
             values = [self.objective(row.signature) for row in runs]
             if all(value is not None for value in values):
                 means[number] = fmean(value for value in values if value is not None)
-        best = max(means, key=lambda number: self.sign * means[number], default=None)
+        best = max(means, key=lambda number: self.metric.sign * means[number], default=None)
         if best is not None and math.isinf(means[best]):
             best = None
         statuses = [self.status(row.signature) for row in rows if row.phase == "confirm"]
@@ -92,7 +92,7 @@ class Standing:
     def best_objective(self) -> float | None:
         """The best mean objective of all arms."""
         values = [arm.objective for arm in self.arms() if arm.objective is not None]
-        return max(values, key=lambda value: self.sign * value, default=None)
+        return max(values, key=lambda value: self.metric.sign * value, default=None)
 
 
 def read(folder: SweepFolder) -> Standing:
@@ -107,12 +107,9 @@ def read(folder: SweepFolder) -> Standing:
     return standing
 
 
-def spread(values: Iterable[float | None], percent: bool = True) -> str:
+def spread(metric: Metric, values: Iterable[float | None]) -> str:
     """Mean and standard deviation of the values that are there, as text."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    shown = [100 * value if percent else value for value in known]
-    digits = 2 if percent else 4
-    deviation = f" ± {stdev(shown):.{digits}f}" if len(shown) > 1 else ""
-    return f"{fmean(shown):.{digits}f}{deviation}{'%' if percent else ''}"
+    return metric.spread(fmean(known), stdev(known) if len(known) > 1 else None)

@@ -38,14 +38,16 @@ def choose(standing: Standing, best_arm: str | None = None) -> Choice:
             best[arm.name] = [*confirmed, *searched]
     means = {arm.name: arm.objective for arm in standing.arms() if arm.objective is not None}
     if best_arm is None and means:
-        best_arm = max(means, key=lambda name: standing.sign * means[name])
+        best_arm = max(means, key=lambda name: standing.metric.sign * means[name])
     candidates = {
         signature: objective
         for signature in best.get(best_arm or "", ())
         if standing.state(signature) == "finished"
         and (objective := standing.objective(signature)) is not None
     }
-    champion = max(candidates, key=lambda signature: standing.sign * candidates[signature], default=None)
+    champion = max(
+        candidates, key=lambda signature: standing.metric.sign * candidates[signature], default=None
+    )
     return Choice(frozenset(signature for each in best.values() for signature in each), champion)
 
 

@@ -9,7 +9,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fairsweep.config import OBJECTIVES, ConfigError
+from fairsweep.config import ConfigError
+from fairsweep.metrics import OBJECTIVES
 from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
@@ -73,7 +74,7 @@ class Lane:
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
         self.tally = Tally(self.device)
-        self.selection = Selection(OBJECTIVES[self.objective_key])
+        self.selection = Selection(OBJECTIVES[self.objective_key].sign)
         self.order = torch.zeros(0)  # of this epoch's images: their indices
         self.order_of_epoch = -1
         self.stream: torch.cuda.Stream | None = None
