@@ -47,7 +47,7 @@ LOSS = Metric("loss", -1, "", -math.inf, math.inf)
 # What can select weights, trials and arms, by its key.
 OBJECTIVES = {f"val_{metric.name}": metric for metric in (ACCURACY, LOSS)}
 
-# In MLflow and TensorBoard, which group charts by what precedes the slash. A journal has the short keys, as do
+# In MLflow and TensorBoard, which group charts by what precedes the slash. Journals have short keys, as do
 # the MLflow runs of earlier versions.
 TRACKED = {
     "train_loss": "train/loss",

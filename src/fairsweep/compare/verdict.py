@@ -143,7 +143,8 @@ def of_many(found: Findings) -> str:
         others = listed(named[arm] for arm in results if arm != leader)
         return (
             f"{leader} is the best of {len(results)} arms: its mean test accuracy, "
-            f"{ACCURACY.text(means[leader])}, is shown to be higher than that of {others} (Bonferroni's correction for {pairs} pairs)."
+            f"{ACCURACY.text(means[leader])}, is shown to be higher than that of {others} (Bonferroni's "
+            f"correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
     text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
