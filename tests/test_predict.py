@@ -376,7 +376,8 @@ def test_best_weights_in_a_sweep_over_data_sets_are_of_a_run_on_the_same_data(
 
 
 def test_an_unfinished_run_has_no_tested_weights(trained: RunFolder, tmp_path: Path) -> None:
-    paused = rival(trained, tmp_path, "d1", "digits", 1, name="paused")
+    paused = rival(trained, tmp_path, "d1", "digits", 1)
+    paused.set_status(name="paused")
     with pytest.raises(ConfigError, match=f"run={paused.signature}: .*has not finished"):
         found(paused.signature, tmp_path)
 
