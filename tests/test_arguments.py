@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_cli import assert_one_line
 from test_sweep import QUICK, Outputs, empty_store, outputs
 
-from fairsweep.cli import arguments, entry
+from fairsweep.cli import arguments
+from fairsweep.sweeper import SHORT
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -16,7 +17,7 @@ ODD = ["digit (1).png", "é.png", "it's", "[1]", "a=b", "x #1", "a, b", "back\\s
 
 
 def rewritten(*words: str, is_sweep: bool = False) -> list[str]:
-    return arguments.rewritten(words, entry.SWEEP_WORDS if is_sweep else {}, ["clean"], is_sweep)
+    return arguments.rewritten(words, SHORT if is_sweep else {}, ["clean"], is_sweep)
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -23,12 +23,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fairsweep import models
-from fairsweep.cli.entry import SWEEP_WORDS
 from fairsweep.config import ROOT
 from fairsweep.runs import checkpoint, identity, session
 from fairsweep.runs.folder import RunFolder, folder_of
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
+from fairsweep.sweeper import SHORT
 
 Compose = Callable[..., DictConfig]
 
@@ -214,7 +214,7 @@ def test_help_tells_groups_and_keys() -> None:
     assert "optimizer: adagrad, adam, adamw, nadam, other, rmsprop, sgd" in answer.stdout
     assert "batch_size: 64" in answer.stdout
     sweeps = answer.stdout.partition("== Sweeps (-m)")[2]
-    assert {word for word in SWEEP_WORDS if not re.search(rf"\b{word}\b", sweeps)} == set()
+    assert {word for word in SHORT if not re.search(rf"\b{word}\b", sweeps)} == set()
     assert 'eval "$(python src/train.py -sc install=bash)"' in answer.stdout
 
 

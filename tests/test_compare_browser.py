@@ -16,7 +16,7 @@ from studies import study
 from test_cli import environment
 
 from fairsweep.compare import report
-from fairsweep.compare.findings import Settings
+from fairsweep.compare.findings import ReportSettings
 from fairsweep.config import ROOT
 
 PATIENCE = 90_000  # milliseconds
@@ -73,7 +73,7 @@ def are_stacked(page: Page) -> bool:
 def test_the_report_works_from_disk_without_a_network(
     browser: Browser, screenshots: Path, kept: Path
 ) -> None:
-    found = report.write(study(), Settings(), screenshots / "report")
+    found = report.write(study(), ReportSettings(), screenshots / "report")
     context = browser.new_context(offline=True, viewport={"width": 1240, "height": 900})
     context.set_default_timeout(PATIENCE)
     page, asked, errors = context.new_page(), list[str](), list[str]()

@@ -12,7 +12,7 @@ from test_sweep import ARMS, QUICK, empty_store, outputs_in
 
 from fairsweep.compare import folder_source, mlflow_tables, report
 from fairsweep.compare.analysis import find
-from fairsweep.compare.findings import TRAINING, Findings, Settings
+from fairsweep.compare.findings import TRAINING, Findings, ReportSettings
 from fairsweep.compare.load import Tables
 from fairsweep.sweeps.folder import SweepFolder
 
@@ -46,7 +46,7 @@ def of_mlflow(outputs: Path) -> Tables:
 
 
 def of_folder(sweep: SweepFolder) -> Findings:
-    return find(folder_source.load([sweep], None), Settings())
+    return find(folder_source.load([sweep], None), ReportSettings())
 
 
 def test_a_sweeps_folder_gives_the_tables_that_mlflow_gives(swept: Path) -> None:
@@ -77,7 +77,7 @@ def test_links_lead_to_the_runs_that_mlflow_is_known_to_have(sweep: SweepFolder)
     for state in states.values():
         state["experiment"] = "7"
     (folder.path / "tracking.json").write_text(json.dumps({uri(sweep.outputs): state}))
-    found = find(folder_source.load([sweep], uri(sweep.outputs)), Settings(ui="http://ui"))
+    found = find(folder_source.load([sweep], uri(sweep.outputs)), ReportSettings(ui="http://ui"))
     first = found.tables.runs.iloc[0]
     assert (
         found.run_url(first["experiment"], first["run"])
@@ -108,7 +108,7 @@ def test_no_damage_to_a_run_costs_the_report_more_than_that_run(
 ) -> None:
     row = next(row for row in sweep.rows() if (row.arm, row.phase) == ("adam", "confirm"))
     damage(sweep.run(row.signature).path / name)
-    found = find(folder_source.load([sweep], uri(sweep.outputs)), Settings())
+    found = find(folder_source.load([sweep], uri(sweep.outputs)), ReportSettings())
     known = found.tables.runs.set_index("signature")["status"]
     if name in ("tracking.json", "sweeps.json"):
         assert not found.tables.missing
@@ -147,13 +147,13 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
         shutil.rmtree(sweep.run(signature).path)
     sweep.run(first).set_status(name="interrupted", test_accuracy=None, objective=None)
     sweep.set(status="interrupted")
-    found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
+    found = report.write(folder_source.load([sweep], None), ReportSettings(), tmp_path / "report")
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")
     sweep.set(status="running")
-    found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
+    found = report.write(folder_source.load([sweep], None), ReportSettings(), tmp_path / "report")
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")  # its process died
     with sweep.lock(sweep.path.name):  # what is missing is being trained
-        found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
+        found = report.write(folder_source.load([sweep], None), ReportSettings(), tmp_path / "report")
     assert found.verdict.startswith("So far: No verdict: none of the runs that decide it has a test accuracy")
     assert any("3 waiting" in remark for remark in found.remarks)
 
@@ -162,7 +162,7 @@ def test_a_run_that_serves_two_arms_is_in_both(sweep: SweepFolder, tmp_path: Pat
     sweep.has_planned = True
     of_adam = [row for row in sweep.rows() if row.arm == "adam"]
     sweep.add([row._replace(arm="twin") for row in of_adam])
-    found = report.write(folder_source.load([sweep], None), Settings(), tmp_path / "report")
+    found = report.write(folder_source.load([sweep], None), ReportSettings(), tmp_path / "report")
     assert found.results["twin"].equals(found.results["adam"])
 
 
@@ -176,7 +176,7 @@ def test_what_mlflow_does_not_have_of_a_sweep_is_said_first(sweep: SweepFolder) 
         (run,) = client.search_runs(["1"], f"tags.signature = '{row.signature}'")
         client.delete_run(run.info.run_id)
     tables = of_mlflow(sweep.outputs)
-    found = find(tables, Settings())
+    found = find(tables, ReportSettings())
     assert found.verdict.startswith(
         f"No verdict yet: 2 of {RUNS} runs of sweep {sweep.path.name} are missing in {uri(sweep.outputs)}: "
         f"{gone[1].name}, {gone[0].name}; repeat the sweep's command where it was started "
@@ -204,7 +204,7 @@ def test_a_status_that_nobody_knows_is_named_and_is_no_result(sweep: SweepFolder
     client = MlflowClient(uri(sweep.outputs))
     run = of_mlflow(sweep.outputs).runs["run"][0]
     client.set_tag(run, "status", "\x1b[31mgone")
-    found = find(of_mlflow(sweep.outputs), Settings())
+    found = find(of_mlflow(sweep.outputs), ReportSettings())
     assert f"1 run of unknown status counted as having no result: {run} (\\x1b[31mgone)." in found.remarks
 
 

@@ -19,7 +19,7 @@ from studies import ADAM, SGD, Arm, study
 
 from fairsweep.compare import figures, report, static, statistics, tables
 from fairsweep.compare.analysis import find, trials_of
-from fairsweep.compare.findings import TRAINING, Findings, Settings
+from fairsweep.compare.findings import TRAINING, Findings, ReportSettings
 from fairsweep.compare.load import CURVES, LAST, ORIGIN, UNKNOWN, Tables, infer
 from fairsweep.config import ROOT, ConfigError
 
@@ -56,7 +56,7 @@ def phase(name: str, arm: str | None = None) -> Callable[[pd.DataFrame], pd.Seri
 
 
 def found_in(tables: Tables, **settings: Any) -> Findings:
-    return find(tables, Settings(**settings))
+    return find(tables, ReportSettings(**settings))
 
 
 # Selection
@@ -319,7 +319,7 @@ def test_shared_seconds_are_neither_compared_nor_summed(tmp_path: Path) -> None:
     def beside_others(runs: pd.DataFrame) -> None:
         runs["shared"] = phase("confirm", "sgd")(runs)
 
-    found = report.write(changed(study(), beside_others), Settings(), tmp_path)
+    found = report.write(changed(study(), beside_others), ReportSettings(), tmp_path)
     assert [*found.reached] == ["step"]
     curves = next(figure for figure in figures.figures(found) if figure.name == "curves")
     assert {panel.x.label for panel in curves.panels} == {"step"}
@@ -372,7 +372,7 @@ def test_a_clean_study_has_no_remarks() -> None:
 def test_without_a_result_there_is_no_report(tmp_path: Path) -> None:
     nothing = changed(study(), put("status", "running"))
     with pytest.raises(ConfigError, match=r"^sweep made0up0: no run has a result yet \(44 running\)"):
-        report.write(nothing, Settings(), tmp_path / "report")
+        report.write(nothing, ReportSettings(), tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -540,9 +540,9 @@ def test_a_report_can_be_made_of_any_study(
         monkeypatch.setattr(static, "pictures", lambda figure: {})
     if not {"finished", "diverged", "pruned"} & set(given.runs.get("status", ())):
         with pytest.raises(ConfigError, match="no run has a result yet"):
-            report.write(given, Settings(), tmp_path)
+            report.write(given, ReportSettings(), tmp_path)
         return
-    found = report.write(given, Settings(), tmp_path)
+    found = report.write(given, ReportSettings(), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert html.escape(found.verdict, quote=False) in html.unescape(page[:100_000]).replace("&", "&amp;")
     json.loads((tmp_path / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -562,7 +562,7 @@ def written(found: Findings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tables" / "budget.csv").write_text("of an earlier report")
     output = StringIO()
     report.tell(
-        report.write(found.tables, Settings(ui="https://mlflow.example/"), folder),
+        report.write(found.tables, ReportSettings(ui="https://mlflow.example/"), folder),
         Console(file=output, width=160),
     )
     (folder / "terminal.txt").write_text(output.getvalue())

@@ -11,11 +11,11 @@ import pytest
 from fairsweep.config import ConfigError
 from fairsweep.sweeps import phases
 from fairsweep.sweeps.arms import Arm
-from fairsweep.sweeps.phases import ArmOutcome, Result, Run, Settings, Trial, known, rungs
+from fairsweep.sweeps.phases import ArmOutcome, Result, SweepSettings, Trial, TrialRun, known, rungs
 from fairsweep.sweeps.search import Study
 from fairsweep.sweeps.space import Dimension
 
-GRID = Settings(
+GRID = SweepSettings(
     sampler="grid",
     trials=None,
     seeds=(0,),
@@ -34,7 +34,7 @@ COUNT = Dimension("n", low=1, high=5, step=2, integer=True)
 LIST = Dimension("lr", ("0.1", "0.2", "0.3"))
 ADAM, SGD = Arm("adam", ("optimizer=adam",), (LR,)), Arm("sgd", ("optimizer=sgd",), (LR,))
 
-Formula = Callable[[Run], float | None]
+Formula = Callable[[TrialRun], float | None]
 
 
 def near(**best: float) -> Formula:
@@ -67,12 +67,12 @@ class Bench:
     ) -> None:
         self.formula = formula
         self.permits = allowed
-        self.batches: list[list[Run]] = []
-        self.pruned: list[list[Run]] = []
+        self.batches: list[list[TrialRun]] = []
+        self.pruned: list[list[TrialRun]] = []
         self.studies: dict[str, Study] = {}
         self.plan = {} if plan is None else plan
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Result]:
+    def evaluate(self, runs: Sequence[TrialRun]) -> list[Result]:
         assert runs
         self.batches.append(list(runs))
         for trial in (run.trial for run in runs if run.trial.basis):
@@ -80,7 +80,7 @@ class Bench:
             proposals.append((trial.values, trial.basis))
         return [self.result(run) for run in runs]
 
-    def result(self, run: Run) -> Result:
+    def result(self, run: TrialRun) -> Result:
         value = self.formula(run)
         if value is None:
             return Result("failed", None)
@@ -91,10 +91,12 @@ class Bench:
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
         return self.permits(values)
 
-    def prune(self, runs: Sequence[Run]) -> None:
+    def prune(self, runs: Sequence[TrialRun]) -> None:
         self.pruned.append(list(runs))
 
-    def run(self, arms: Sequence[Arm], settings: Settings, interleave: bool = True) -> dict[str, ArmOutcome]:
+    def run(
+        self, arms: Sequence[Arm], settings: SweepSettings, interleave: bool = True
+    ) -> dict[str, ArmOutcome]:
         def study(arm: Arm) -> Study:
             self.studies[arm.name] = Study(
                 "s1", arm, settings.sampler, settings.sign, self.plan.get(arm.name, {})
@@ -120,7 +122,7 @@ class Bench:
         return [" ".join(map(words, batch)) for batch in self.batches]
 
 
-def words(run: Run) -> str:
+def words(run: TrialRun) -> str:
     text = f"{run.trial.arm}{run.trial.number}@" + ",".join(run.trial.values.values())
     text += f"/{run.seed}" if run.seed else ""
     text += f":{run.stop_epoch}" if run.stop_epoch else ""
@@ -133,7 +135,8 @@ def lists(name: str, *values: str) -> Arm:
 
 def test_a_run_can_be_a_key() -> None:
     run, same = (
-        Run(Trial("a", 0, values), "search", 1) for values in ({"x": "1", "y": "2"}, {"y": "2", "x": "1"})
+        TrialRun(Trial("a", 0, values), "search", 1)
+        for values in ({"x": "1", "y": "2"}, {"y": "2", "x": "1"})
     )
     assert {run: 1}[same] == 1
     assert run != run._replace(trial=Trial("a", 0, {"x": "1", "y": "3"}))
@@ -177,7 +180,7 @@ def test_the_best_trial_has_the_best_mean_over_its_seeds(sign: int) -> None:
     """Trial 0 has the best single run, 3 fails once, 4 diverges once, 1 and 2 are equal."""
     values: list[list[float | None]] = [[9, 0], [5, 6], [6, 5], [9, None], [9, -math.inf]]
 
-    def formula(run: Run) -> float | None:
+    def formula(run: TrialRun) -> float | None:
         value = values[run.trial.number][run.seed]
         return None if value is None else sign * value
 
@@ -247,7 +250,7 @@ def test_an_interrupted_sweep_asks_for_the_same_again() -> None:
     for place in range(len(whole.batches)):
         bench = Bench(near(lr=1.0), plan=plan)
 
-        def interrupted(runs: Sequence[Run], bench: Bench = bench, place: int = place) -> list[Result]:
+        def interrupted(runs: Sequence[TrialRun], bench: Bench = bench, place: int = place) -> list[Result]:
             if len(bench.batches) == place:
                 raise KeyboardInterrupt
             return Bench.evaluate(bench, runs)
@@ -402,7 +405,7 @@ def test_halving_drops_all_but_the_best_share_of_each_arm() -> None:
     arms = [lists("a", "1", "2", "3", "4"), lists("b", "1", "2", "3", "4")]
 
     # Trial 0 is best at first, trial 2 in the end; b counts the other way round.
-    def formula(run: Run) -> float:
+    def formula(run: TrialRun) -> float:
         lr = float(run.trial.values["lr"])
         rung = run.stop_epoch or 10
         return (lr if run.trial.arm == "b" else -lr) + (10 * (rung > 4) if lr == 2 else 0) - run.seed
@@ -519,7 +522,7 @@ def test_every_arm_gets_as_many_trials_whatever_its_results() -> None:
     arms = [ADAM, SGD, Arm("third", (), (MOMENTUM,))]
     for salt, sampler in enumerate(["grid"] * 6 + ["tpe"]):
 
-        def formula(run: Run, salt: int = salt) -> float | None:
+        def formula(run: TrialRun, salt: int = salt) -> float | None:
             text = f"{salt}{run.trial.arm}{sorted(run.trial.values.items())}{run.seed}"
             draw = sum(ord(letter) * (place + 1) for place, letter in enumerate(text)) % 101
             return None if draw < 12 else -math.inf if draw < 25 else float(draw)

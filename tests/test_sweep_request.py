@@ -10,9 +10,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.cli.arguments import in_full
-from fairsweep.cli.entry import SWEEP_WORDS
 from fairsweep.cli.overrides import as_typed, postponed
 from fairsweep.config import ROOT, ConfigError
+from fairsweep.sweeper import SHORT
 from fairsweep.sweeps import phases, request
 from fairsweep.sweeps.compose import Composer
 from fairsweep.sweeps.request import Request
@@ -26,7 +26,7 @@ def in_conf() -> Iterator[None]:
 
 def begun(*words: str) -> tuple[Request, DictConfig, Composer]:
     """What `train.py -m` reads, and what its runs have in common."""
-    texts = [postponed(in_full(word, SWEEP_WORDS)) for word in words]
+    texts = [postponed(in_full(word, SHORT)) for word in words]
     loader = GlobalHydra.instance().config_loader()
     master = loader.load_configuration("train", texts, RunMode.MULTIRUN)
     composer = Composer(loader.get_search_path())

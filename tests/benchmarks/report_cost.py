@@ -84,14 +84,14 @@ def once(uri: str, sweep: str, folder: Path) -> Result:
     begun = time.perf_counter()
     gc.disable()  # as src/compare.py does
     from fairsweep.compare import mlflow_tables, report
-    from fairsweep.compare.findings import Settings
+    from fairsweep.compare.findings import ReportSettings
 
     import_module("mlflow")  # after ours, which sets its environment
 
     loaded = time.perf_counter()
     tables = mlflow_tables.load(uri, str(folder), [sweep])
     read = time.perf_counter()
-    report.write(tables, Settings(), folder / "report")
+    report.write(tables, ReportSettings(), folder / "report")
     written = time.perf_counter()
     return {"modules": loaded - begun, "read": read - loaded, "write": written - read}
 

@@ -33,7 +33,7 @@ from studies import Arm, study
 
 from fairsweep.compare import statistics
 from fairsweep.compare.analysis import decide
-from fairsweep.compare.findings import Settings
+from fairsweep.compare.findings import ReportSettings
 from fairsweep.compare.load import Tables
 
 # Test images of 359 that 60 real runs got right: two_conv on digits, 10 epochs, seeds 0 to 29, defaults of
@@ -106,7 +106,7 @@ def simulate(
     random = np.random.default_rng(seed)
     rows = []
     for _ in range(studies):
-        (pair,) = decide(drawn(tables, noise, random, shift, anew), Settings()).comparisons
+        (pair,) = decide(drawn(tables, noise, random, shift, anew), ReportSettings()).comparisons
         true = SD * shift * (1 if pair.better == "same" else -1)
         rows.append((pair.claimed, pair.low <= true <= pair.high))
     return pd.DataFrame(rows, columns=["claimed", "covered"])

@@ -34,17 +34,8 @@ from fairsweep.cli import arguments, output, overrides
 from fairsweep.cli.environment import complete_environment, with_variables
 from fairsweep.cli.overrides import postponed
 from fairsweep.config import ROOT, RULES, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep.sweeper import SHORT
 from fairsweep.wording import printable
-
-# Keys of hydra.sweeper that a command line may write without it. Arms are new keys, which need a plus sign.
-SWEEP_WORDS = {"arms": "++hydra.sweeper.arms"} | {
-    key: f"hydra.sweeper.{key}"
-    for key in (
-        "sampler", "trials", "seeds", "confirm", "extend", "extend_steps", "halving", "batch",
-        "equal_budget", "dry_run", "fail_fast",
-    )
-}  # fmt: skip
-
 
 # How Hydra begins its error for a comma in one of those.
 SWEPT_SETTING = "Sweeping over Hydra's configuration is not supported :"
@@ -57,11 +48,7 @@ PRESETS = "sweep"
 def is_for_sweeps(word: str) -> bool:
     """Whether a word of the command line means nothing to a single run."""
     key = word.partition("=")[0].lstrip("+~")
-    return (
-        key.partition(".")[0] in SWEEP_WORDS
-        or key.partition("@")[0] == PRESETS
-        or key.startswith(SWEEP_PARTS)
-    )
+    return key.partition(".")[0] in SHORT or key.partition("@")[0] == PRESETS or key.startswith(SWEEP_PARTS)
 
 
 def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -233,7 +220,7 @@ class Command:
         if self.config_name == "train" and not (multirun or only_shows):
             for word in filter(is_for_sweeps, args.overrides):
                 raise ConfigError(f"{word}: configures a sweep; add -m")
-        names = {**self.short, **(SWEEP_WORDS if multirun else {})}
+        names = {**self.short, **(SHORT if multirun else {})}
         words = arguments.rewritten(self.expand(sys.argv[1:]), names, self.flags, multirun)
         overrides.typed[:] = sys.argv
         sys.argv[1:] = [postponed(word) if multirun else word for word in words]

@@ -25,11 +25,11 @@ def write(sweep: SweepFolder, cfg: DictConfig) -> ReportSummary:
     try:
         with uncollected():  # see src/compare.py
             from fairsweep.compare import folder_source, report
-            from fairsweep.compare.findings import Settings
+            from fairsweep.compare.findings import ReportSettings
 
             judging = OmegaConf.load(ROOT / "conf" / "compare.yaml")
             given = folder_source.load([sweep], cfg.tracking.uri)
-            settings = Settings(judging.relevant, judging.target, judging.ui)
+            settings = ReportSettings(judging.relevant, judging.target, judging.ui)
             found = report.write(given, settings, sweep.report.parent)
             return ReportSummary(str(sweep.report), found.verdict, found.remarks, found.best)
     except Exception as error:  # its runs are done and recorded

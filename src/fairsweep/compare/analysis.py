@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import LR, Findings, Settings
+from fairsweep.compare.findings import LR, Findings, ReportSettings
 from fairsweep.compare.load import ENDED, UNRECORDED, Tables, no_setting, number, presentable
 from fairsweep.compare.remarks import remarks
 from fairsweep.compare.verdict import judge
@@ -16,7 +16,7 @@ from fairsweep.config import ConfigError
 from fairsweep.wording import described
 
 
-def find(tables: Tables, settings: Settings) -> Findings:
+def find(tables: Tables, settings: ReportSettings) -> Findings:
     """All that a report tells.
 
     Raises:
@@ -35,7 +35,7 @@ def find(tables: Tables, settings: Settings) -> Findings:
     return found
 
 
-def decide(tables: Tables, settings: Settings) -> Findings:
+def decide(tables: Tables, settings: ReportSettings) -> Findings:
     """The verdict alone.
 
     Raises:

@@ -23,7 +23,7 @@ LOCAL_UI, COMPARED = "http://127.0.0.1:5000", 100
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReportSettings:
     """What the user of a report decides.
 
     Attributes:
@@ -62,7 +62,7 @@ class Findings:
     """
 
     tables: Tables
-    settings: Settings
+    settings: ReportSettings
     trials: pd.DataFrame
     chosen: dict[str, int]
     judged: pd.DataFrame

@@ -15,7 +15,7 @@ from fairsweep.wording import counted, printable
 LAST = ("val_accuracy", "val_loss", "objective", "test_accuracy", "test_loss")
 ORIGIN = ("signature", "device", "precision", "hostname", "commit", "code", "data", "versions")
 ENDED = ("finished", "diverged", "failed", "pruned")
-# Planned runs without a record: not started yet, or lost.
+# PlannedRun runs without a record: not started yet, or lost.
 UNRECORDED = ("waiting", "missing")
 
 # What raises where a text, as of a tag, is not what it should be.

@@ -28,7 +28,7 @@ KINDS = {"arms": dict, "counts": dict, "sampler": str, "name": str, "command": s
 HISTORIES = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 
 
-class Source:
+class MlflowRuns:
     """A tracking store to read from.
 
     Args:

@@ -20,7 +20,7 @@ from fairsweep.compare.load import (
     of_plan,
     what_is_missing,
 )
-from fairsweep.compare.mlflow_source import Source
+from fairsweep.compare.mlflow_source import MlflowRuns
 from fairsweep.config import ConfigError
 from fairsweep.runs import tracking
 from fairsweep.wording import counted
@@ -50,11 +50,11 @@ def load(
     Raises:
         ConfigError: the store is unreachable, the sweep or experiment unknown, or there are no runs.
     """
-    source = Source(uri, directory)
+    source = MlflowRuns(uri, directory)
     return of_runs(source, experiment, where) if experiment or where else of_sweeps(source, sweeps)
 
 
-def of_sweeps(source: Source, wanted: Sequence[str]) -> Tables:
+def of_sweeps(source: MlflowRuns, wanted: Sequence[str]) -> Tables:
     """The tables of these sweeps, or of the newest."""
     named = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
     parents = {parent.info.run_id: parent for parent in named}.values()
@@ -86,7 +86,7 @@ def of_sweeps(source: Source, wanted: Sequence[str]) -> Tables:
     return assemble(with_seconds(source, rows), params, partial(curves, source), **about)
 
 
-def of_runs(source: Source, experiment: str | None, where: str | None) -> Tables:
+def of_runs(source: MlflowRuns, experiment: str | None, where: str | None) -> Tables:
     """The tables of runs, whatever sweeps they are of; the arms come from what varies."""
     given = {"experiment": experiment, "filter": where}
     what = ", ".join(f"{key}={value}" for key, value in given.items() if value)
@@ -114,7 +114,7 @@ def renamed(where: str) -> str:
     return ""
 
 
-def parent_of(source: Source, sweep: str | None = None) -> "Run":
+def parent_of(source: MlflowRuns, sweep: str | None = None) -> "Run":
     """The parent run of a sweep, by its id or the beginning of it; or of the newest."""
     if sweep is None:
         if found := source.search("tags.fairsweep_sweep LIKE '%'", at_most=1):
@@ -200,7 +200,7 @@ def row_of(run: "Run", sweep: str = "") -> dict[str, Any]:
     return row | {"versions": ", ".join(versions)}
 
 
-def with_seconds(source: Source, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_seconds(source: MlflowRuns, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, those of runs before `training_seconds` with the sum of their epochs' seconds."""
     recorded = [row for row in rows if row["experiment"] and math.isnan(row["seconds"])]
     sums: dict[str, float] = {}
@@ -212,7 +212,7 @@ def with_seconds(source: Source, rows: list[dict[str, Any]]) -> list[dict[str, A
     return rows
 
 
-def curves(source: Source, runs: Sequence[str]) -> pd.DataFrame:
+def curves(source: MlflowRuns, runs: Sequence[str]) -> pd.DataFrame:
     """Validation figures of these runs, a row per run and epoch; see `Tables.curves`."""
     columns = {"run_id": "run", "key": "key", "step": "step", "value": "value"}
     names = {metrics.tracked(key): key for key in FIGURES} | {key: key for key in FIGURES}

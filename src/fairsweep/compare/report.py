@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fairsweep.compare import analysis, folder_source, interactive, mlflow_tables, request, static, tables
 from fairsweep.compare.figures import GREY, Figure, figures, styles
-from fairsweep.compare.findings import Findings, Settings
+from fairsweep.compare.findings import Findings, ReportSettings
 from fairsweep.compare.load import Tables
 from fairsweep.compare.tables import Table
 from fairsweep.config import ConfigError
@@ -54,7 +54,7 @@ def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> No
             life.flush(cfg)
         given = mlflow_tables.load(uri, cfg.record.dir, request.ids(cfg), cfg.experiment, cfg.filter)
     folder = Path(cfg.output).expanduser().absolute()
-    found = write(given, Settings(cfg.relevant, cfg.target, cfg.ui), folder)
+    found = write(given, ReportSettings(cfg.relevant, cfg.target, cfg.ui), folder)
     tell(found, console)
     rows = {"report": str(folder / "report.html")}
     rows |= {"compare": tracking.ui_command(uri)} if uri is not None else {}
@@ -63,7 +63,7 @@ def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> No
         console.print(f"{name:<10} {text}", soft_wrap=True, highlight=False, markup=False)
 
 
-def write(given: Tables, settings: Settings, folder: Path) -> Findings:
+def write(given: Tables, settings: ReportSettings, folder: Path) -> Findings:
     """Find what the tables show, and write `report.html`, `report.json`, `verdict.md`, `figures/`, `tables/`.
 
     Args:

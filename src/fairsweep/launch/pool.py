@@ -55,7 +55,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class Settings(NamedTuple):
+class RaySettings(NamedTuple):
     """The keys of `hydra.launcher`."""
 
     address: str | None
@@ -120,7 +120,7 @@ def current_cluster() -> str:
 class Pool:
     """Workers on Ray, which is started or connected to when they are first needed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RaySettings) -> None:
         settings.check()
         self.settings = settings
         self.workers: list[RemoteWorker] = []

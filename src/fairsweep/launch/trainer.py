@@ -15,7 +15,7 @@ from fairsweep.launch import origins
 from fairsweep.launch.origins import Pinned
 from fairsweep.runs import checkpoint, provenance
 from fairsweep.runs.folder import RunFolder, folder_of
-from fairsweep.runs.identity import Planned, RunSpec, plan
+from fairsweep.runs.identity import PlannedRun, RunSpec, plan
 from fairsweep.runs.life import CannotLaunch, FirstFailure, Outcome, Run, claimed, is_done
 from fairsweep.runs.status import Status
 from fairsweep.runs.store import Note
@@ -66,13 +66,13 @@ class Trainer:
             cfg.trainer.weights = pinned.path
         return cfg
 
-    def identify(self, overrides: Sequence[str]) -> Planned:
+    def identify(self, overrides: Sequence[str]) -> PlannedRun:
         cfg = self.compose(overrides)
         planned = plan(cfg, overrides)
         self.check(cfg)
         return planned
 
-    def identify_unchecked(self, overrides: Sequence[str]) -> Planned:
+    def identify_unchecked(self, overrides: Sequence[str]) -> PlannedRun:
         return plan(self.compose(overrides), overrides, checked=False)
 
     def check(self, cfg: DictConfig) -> None:
@@ -115,7 +115,7 @@ class Trainer:
         self.pinned = pinned
         return {name: file._asdict() for name, file in pinned.items()}
 
-    def notes(self, planned: Iterable[Planned]) -> list[str]:
+    def notes(self, planned: Iterable[PlannedRun]) -> list[str]:
         return origins.notes(one.cfg for one in planned)
 
     # What it gave
@@ -126,7 +126,7 @@ class Trainer:
     def status(self, signature: str) -> Status:
         return self.folder(signature).status()
 
-    def is_done(self, planned: Planned, stop_epoch: int | None, is_begun: bool) -> bool:
+    def is_done(self, planned: PlannedRun, stop_epoch: int | None, is_begun: bool) -> bool:
         folder = self.folder(planned.signature)
         status = folder.status()
         if not status.has_begun or folder.damage():
@@ -142,7 +142,7 @@ class Trainer:
     def objective_at(self, signature: str, epoch: int) -> float | None:
         return self.folder(signature).objective_at(epoch)
 
-    def cost(self, planned: Sequence[Planned]) -> tuple[float, float]:
+    def cost(self, planned: Sequence[PlannedRun]) -> tuple[float, float]:
         """As of those of these runs that exist; else an estimate, from a second of training."""
         folders = [self.folder(one.signature) for one in planned]
         statuses = [folder.status() for folder in folders]

@@ -37,7 +37,7 @@ class RunSpec(NamedTuple):
         return self.place.command if self.place is not None else None
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run that a sweep has planned; a sweep may plan thousands.
 
     Attributes:
@@ -68,7 +68,7 @@ def identify(spec: RunSpec) -> RunSpec:
     return spec._replace(cfg=cfg, signature=config.signature(values, content), content=content)
 
 
-def plan(cfg: DictConfig, overrides: Sequence[str], checked: bool = True) -> Planned:
+def plan(cfg: DictConfig, overrides: Sequence[str], checked: bool = True) -> PlannedRun:
     """The run of a configuration that a sweep has composed.
 
     Args:
@@ -78,7 +78,7 @@ def plan(cfg: DictConfig, overrides: Sequence[str], checked: bool = True) -> Pla
         ConfigError: as `identify`.
     """
     values, content = identified(cfg, checked)
-    return Planned(config.signature(values, content), content, tuple(overrides), json.dumps(values))
+    return PlannedRun(config.signature(values, content), content, tuple(overrides), json.dumps(values))
 
 
 def identified(cfg: DictConfig, checked: bool = True) -> tuple[dict[str, Any], str]:

@@ -10,7 +10,7 @@ def show(sweep: Sweep) -> None:
     entries = sweep.check()
     unique = {entry.row.signature: entry for entry in entries}
     missing = {signature for signature, entry in unique.items() if not sweep.is_done(entry)}
-    costs = {arm.name: cost(sweep, arm.name) for arm in sweep.asked.arms}
+    costs = {arm.name: cost(sweep, arm.name) for arm in sweep.request.arms}
     more = sweep.unplanned - len(entries)
     arms = [unique[signature].row.arm for signature in missing]
     seconds, size = (

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from fairsweep.runs.identity import Planned, RunSpec
+from fairsweep.runs.identity import PlannedRun, RunSpec
 from fairsweep.runs.status import Status
 
 
@@ -23,7 +23,7 @@ class Executor(Protocol):
         """
         ...
 
-    def identify(self, overrides: Sequence[str]) -> Planned:
+    def identify(self, overrides: Sequence[str]) -> PlannedRun:
         """The run that overrides make; the same signature for the same run.
 
         Raises:
@@ -31,7 +31,7 @@ class Executor(Protocol):
         """
         ...
 
-    def identify_unchecked(self, overrides: Sequence[str]) -> Planned:
+    def identify_unchecked(self, overrides: Sequence[str]) -> PlannedRun:
         """As `identify`, of a run whose configuration is not allowed: it is to fail by its name."""
         ...
 
@@ -53,7 +53,7 @@ class Executor(Protocol):
         """
         ...
 
-    def notes(self, planned: Iterable[Planned]) -> list[str]:
+    def notes(self, planned: Iterable[PlannedRun]) -> list[str]:
         """What the user should know of these runs."""
         ...
 
@@ -61,7 +61,7 @@ class Executor(Protocol):
         """How a run stands now."""
         ...
 
-    def is_done(self, planned: Planned, stop_epoch: int | None, is_begun: bool) -> bool:
+    def is_done(self, planned: PlannedRun, stop_epoch: int | None, is_begun: bool) -> bool:
         """Whether a run need not be executed, to its end or to an epoch.
 
         Args:
@@ -95,6 +95,6 @@ class Executor(Protocol):
         """Note what a run, which need not be executed, is in this sweep."""
         ...
 
-    def cost(self, planned: Sequence[Planned]) -> tuple[float, float]:
+    def cost(self, planned: Sequence[PlannedRun]) -> tuple[float, float]:
         """The mean seconds and the bytes of weights of runs like these."""
         ...

@@ -37,7 +37,7 @@ OWN = {
 WIDE = 120
 
 
-class Entry(NamedTuple):
+class ListRow(NamedTuple):
     """A line of the list.
 
     at: when it was begun, in seconds since 1970. figures: objective and test accuracy. size: in bytes.
@@ -151,7 +151,7 @@ def begin_of(one: SweepFolder | RunFolder) -> float | None:
         return None
 
 
-def of_one_sweep(sweep: SweepFolder) -> Entry:
+def of_one_sweep(sweep: SweepFolder) -> ListRow:
     """A sweep, with its best run by validation."""
     content, now = sweep.read(), standing.read(sweep)
     folders = [sweep.run(signature) for signature in now.statuses]
@@ -166,15 +166,15 @@ def of_one_sweep(sweep: SweepFolder) -> Entry:
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
     figures = figures_of(now.objective_key, now.status(best))
     what = described_sweep(content)
-    return Entry(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
+    return ListRow(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
 
 
-def of_one_run(folder: RunFolder) -> Entry:
+def of_one_run(folder: RunFolder) -> ListRow:
     """A single run."""
     status = folder.status()
     figures = figures_of(status.objective_key, status)
     how = state(folder, status)
-    return Entry(folder.signature, status.resumed, how, figures, on_disk(folder.path), described(folder))
+    return ListRow(folder.signature, status.resumed, how, figures, on_disk(folder.path), described(folder))
 
 
 def described(folder: RunFolder) -> str:

@@ -40,7 +40,7 @@ class Trial(NamedTuple):
         return hash((self.arm, self.number, frozenset(self.values.items())))
 
 
-class Run(NamedTuple):
+class TrialRun(NamedTuple):
     """A run of a trial, in the phase `search` or `confirm`; with `stop_epoch` it pauses there."""
 
     trial: Trial
@@ -56,13 +56,13 @@ class Result(NamedTuple):
     objective: float | None
 
 
-Evaluate = Callable[[Sequence[Run]], Sequence[Result]]
+Evaluate = Callable[[Sequence[TrialRun]], Sequence[Result]]
 Allowed = Callable[[str, Mapping[str, str]], bool]
-Prune = Callable[[Sequence[Run]], None]
+Prune = Callable[[Sequence[TrialRun]], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class SweepSettings:
     """How a sweep goes about it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """A trial with the results of its seeds, the last ones; complete if its runs were to go to their end."""
 
     trial: Trial
@@ -124,15 +124,15 @@ class ArmOutcome:
 
     arm: Arm
     space: tuple[Dimension, ...]
-    tried: list[Tried] = field(default_factory=list)
-    best: Tried | None = None
+    tried: list[TrialResult] = field(default_factory=list)
+    best: TrialResult | None = None
     confirmed: tuple[Result, ...] = ()
 
 
 # Before anything is trained
 
 
-def check(arms: Sequence[Arm], settings: Settings) -> None:
+def check(arms: Sequence[Arm], settings: SweepSettings) -> None:
     """Check that arms and settings make a sweep.
 
     Raises:
@@ -164,7 +164,7 @@ def check(arms: Sequence[Arm], settings: Settings) -> None:
         )
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: SweepSettings) -> None:
     """Check what can be checked without the arms.
 
     Raises:
@@ -206,7 +206,7 @@ def check_settings(settings: Settings) -> None:
             )
 
 
-def check_runs(trials: Mapping[str, int], settings: Settings) -> None:
+def check_runs(trials: Mapping[str, int], settings: SweepSettings) -> None:
     """Check that a sweep with N trials in each arm is not too large.
 
     Raises:
@@ -237,10 +237,12 @@ def naming(arm: Arm) -> Iterator[None]:
         raise ConfigError(f"hydra.sweeper.arms.{arm.name}: {error}") from error
 
 
-def known(arms: Sequence[Arm], settings: Settings, interleave: bool = True) -> tuple[list[Run], int]:
+def known(
+    arms: Sequence[Arm], settings: SweepSettings, interleave: bool = True
+) -> tuple[list[TrialRun], int]:
     """The search's runs, where they do not depend on results (a grid's), and how many more there can be."""
     trials = search_trials(arms, settings, interleave) if settings.sampler == "grid" else []
-    runs = [Run(trial, "search", seed) for trial in trials for seed in settings.seeds]
+    runs = [TrialRun(trial, "search", seed) for trial in trials for seed in settings.seeds]
     per_arm = len(settings.confirm_seeds)
     if settings.extend:
         per_arm += settings.extend_steps * len(settings.seeds)
@@ -250,22 +252,22 @@ def known(arms: Sequence[Arm], settings: Settings, interleave: bool = True) -> t
     return runs, per_arm * len(arms)
 
 
-def at_once(settings: Settings) -> bool:
+def at_once(settings: SweepSettings) -> bool:
     """Whether no trial of the search depends on another's result."""
     return search.short_name(settings.sampler) in search.NOT_LEARNING
 
 
-def points(arm: Arm, settings: Settings) -> list[dict[str, str]]:
+def points(arm: Arm, settings: SweepSettings) -> list[dict[str, str]]:
     """The grid of an arm; where budgets need not be equal, one without intervals is as large as it is."""
     return space.grid(arm.space, grid_trials(arm, settings))
 
 
-def grid_trials(arm: Arm, settings: Settings) -> int | None:
+def grid_trials(arm: Arm, settings: SweepSettings) -> int | None:
     free = not settings.equal_budget and not any(dim.is_interval for dim in arm.space)
     return None if free else settings.trials
 
 
-def trial_count(arm: Arm, settings: Settings) -> int:
+def trial_count(arm: Arm, settings: SweepSettings) -> int:
     """How many trials an arm has in the search."""
     if settings.sampler == "grid":
         return space.grid_size(arm.space, grid_trials(arm, settings))
@@ -273,7 +275,7 @@ def trial_count(arm: Arm, settings: Settings) -> int:
     return settings.trials
 
 
-def search_trials(arms: Sequence[Arm], settings: Settings, interleave: bool) -> list[Trial]:
+def search_trials(arms: Sequence[Arm], settings: SweepSettings, interleave: bool) -> list[Trial]:
     """A grid's trials: the first of each arm, the second of each, ...; or arm after arm."""
     columns = [[Trial(arm.name, n, p) for n, p in enumerate(points(arm, settings))] for arm in arms]
     return interleaved(columns) if interleave else list(chain(*columns))
@@ -303,7 +305,7 @@ def rungs(trials: int, factor: int, epochs: int) -> list[int]:
 
 def run(
     arms: Sequence[Arm],
-    settings: Settings,
+    settings: SweepSettings,
     evaluate: Evaluate,
     study_of: Callable[[Arm], Study],
     prune: Prune,
@@ -337,7 +339,7 @@ class Course:
     def __init__(
         self,
         arms: Sequence[Arm],
-        settings: Settings,
+        settings: SweepSettings,
         evaluate: Evaluate,
         study_of: Callable[[Arm], Study],
         prune: Prune,
@@ -364,34 +366,36 @@ class Course:
             for tried in self.round(interleaved(columns)):
                 self.tell(tried)
 
-    def tell(self, tried: Tried) -> None:
+    def tell(self, tried: TrialResult) -> None:
         """Tell the arm's study; of a trial that was dropped, it learns nothing."""
         objective = tried.objective if tried.complete else None
         self.studies[tried.trial.arm].tell(tried.trial.number, objective)
 
-    def round(self, trials: Sequence[Trial]) -> list[Tried]:
+    def round(self, trials: Sequence[Trial]) -> list[TrialResult]:
         """Run these trials, rung by rung with halving, and record their results."""
         done = self.halve(trials) if self.settings.halving is not None else self.measure(trials)
         for tried in done:
             self.outcomes[tried.trial.arm].tried.append(tried)
         return done
 
-    def measure(self, trials: Sequence[Trial], stop_epoch: int | None = None) -> list[Tried]:
+    def measure(self, trials: Sequence[Trial], stop_epoch: int | None = None) -> list[TrialResult]:
         """Run each trial on each seed of the search."""
         seeds = self.settings.seeds
-        runs = [Run(trial, "search", seed, stop_epoch) for trial in trials for seed in seeds]
+        runs = [TrialRun(trial, "search", seed, stop_epoch) for trial in trials for seed in seeds]
         results = list(self.evaluate(runs)) if runs else []
         shares = [tuple(results[i : i + len(seeds)]) for i in range(0, len(results), len(seeds))]
-        return [Tried(trial, share, stop_epoch is None) for trial, share in zip(trials, shares, strict=True)]
+        return [
+            TrialResult(trial, share, stop_epoch is None) for trial, share in zip(trials, shares, strict=True)
+        ]
 
     # Halving
 
-    def halve(self, trials: Sequence[Trial]) -> list[Tried]:
+    def halve(self, trials: Sequence[Trial]) -> list[TrialResult]:
         """Run all to the first rung, the better share of each arm to the next, ..., the rest to the end."""
         factor = self.settings.halving
         assert factor is not None
         fewest = min(sum(trial.arm == arm.name for trial in trials) for arm in self.arms)
-        latest: dict[Trial, Tried] = {}
+        latest: dict[Trial, TrialResult] = {}
         left = list(trials)
         for rung in rungs(fewest, factor, self.settings.epochs):
             reached = self.measure(left, rung)
@@ -400,7 +404,7 @@ class Course:
             left = [trial for trial in left if trial in staying]
             dropped = [tried for tried in reached if tried.trial not in staying]
             paused = [
-                Run(tried.trial, "search", seed, rung)
+                TrialRun(tried.trial, "search", seed, rung)
                 for tried in dropped
                 for seed, result in zip(self.settings.seeds, tried.results, strict=True)
                 if result.status not in ("finished", "diverged", "failed")
@@ -410,13 +414,13 @@ class Course:
         latest |= {tried.trial: tried for tried in self.measure(left)}
         return [latest[trial] for trial in trials]
 
-    def stay(self, arm: Arm, reached: list[Tried], factor: int) -> list[Trial]:
+    def stay(self, arm: Arm, reached: list[TrialResult], factor: int) -> list[Trial]:
         """The better share of an arm's trials; a failed one never stays."""
         ours = [tried for tried in reached if tried.trial.arm == arm.name]
         ranked = sorted((tried for tried in ours if tried.objective is not None), key=self.rank)
         return [tried.trial for tried in ranked[: math.ceil(len(ours) / factor)]]
 
-    def rank(self, tried: Tried) -> tuple[bool, float, int]:
+    def rank(self, tried: TrialResult) -> tuple[bool, float, int]:
         """Best first: complete ones, by their objective, then by their number."""
         value = tried.objective
         return (
@@ -499,7 +503,7 @@ class Course:
 
     # The end
 
-    def best(self, arm: Arm) -> Tried | None:
+    def best(self, arm: Arm) -> TrialResult | None:
         """The best of the trials that ran to their end, the first of equals."""
         ended = [
             tried
@@ -514,7 +518,7 @@ class Course:
             self.outcomes[arm.name].best = self.best(arm)
         winners = [outcome for outcome in self.outcomes.values() if outcome.best is not None]
         runs = [
-            Run(outcome.best.trial, "confirm", seed)
+            TrialRun(outcome.best.trial, "confirm", seed)
             for seed in self.settings.confirm_seeds
             for outcome in winners
             if outcome.best is not None
@@ -530,11 +534,11 @@ def proposed(arm: str, number: int, study: Study) -> Trial:
     return Trial(arm, number, proposal.values, proposal.basis)
 
 
-def neighbours(tried: Sequence[Tried], dim: Dimension) -> Iterator[tuple[Tried, Tried]]:
+def neighbours(tried: Sequence[TrialResult], dim: Dimension) -> Iterator[tuple[TrialResult, TrialResult]]:
     """Pairs of trials that differ in this dimension of numbers alone, with none between them."""
     if dim.choices:
         return
-    lines: dict[frozenset[tuple[str, str]], list[Tried]] = {}
+    lines: dict[frozenset[tuple[str, str]], list[TrialResult]] = {}
     for one in tried:
         others = frozenset((key, text) for key, text in one.trial.values.items() if key != dim.key)
         lines.setdefault(others, []).append(one)

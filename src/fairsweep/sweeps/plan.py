@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
@@ -14,26 +15,21 @@ from fairsweep.cli.entry import explain
 from fairsweep.cli.overrides import command
 from fairsweep.config import ConfigError
 from fairsweep.runs.folder import Place
-from fairsweep.runs.identity import Planned, RunSpec
+from fairsweep.runs.identity import PlannedRun, RunSpec
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.executor import Executor
 from fairsweep.sweeps.folder import Row
-from fairsweep.sweeps.phases import Run, Trial
+from fairsweep.sweeps.phases import Trial, TrialRun
 from fairsweep.sweeps.request import ARMS, Request
 from fairsweep.wording import described
-
-# Settings that `sweep.json` has by their own names.
-RECORDED = (
-    "sampler", "trials", "seeds", "confirm_seeds", "extend", "extend_steps", "halving", "equal_budget",
-)  # fmt: skip
 
 
 class Entry(NamedTuple):
     """A run of the sweep, its row in the plan, and what its executor calls it."""
 
-    run: Run
+    run: TrialRun
     row: Row
-    planned: Planned
+    planned: PlannedRun
 
 
 class Plan:
@@ -44,13 +40,13 @@ class Plan:
         rejected: what is wrong with sampled values, by the signature of their run.
     """
 
-    def __init__(self, asked: Request, executor: Executor) -> None:
-        self.asked, self.executor = asked, executor
-        self.entries: dict[Run, Entry] = {}
+    def __init__(self, request: Request, executor: Executor) -> None:
+        self.request, self.executor = request, executor
+        self.entries: dict[TrialRun, Entry] = {}
         self.rows: dict[str, list[Row]] = {}
         self.rejected: dict[str, ConfigError] = {}
 
-    def checked(self, run: Run) -> Entry:
+    def checked(self, run: TrialRun) -> Entry:
         """A run, after its configuration was found good.
 
         Raises:
@@ -58,22 +54,22 @@ class Plan:
         """
         if run not in self.entries:
             signals.check()
-            with naming(run.trial.arm, self.asked.named_arms):
-                planned = self.executor.identify(self.asked.overrides(run))
+            with naming(run.trial.arm, self.request.named_arms):
+                planned = self.executor.identify(self.request.overrides(run))
             self.enter(run, planned)
         return self.entries[run]
 
-    def entry(self, run: Run) -> Entry:
+    def entry(self, run: TrialRun) -> Entry:
         """A run; if its sampled values are not allowed together, it will fail in its place."""
         try:
             return self.checked(run)
         except ConfigError as error:
-            planned = self.executor.identify_unchecked(self.asked.overrides(run))
+            planned = self.executor.identify_unchecked(self.request.overrides(run))
             self.rejected[planned.signature] = error
             self.enter(run, planned)
             return self.entries[run]
 
-    def enter(self, run: Run, planned: Planned) -> None:
+    def enter(self, run: TrialRun, planned: PlannedRun) -> None:
         """Give a run its row."""
         trial = run.trial
         values = config.redacted(trial.values)
@@ -84,7 +80,7 @@ class Plan:
     def allowed(self, arm: str, values: Mapping[str, str]) -> bool:
         """Whether runs can have these values."""
         try:
-            self.checked(Run(Trial(arm, -1, dict(values)), "search", self.asked.settings.seeds[0]))
+            self.checked(TrialRun(Trial(arm, -1, dict(values)), "search", self.request.settings.seeds[0]))
         except ConfigError:
             return False
         return True
@@ -113,13 +109,13 @@ class Plan:
 
     def definition(self, master: DictConfig) -> dict[str, Any]:
         """What the sweep's record says of the request."""
-        arms, settings = self.asked.arms, self.asked.settings
+        arms, settings = self.request.arms, self.request.settings
         return {
             "name": " vs ".join(arm.name for arm in arms if arm.name) or "grid",
             "command": command(),
-            "overrides": self.asked.common,
+            "overrides": self.request.common,
             "objective": str(master.objective),
-            "named_arms": self.asked.named_arms,
+            "named_arms": self.request.named_arms,
             **{group: self.names(group) for group in ("data", "model")},
             "arms": {
                 arm.name: {
@@ -129,12 +125,16 @@ class Plan:
                 }
                 for arm in arms
             },
-            **{key: getattr(settings, key) for key in RECORDED},
+            **{
+                key: value
+                for key, value in asdict(settings).items()
+                if key not in ("batch", "epochs", "sign")
+            },
         }
 
     def default(self, arm: Arm) -> dict[str, str]:
         """What the arm's keys are where nobody searches them."""
-        cfg = self.executor.compose([*self.asked.common, *arm.fixed])
+        cfg = self.executor.compose([*self.request.common, *arm.fixed])
         values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
         return {
             key: json.dumps(v).strip('"') for key, v in values.items() if isinstance(v, int | float | str)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -25,10 +26,11 @@ from fairsweep.config import (
 )
 from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs.reproduce import grammatical
+from fairsweep.sweeper import SHORT
 from fairsweep.sweeps import words
 from fairsweep.sweeps.arms import Arm
 from fairsweep.sweeps.compose import Composer
-from fairsweep.sweeps.phases import MOST_RUNS, Run, Settings
+from fairsweep.sweeps.phases import MOST_RUNS, SweepSettings, TrialRun
 from fairsweep.sweeps.space import dimension
 from fairsweep.sweeps.words import Word
 
@@ -37,6 +39,9 @@ ARMS = "hydra.sweeper.arms"
 # Fresh seeds of the confirm phase begin here, far from those of the search, which may become more later.
 FIRST_CONFIRM_SEED = 1000
 
+
+# What a sweep takes from `hydra.sweeper` as it is.
+AS_GIVEN = {one.name for one in fields(SweepSettings)} & SHORT.keys() - {"seeds"}
 
 # Paths whose content counts.
 BY_CONTENT = ("data.root", "trainer.weights")
@@ -50,7 +55,7 @@ class Request(NamedTuple):
 
     common: tuple[str, ...]
     arms: tuple[Arm, ...]
-    settings: Settings
+    settings: SweepSettings
     named_arms: bool
 
     def id(self, sources: Mapping[str, Sequence[str]]) -> str:
@@ -74,7 +79,7 @@ class Request(NamedTuple):
         content = json.dumps([common, arms, self.settings.sampler, self.settings.sign])
         return "s" + hashlib.sha256(content.encode()).hexdigest()[:11]
 
-    def overrides(self, run: Run) -> list[str]:
+    def overrides(self, run: TrialRun) -> list[str]:
         """All that makes a run out of the base configuration."""
         (fixed,) = (arm.fixed for arm in self.arms if arm.name == run.trial.arm)
         values = [f"{key}={value}" for key, value in run.trial.values.items()]
@@ -139,16 +144,10 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
     if not 0 <= confirm <= MOST_RUNS:
         raise ConfigError(f"hydra.sweeper.confirm={confirm}: must be {integer(0, MOST_RUNS).allowed}")
     first = master.seed + FIRST_CONFIRM_SEED
-    settings = Settings(
-        sampler=wanted["sampler"],
-        trials=wanted["trials"],
+    settings = SweepSettings(
+        **{key: wanted[key] for key in AS_GIVEN},
         seeds=seeds,
         confirm_seeds=tuple(range(first, first + confirm)),
-        extend=wanted["extend"],
-        extend_steps=wanted["extend_steps"],
-        halving=wanted["halving"],
-        batch=wanted["batch"],
-        equal_budget=wanted["equal_budget"],
         epochs=master.trainer.epochs,
         sign=OBJECTIVES[master.objective].sign,
     )

@@ -22,7 +22,7 @@ from fairsweep.sweeps.arms import Arm, variants
 from fairsweep.sweeps.board import Board
 from fairsweep.sweeps.executor import Executor
 from fairsweep.sweeps.folder import ReportSummary, SweepFolder
-from fairsweep.sweeps.phases import Result, Run
+from fairsweep.sweeps.phases import Result, TrialRun
 from fairsweep.sweeps.plan import Entry, Plan, naming
 from fairsweep.sweeps.request import Request
 from fairsweep.sweeps.search import Study
@@ -45,19 +45,19 @@ class Sweep:
         reports: makes the report at the end.
     """
 
-    def __init__(self, asked: Request, master: DictConfig, executor: Executor, reports: Reports) -> None:
-        phases.check(asked.arms, asked.settings)
-        self.asked, self.master, self.executor, self.reports = asked, master, executor, reports
-        self.settings = asked.settings
-        self.plan = Plan(asked, executor)
+    def __init__(self, request: Request, master: DictConfig, executor: Executor, reports: Reports) -> None:
+        phases.check(request.arms, request.settings)
+        self.request, self.master, self.executor, self.reports = request, master, executor, reports
+        self.settings = request.settings
+        self.plan = Plan(request, executor)
         self.command = uuid.uuid4().hex
-        runs = {arm.name: [[*asked.common, *values] for values in variants(arm)] for arm in asked.arms}
-        self.id = asked.id({name: self.origins(name, those) for name, those in runs.items()})
+        runs = {arm.name: [[*request.common, *values] for values in variants(arm)] for arm in request.arms}
+        self.id = request.id({name: self.origins(name, those) for name, those in runs.items()})
         self.folder = SweepFolder(directory(master, self.id), Path(master.record.dir).absolute())
         before = self.folder.before()
         known = before.get("weights") or {} if before.get("id") == self.id else {}
         self.pinned = executor.pin(chain(*runs.values()), known)
-        confirm = len(asked.arms) * len(self.settings.confirm_seeds)
+        confirm = len(request.arms) * len(self.settings.confirm_seeds)
         self.board = Board(
             get_console(), self.folder, executor.status, str(master.objective), self.command, confirm
         )
@@ -67,7 +67,7 @@ class Sweep:
 
     def origins(self, arm: str, runs: Sequence[Sequence[str]]) -> list[str]:
         """Hashes of what the runs of an arm learn from and start from."""
-        with naming(arm, self.asked.named_arms):
+        with naming(arm, self.request.named_arms):
             return [text for overrides in runs for text in self.executor.origins(overrides)]
 
     # The request, checked before anything is trained
@@ -78,17 +78,17 @@ class Sweep:
         Raises:
             ConfigError: an arm, its space, a budget, a value that cannot be; or a folder of another sweep.
         """
-        runs, more = phases.known(self.asked.arms, self.settings)
+        runs, more = phases.known(self.request.arms, self.settings)
         entries = [self.plan.checked(run) for run in runs]
-        for arm in self.asked.arms:
+        for arm in self.request.arms:
             if arm.name not in {entry.row.arm for entry in entries}:  # a sampler will choose its values
                 for values in space.corners(arm.space):
                     self.plan.checked(
-                        Run(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0])
+                        TrialRun(phases.Trial(arm.name, 0, values), "search", self.settings.seeds[0])
                     )
         self.unplanned = len(runs) + more
         self.folder.check_owner(self.id)
-        for note in space.notes(arm.space for arm in self.asked.arms):
+        for note in space.notes(arm.space for arm in self.request.arms):
             self.board.note(note)
         return entries
 
@@ -112,13 +112,13 @@ class Sweep:
                 uploader.sync_pending(self.master)
                 with self.board:
                     phases.run(
-                        self.asked.arms,
+                        self.request.arms,
                         self.settings,
                         evaluate=self.evaluate,
                         study_of=self.study,
                         prune=self.prune,
                         allowed=self.plan.allowed,
-                        interleave=self.asked.named_arms,
+                        interleave=self.request.named_arms,
                     )
                 left = []
                 for folder in self.folder.leave():
@@ -151,7 +151,7 @@ class Sweep:
         recorded = self.folder.proposals(arm.name)
         return Study(self.id, arm, self.settings.sampler, self.settings.sign, recorded)
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Result]:
+    def evaluate(self, runs: Sequence[TrialRun]) -> list[Result]:
         """The results of these runs, once all of them are there."""
         entries = [self.plan.entry(run) for run in runs]
         rows = self.plan.add(entries)
@@ -227,7 +227,7 @@ class Sweep:
             return Result(status.name, status.ranked_objective)
         return Result(status.name, self.executor.objective_at(entry.row.signature, stop_epoch))
 
-    def prune(self, runs: Sequence[Run]) -> None:
+    def prune(self, runs: Sequence[TrialRun]) -> None:
         """End paused runs that halving has dropped."""
         for run in runs:
             entry = self.plan.checked(run)

@@ -43,10 +43,10 @@ class RayLauncher(BasicLauncher):
     takes_runs = True
 
     def __init__(self, **settings: Any) -> None:
-        from fairsweep.launch.pool import Pool, Settings
+        from fairsweep.launch.pool import Pool, RaySettings
 
         super().__init__()
-        self.pool = Pool(Settings(**settings))
+        self.pool = Pool(RaySettings(**settings))
 
     def train(self, specs: "Sequence[RunSpec]") -> "Sequence[Outcome]":
         """Train the runs of a sweep on workers; see `launch.remote.run`."""
