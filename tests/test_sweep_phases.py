@@ -104,15 +104,8 @@ class Bench:
             return self.studies[arm.name]
 
         phases.check(arms, settings)
-        outcomes = phases.run(
-            arms,
-            settings,
-            self.evaluate,
-            study,
-            prune=self.prune,
-            allowed=self.allowed,
-            interleave=interleave,
-        )
+        course = phases.Course(arms, settings, self.evaluate, study, self.prune, self.allowed)
+        outcomes = course.run(interleave)
         if settings.equal_budget:
             assert len({len(outcome.tried) for outcome in outcomes.values()}) == 1
         return outcomes

@@ -12,26 +12,17 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from fairsweep.compare.figures import Axis, Figure, Layer, Parallel, Style, widest
+from fairsweep.look import INK, LOOK
 
-INK, WIDTH = "#222222", 10.5
-STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#999999",
+WIDTH = 10.5
+STYLE: Any = LOOK | {
     "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "axes.titley": 1.0,  # to have it found takes a quarter of all the time
     "figure.dpi": 120,
     "font.size": 9,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "fairsweep",  # the same figure is the same file
-    "text.parse_math": False,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
 }
 BEHIND: Any = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1}
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
+from fairsweep.look import INK, LOOK
 from fairsweep.runs import checkpoint, prediction
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.prediction import Prediction
@@ -33,22 +34,8 @@ from fairsweep.training.dataset import Data, Split
 from fairsweep.wording import printable
 
 FONT = "DejaVu Sans"  # comes with matplotlib
-STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#999999",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "figure.dpi": 130,
-    "font.family": FONT,
-    "font.size": 10,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
-    "text.parse_math": False,  # a dollar in a file's or a class's name is a dollar
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-}
-INK, TRAIN, TRAIN_LIGHT, VAL, TEST = "#222222", "#4c8dc4", "#c6dcee", "#d1495b", "#5c946e"
+STYLE: Any = LOOK | {"figure.dpi": 130, "font.family": FONT, "font.size": 10}
+TRAIN, TRAIN_LIGHT, VAL, TEST = "#4c8dc4", "#c6dcee", "#d1495b", "#5c946e"
 RIGHT, WRONG = "#2e7d4f", "#c62f3b"
 
 WORST = 32

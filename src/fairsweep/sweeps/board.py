@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fairsweep.look import plain_table
 from fairsweep.metrics import ACCURACY
 from fairsweep.runs import tracking
 from fairsweep.runs.folder import RunFolder
@@ -316,7 +317,7 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
     """A line for each arm: its best trial, the test accuracy of that on fresh seeds, its runs by status."""
     arms = standing.arms()
     confirmed = any(arm.confirmed for arm in arms) and not is_live
-    table = columns("arm", "best trial", standing.objective_key, bold="bold")
+    table = plain_table("arm", "best trial", standing.objective_key)
     for column in table.columns[1:]:
         column.no_wrap = True  # the values of a trial stand below each other
     table.columns[2].justify = "right"
@@ -338,14 +339,6 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
     return table
 
 
-def columns(*names: str, bold: str) -> Table:
-    """An empty table in the style of all of them."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=bold)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
 def by_status(counts: Counter[str]) -> Text:
     """`5 finished, 1 failed`, in colours."""
     in_order = sorted(counts.items(), key=lambda pair: list(MARKS).index(pair[0]))
@@ -354,7 +347,7 @@ def by_status(counts: Counter[str]) -> Text:
 
 def failures(standing: Standing) -> Table:
     """What failed, and why."""
-    table = columns("failed", "why", "run", bold="bold red")
+    table = plain_table("failed", "why", "run", header="bold red")
     table.columns[2].no_wrap = True  # it is to be copied
     names = {row.signature: row.name for row in standing.rows}
     for signature, name in names.items():

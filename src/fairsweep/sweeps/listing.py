@@ -19,6 +19,7 @@ from fairsweep.config import (
     or_null,
 )
 from fairsweep.files import is_locked
+from fairsweep.look import plain_table
 from fairsweep.metrics import ACCURACY, OBJECTIVES
 from fairsweep.runs import schema, store
 from fairsweep.runs.folder import RunFolder
@@ -130,12 +131,11 @@ def in_training(outputs: Path) -> Table | Text:
 
 def columns(*names: str) -> Table:
     """An empty table; its last column wraps."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        is_number = name in ("best val", "test", "size")
-        table.add_column(
-            name, justify="right" if is_number else "left", no_wrap=name != names[-1], overflow="fold"
-        )
+    table = plain_table(*names)
+    for name, column in zip(names, table.columns, strict=True):
+        column.no_wrap = name != names[-1]
+        if name in ("best val", "test", "size"):
+            column.justify = "right"
     return table
 
 

@@ -303,38 +303,18 @@ def rungs(trials: int, factor: int, epochs: int) -> list[int]:
 # The course
 
 
-def run(
-    arms: Sequence[Arm],
-    settings: SweepSettings,
-    evaluate: Evaluate,
-    study_of: Callable[[Arm], Study],
-    prune: Prune,
-    allowed: Allowed,
-    interleave: bool = True,
-) -> dict[str, ArmOutcome]:
-    """Carry out a sweep that `check` has passed.
+class Course:
+    """A sweep that `check` has passed, on its way.
 
     The same results lead to the same runs, in the same order: what was stopped is started again from the
     beginning, and `evaluate` reuses finished runs.
 
     Args:
         evaluate: gives the results of runs, in their order; whatever it raises ends the sweep.
-        study_of: opens the search of an arm; asked only where a sampler is set.
+        study_of: opens the search of an arm; called only if a sampler is set.
         prune: ends paused runs that halving has stopped.
         allowed: whether the runs of an arm, by name, can have these values.
-        interleave: a grid's runs go by trials, so that arms advance together; else arm by arm, as in Hydra.
     """
-    course = Course(arms, settings, evaluate, study_of, prune, allowed)
-    course.search(interleave)
-    if settings.extend:
-        for _ in range(settings.extend_steps):
-            course.extend()
-    course.confirm()
-    return course.outcomes
-
-
-class Course:
-    """A sweep on its way."""
 
     def __init__(
         self,
@@ -349,6 +329,19 @@ class Course:
         self.prune, self.allowed = prune, allowed
         self.outcomes = {arm.name: ArmOutcome(arm, arm.space) for arm in arms}
         self.studies = {} if settings.sampler == "grid" else {arm.name: study_of(arm) for arm in arms}
+
+    def run(self, interleave: bool = True) -> dict[str, ArmOutcome]:
+        """Carry it out.
+
+        Args:
+            interleave: a grid's runs go by trials, so that arms advance together; else arm by arm, as in
+                Hydra.
+        """
+        self.search(interleave)
+        for _ in range(self.settings.extend_steps if self.settings.extend else 0):
+            self.extend()
+        self.confirm()
+        return self.outcomes
 
     def search(self, interleave: bool) -> None:
         """Try the grid, or what the samplers propose, round by round."""

@@ -111,15 +111,14 @@ class Sweep:
                 self.upload()
                 uploader.sync_pending(self.master)
                 with self.board:
-                    phases.run(
+                    phases.Course(
                         self.request.arms,
                         self.settings,
                         evaluate=self.evaluate,
                         study_of=self.study,
                         prune=self.prune,
                         allowed=self.plan.allowed,
-                        interleave=self.request.named_arms,
-                    )
+                    ).run(interleave=self.request.named_arms)
                 left = []
                 for folder in self.folder.leave():
                     uploader.sync(folder, self.master, self.board.note)
