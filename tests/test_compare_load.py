@@ -13,7 +13,7 @@ from servers import mlflow_server
 from studies import Arm, study, upload
 
 from fairsweep.compare.load import Tables
-from fairsweep.compare.mlflow_source import Source
+from fairsweep.compare.mlflow_source import MlflowRuns
 from fairsweep.compare.mlflow_tables import load, parent_of
 from fairsweep.config import ConfigError
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_there_twice_counts_once_and_the_ended_one_it_is(store: St
 
 
 def test_a_sweep_that_has_just_begun_needs_no_definition(store: Store) -> None:
-    parent = parent_of(Source(store.uri, str(store.folder)), "made0up0").info.run_id
+    parent = parent_of(MlflowRuns(store.uri, str(store.folder)), "made0up0").info.run_id
     artifacts = Path(store.client.get_run(parent).info.artifact_uri.removeprefix("file://"))
     shutil.move(artifacts / "sweep.json", store.folder)
     store.client.set_tag(parent, "status", "running")

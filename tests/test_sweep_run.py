@@ -101,7 +101,7 @@ def test_a_failed_run_costs_the_others_nothing_and_is_executed_again_by_the_next
 def test_a_run_that_failed_is_not_executed_again_for_another_trial(outputs: Outputs) -> None:
     arm = Arm("", (), (Dimension("n", low=1, high=2, integer=True),))
     with pytest.raises(SystemExit):
-        outputs.run([arm], lambda values: None if values["n"] == "1" else 1.0, sampler="random", trials=8)
+        outputs.run([arm], lambda values: None if values["n"] == "1" else 1.0, sampler="tpe", trials=8)
     assert Counter(outputs.executor.values[one]["n"] for one in outputs.executor.executed) == {"1": 1, "2": 1}
 
 
