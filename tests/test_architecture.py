@@ -98,6 +98,22 @@ def test_packages_import_in_one_direction(module: str) -> None:
         assert package(entry.name) != ENTRY or module == entry.name, f"{module} imports an entry point"
 
 
+def test_the_picture_in_the_docs_shows_which_package_imports_which() -> None:
+    picture = (ROOT / "docs" / "architecture.md").read_text().partition("```mermaid")[2].partition("```")[0]
+    drawn = set()
+    for line in picture.splitlines():
+        start, arrow, goals = line.partition(" --> ")
+        if arrow:
+            drawn |= {(start.strip().partition("[")[0], goal) for goal in goals.split(" & ")}
+    names = {name: name for name in ORDER} | {ENTRY: "entry"}
+    found = {
+        (names[package(entry.module)], names[package(entry.name)])
+        for entry in ours(ALL)
+        if entry.module != "fairsweep" and BASE not in (package(entry.module), package(entry.name))
+    }
+    assert drawn == {(start, goal) for start, goal in found if start != goal}
+
+
 def test_no_modules_import_each_other_not_even_for_type_checkers() -> None:
     below = {m: {e.name for e in ours(imports(m))} - {m} for m in MODULES}
     while leaves := [module for module, names in below.items() if not names]:
