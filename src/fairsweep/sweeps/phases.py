@@ -129,6 +129,20 @@ class ArmOutcome:
     confirmed: tuple[Result, ...] = ()
 
 
+def rank(tried: TrialResult, sign: int) -> tuple[bool, float, int]:
+    """Best first: complete trials, by their objective, then by their number."""
+    value = tried.objective
+    return not tried.complete, math.inf if value is None else -sign * value, tried.trial.number
+
+
+def best(tried: Iterable[TrialResult], sign: int) -> TrialResult | None:
+    """The best of the trials that ran to their end, the first of equals."""
+    ended = [
+        one for one in tried if one.complete and one.objective is not None and math.isfinite(one.objective)
+    ]
+    return min(ended, key=lambda one: rank(one, sign), default=None)
+
+
 # Before anything is trained
 
 
@@ -413,15 +427,6 @@ class Course:
         ranked = sorted((tried for tried in ours if tried.objective is not None), key=self.rank)
         return [tried.trial for tried in ranked[: math.ceil(len(ours) / factor)]]
 
-    def rank(self, tried: TrialResult) -> tuple[bool, float, int]:
-        """Best first: complete ones, by their objective, then by their number."""
-        value = tried.objective
-        return (
-            not tried.complete,
-            math.inf if value is None else -self.settings.sign * value,
-            tried.trial.number,
-        )
-
     # Extension
 
     def extend(self) -> None:
@@ -496,14 +501,12 @@ class Course:
 
     # The end
 
+    def rank(self, tried: TrialResult) -> tuple[bool, float, int]:
+        return rank(tried, self.settings.sign)
+
     def best(self, arm: Arm) -> TrialResult | None:
-        """The best of the trials that ran to their end, the first of equals."""
-        ended = [
-            tried
-            for tried in self.outcomes[arm.name].tried
-            if tried.complete and tried.objective is not None and math.isfinite(tried.objective)
-        ]
-        return min(ended, key=self.rank, default=None)
+        """The best trial of an arm so far."""
+        return best(self.outcomes[arm.name].tried, self.settings.sign)
 
     def confirm(self) -> None:
         """Run the best trial of each arm on the fresh seeds."""

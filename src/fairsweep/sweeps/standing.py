@@ -1,6 +1,5 @@
 """How far a sweep is: its runs by status, and the best trial of each arm so far."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean, stdev
@@ -10,6 +9,7 @@ from fairsweep.metrics import OBJECTIVES, Metric
 from fairsweep.runs.schema import warn
 from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import Row, SweepFolder
+from fairsweep.sweeps.phases import Result, Trial, TrialResult, best
 
 
 class ArmStanding(NamedTuple):
@@ -61,18 +61,11 @@ class Standing:
 
     def arm(self, name: str) -> ArmStanding:
         rows = [row for row in self.rows if row.arm == name]
-        search = [row for row in rows if row.phase == "search"]
         trials: dict[int, list[Row]] = {}
-        for row in search:
-            trials.setdefault(row.trial, []).append(row)
-        means = {}
-        for number, runs in trials.items():
-            values = [self.objective(row.signature) for row in runs]
-            if all(value is not None for value in values):
-                means[number] = fmean(value for value in values if value is not None)
-        best = max(means, key=lambda number: self.metric.sign * means[number], default=None)
-        if best is not None and math.isinf(means[best]):
-            best = None
+        for row in rows:
+            if row.phase == "search":
+                trials.setdefault(row.trial, []).append(row)
+        chosen = best((self.trial(runs) for runs in trials.values()), self.metric.sign)
         statuses = [self.status(row.signature) for row in rows if row.phase == "confirm"]
         return ArmStanding(
             name=name,
@@ -80,10 +73,16 @@ class Standing:
                 self.state(signature) for signature in dict.fromkeys(row.signature for row in rows)
             ),
             trials=len(trials),
-            best=None if best is None else trials[best][0],
-            objective=None if best is None else means[best],
+            best=None if chosen is None else trials[chosen.trial.number][0],
+            objective=None if chosen is None else chosen.objective,
             confirmed=[status for status in statuses if status.is_final],
         )
+
+    def trial(self, runs: list[Row]) -> TrialResult:
+        """A trial with what its runs have given by now."""
+        row, statuses = runs[0], [self.status(run.signature) for run in runs]
+        results = tuple(Result(status.name, status.ranked_objective) for status in statuses)
+        return TrialResult(Trial(row.arm, row.trial, row.values), results)
 
     def arms(self) -> list[ArmStanding]:
         """In the order of their first runs."""

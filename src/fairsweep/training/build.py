@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -122,6 +123,14 @@ def precision(cfg: DictConfig, device: torch.device) -> str:
     else:
         native = False
     return "bf16" if native else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Forward passes inside are in this precision."""
+    if precision != "bf16":
+        return nullcontext()
+    # What is cached outside of a CUDA graph would be missing inside.
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=device.type != "cuda")
 
 
 def data(cfg: DictConfig, device: torch.device | None = None) -> Data:

@@ -1,7 +1,7 @@
 """A lane: one run's live state, step by step, from the first to the last or to wherever it ends."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -126,10 +126,7 @@ class Lane:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes inside are in this lane's precision."""
-        if self.precision == "bf16":
-            # What is cached outside of a graph would be missing inside.
-            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.device.type != "cuda")
-        return nullcontext()
+        return build.autocast(self.precision, self.device)
 
     def optimize(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """One optimizer step on the training images of these indices (N,): its mean loss, and how many were
