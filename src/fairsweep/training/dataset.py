@@ -110,6 +110,8 @@ class Data:
     augment: Augment
     fingerprint: str
     full_scales: dict[str, int] = dataclasses.field(default_factory=dict)
+    # Measured once: a thousand runs of a sweep share them, whatever their augmentation.
+    _facts: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,6 +138,12 @@ class Data:
         return dataclasses.replace(self, augment=Augment(int(shift), float(rotate)))
 
     def facts(self) -> dict[str, Any]:
+        """What is needed to bring any picture to the form of these images; see `_measured`."""
+        if not self._facts:
+            self._facts.update(self._measured())
+        return dict(self._facts)
+
+    def _measured(self) -> dict[str, Any]:
         """What is needed to bring any picture to the form of these images; goes into JSON.
 
         background: "dark" or "light", by the median of the pixels at the border; "mixed" if fewer than
