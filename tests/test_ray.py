@@ -188,14 +188,14 @@ SETTINGS = {"address": None, "workers": None, "cpus": 1, "gpus": 0, "lanes": "au
 )
 def test_a_setting_that_cannot_be_is_named(key: str, value: Any, allowed: str) -> None:
     with pytest.raises(ConfigError) as error:
-        pool.Pool(pool.Settings(**SETTINGS | {key: value}))
+        pool.Pool(pool.RaySettings(**SETTINGS | {key: value}))
     assert str(error.value) == f"hydra.launcher.{key}={value}: must be {allowed}"
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"Ray is not installed; pip install 'fairsweep\[ray\]'"):
-        pool.Pool(pool.Settings(**SETTINGS))
+        pool.Pool(pool.RaySettings(**SETTINGS))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_runs_that_need_more_than_a_worker_has_are_refused(trainer: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        pool.Pool(pool.Settings(**SETTINGS)).check(SimpleNamespace(trainer=SimpleNamespace(**trainer)))  # type: ignore[arg-type]
+        pool.Pool(pool.RaySettings(**SETTINGS)).check(SimpleNamespace(trainer=SimpleNamespace(**trainer)))  # type: ignore[arg-type]
 
 
 def test_a_mistake_is_answered_in_one_line_before_anything_is_written(outputs: Outputs) -> None:
