@@ -46,6 +46,12 @@ def nothing() -> None:
     pass
 
 
+def in_environment(changes: dict[str, str]) -> None:
+    """Variables that a command finds, with one thread and errors in one line."""
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    os.environ.update({"OMP_NUM_THREADS": "1", **changes})
+
+
 class ForkedUploader:
     """The process that uploads, forked instead of started: MLflow is imported there already."""
 

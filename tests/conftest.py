@@ -30,7 +30,7 @@ def compose(tmp_path: Path) -> Compose:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def server() -> None:
+def forks() -> None:
     """What commands are forked from, if any of the collected tests starts one."""
     if "commands" in sys.modules:
         sys.modules["commands"].start_server()

@@ -3,16 +3,13 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import Answer
+from commands import Answer, Command, in_environment
 from studies import Arm, study, upload
-from test_cli import answers, assert_one_line, environment
-
-from fairsweep.config import ROOT
+from test_cli import answers, assert_one_line
 
 ARMS = {"adam": Arm((1e-3, 1e-2), best=1e-3), "sgd": Arm((1e-2, 1.0), best=1e-2, diverges=0.5)}
 
@@ -36,16 +33,10 @@ def outputs(made: Path, tmp_path: Path) -> Path:
 
 
 def compare(outputs: Path, *words: str, status: int = 0, **changes: str) -> Answer:
-    child = subprocess.run(
-        [sys.executable, "src/compare.py", f"record.dir={outputs}", *words],
-        cwd=ROOT,
-        env=environment(COLUMNS="200", **changes),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == status, child.stderr
-    return Answer(child.returncode, child.stdout, child.stderr)
+    before = partial(in_environment, {"COLUMNS": "200", **changes})
+    answer = Command(outputs, (f"record.dir={outputs}", *words), before, "src/compare.py").wait()
+    assert answer.status == status, answer
+    return answer
 
 
 def begun_here(outputs: Path, **changes: object) -> None:

@@ -840,26 +840,6 @@ def test_a_sweep_killed_at_random_moments_ends_as_one_that_was_not(
             assert outputs.definition["counts"] == {"finished": 4}
 
 
-def test_a_line_of_the_plan_that_is_cut_short_is_passed_over(outputs: Outputs) -> None:
-    """As a full disk or a power cut leaves it."""
-    words = (*QUICK, "tracking=none", "seed=1,2")
-    outputs.sweep(*words)
-    before = outputs.table
-    with (Path(outputs.definition["directory"]) / "plan.jsonl").open("a") as plan:
-        plan.write('{"signature": "ab')
-    outputs.sweep(*words)
-    assert outputs.table == before
-
-
-def test_a_command_that_is_stopped_before_it_has_planned_anything_leaves_the_table(outputs: Outputs) -> None:
-    words = (*QUICK, "tracking=none", "seed=1,2")
-    outputs.sweep(*words)
-    before = outputs.table
-    outputs.sweep(*words, status=130, before=stopped_at_start)
-    assert outputs.definition["status"] == "interrupted"
-    assert outputs.table == before
-
-
 def test_a_search_that_is_killed_goes_on_where_it_was(outputs: Outputs, others: Outputs) -> None:
     search = (
         *QUICK, "tracking=none", "optimizer=sgd", "optimizer.lr=tag(log, interval(1e-3, 1))",
