@@ -45,17 +45,17 @@ PYTHONPATH = os.pathsep.join(sys.path)
 slow = pytest.mark.slow
 
 
-def hire(kind: type[Worker]) -> None:
+def use(kind: type[Worker]) -> None:
     """Have all workers be of this kind."""
     pool.Worker = kind  # type: ignore[misc]
 
 
-eager, unlucky, newer = (partial(hire, kind) for kind in (workers.Eager, workers.Unlucky, workers.Newer))
+eager, unlucky, newer = (partial(use, kind) for kind in (workers.Eager, workers.Unlucky, workers.Newer))
 
 
 def crowded() -> None:
     """One worker's disk is full; here the disk refuses once."""
-    hire(workers.Crowded)
+    use(workers.Crowded)
     unpack = parcel.unpack
 
     def refuse(folder: RunFolder, sent: parcel.Parcel) -> None:
@@ -353,7 +353,7 @@ def with_token() -> None:
 
 def telling_with_token() -> None:
     with_token()
-    hire(workers.Telling)
+    use(workers.Telling)
 
 
 def where_no_cluster_is_known() -> None:

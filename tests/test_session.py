@@ -135,7 +135,7 @@ def the_run(outputs: Path) -> RunFolder:
 
 
 def wait_for_lines(command: Command, outputs: Path, lines: int) -> None:
-    """Until the run's journal has so many lines."""
+    """Wait until the run's journal has N lines."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         journals = list((outputs / "runs").glob("*/journal.jsonl"))
@@ -530,7 +530,7 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
 
 
 def short_beside(lanes: int, seeds: range) -> Callable[[Lane, torch.Tensor], None]:
-    """A `train_step` for which memory is short for these runs when more than so many lanes train at once."""
+    """A `train_step` for which memory is short for these runs when more than this many lanes train at once."""
     step = Lane.train_step
 
     def train_step(lane: Lane, index: torch.Tensor) -> None:

@@ -171,7 +171,7 @@ class Outputs:
         return answer
 
     def wait_for_lines(self, lines: int) -> None:
-        """Until the journals of all runs have so many lines together."""
+        """Wait until the journals of all runs have N lines together."""
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             journals = (self.path / "runs").glob("*/journal.jsonl")

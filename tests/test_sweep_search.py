@@ -94,7 +94,7 @@ def search_on(
 
 
 def killed_after(steps: Iterable[int]) -> Callable[[], None]:
-    """Raises when so many steps have been made since it last did, again and again."""
+    """Raises after N steps, then after the next N, and so on."""
     left = iter(steps)
     remaining = next(left)
 

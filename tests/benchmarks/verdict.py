@@ -47,7 +47,7 @@ STORED = {
 IMAGES = 359
 
 Random = np.random.Generator
-Noise = Callable[[Random, int], np.ndarray]  # so many deviations from the mean, in standard deviations
+Noise = Callable[[Random, int], np.ndarray]  # N deviations from the mean, in standard deviations
 
 
 def stored(values: np.ndarray) -> Noise:

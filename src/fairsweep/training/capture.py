@@ -76,7 +76,7 @@ class CapturedSteps:
         self.batches.copy_(order[: self.batches.numel()].view_as(self.batches))
 
     def run(self, position: int, steps: int) -> Tensor:
-        """So many steps, from this batch of the epoch on; their losses, not yet waited for."""
+        """N steps, from this batch of the epoch on; their losses, not yet waited for."""
         lane = self.lane
         rates = []
         for _ in range(steps):

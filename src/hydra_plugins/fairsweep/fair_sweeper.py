@@ -126,6 +126,6 @@ class FairSweeper(Sweeper):
         return returns
 
     def launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
-        """Hand jobs to the launcher, each a list of overrides."""
+        """Pass jobs to the launcher, each a list of overrides."""
         first, self.jobs = self.jobs, self.jobs + len(jobs)
         return self.launcher.launch(jobs, initial_job_idx=first)
