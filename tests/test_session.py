@@ -530,7 +530,7 @@ def test_runs_that_do_not_fit_a_device_together_train_in_smaller_numbers(
 
 
 def short_beside(lanes: int, seeds: range) -> Callable[[Lane, torch.Tensor], None]:
-    """A `train_step` for which memory is short for these runs when more than this many lanes train at once."""
+    """A `train_step` for which memory is short for these runs if more than this many lanes train at once."""
     step = Lane.train_step
 
     def train_step(lane: Lane, index: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_tracking import QUICK, Trainer, empty_store, history, journalled, train
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import identity, life, markers, session, store, tracking, uploader
+from fairsweep.runs import identity, life, markers, mlflow_sweep, session, store, tracking, uploader
 from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.identity import RunSpec
 
@@ -125,7 +125,7 @@ class Swept:
         self.cfg = train.compose(*QUICK)
         self.sweep = tmp_path / "sweeps" / "s1234"
         self.sweep.mkdir(parents=True)
-        definition = dict.fromkeys(tracking.SWEEP_TAGS, "") | {
+        definition = dict.fromkeys(mlflow_sweep.SWEEP_TAGS, "") | {
             "id": "s1234", "name": "grid", "command": "train.py -m", "directory": str(self.sweep),
             "objective": "val_accuracy", "overrides": [], "named_arms": False, "arms": {}, "seeds": [0],
             "weights": {}, "confirm_seeds": [], "started": 1.0, "resumed": 1.0, "ended": 2.0,
@@ -163,7 +163,7 @@ class Swept:
         assert parent.info.status == child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert history(self.client, child.info.run_id, self.folder) == journalled(self.folder)
-        assert tracking.members_of(child.data.tags, "s1234") == [member(0)]
+        assert mlflow_sweep.members_of(child.data.tags, "s1234") == [member(0)]
         kept = {item.path for item in self.client.list_artifacts(child.info.run_id, "record")}
         assert "record/best.pt" in kept
         assert not list(markers.pending(self.outputs).iterdir())
@@ -265,7 +265,7 @@ def test_a_run_of_many_trials_has_them_all_in_its_tags(swept: Swept) -> None:
     swept.folder.join(swept.place._replace(members=many))
     swept.repeat()
     tags = swept.runs()[1].data.tags
-    assert tracking.members_of(tags, "s1234") == many
+    assert mlflow_sweep.members_of(tags, "s1234") == many
     assert len([key for key in tags if key.startswith("sweep.")]) > 1
     swept.folder.join(swept.place)
     swept.repeat()

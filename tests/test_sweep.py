@@ -29,7 +29,7 @@ from test_tracking import history, journalled
 from fairsweep.compare import after
 from fairsweep.config import ConfigError
 from fairsweep.launch import jobs
-from fairsweep.runs import markers, session, store, tracking, uploader
+from fairsweep.runs import markers, mlflow_run, session, store, uploader
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import read_json
 from fairsweep.sweeps import board
@@ -137,7 +137,7 @@ def without(report: bool, model: bool, before: Callable[[], None]) -> None:
     if report:
         after.write = lambda *_: after.ReportSummary("none in these tests")
     if model:
-        tracking.wants_model = lambda *_: False
+        mlflow_run.wants_model = lambda *_: False
     before()
 
 

@@ -26,7 +26,7 @@ from servers import free_port, serving
 from fairsweep import metrics
 from fairsweep.config import ROOT, leaves
 from fairsweep.metrics import tracked
-from fairsweep.runs import checkpoint, markers, session, store, tracking
+from fairsweep.runs import attempts, checkpoint, markers, mlflow_run, session, store, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.life import Outcome
@@ -84,7 +84,7 @@ def train(compose: Compose, tmp_path: Path, empty_store: Path, monkeypatch: pyte
     shutil.copy(empty_store, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets when a model is logged
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    tracking.noted.clear()
+    attempts.noted.clear()
     store.stores.clear()
     return Trainer(compose, tmp_path)
 
@@ -154,7 +154,7 @@ def test_mlflow_holds_parameters_metrics_tags_data_and_artifacts_of_a_run(train:
 
 def test_a_run_taken_over_is_not_uploaded_again(train: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     train()
-    monkeypatch.setattr(tracking, "upload", None)
+    monkeypatch.setattr(mlflow_run, "upload", None)
     assert train().reused
     assert "Nothing is lost" not in train.output.getvalue()
 

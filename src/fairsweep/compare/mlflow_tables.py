@@ -22,7 +22,7 @@ from fairsweep.compare.load import (
 )
 from fairsweep.compare.mlflow_source import MlflowRuns
 from fairsweep.config import ConfigError
-from fairsweep.runs import tracking
+from fairsweep.runs import mlflow_sweep
 from fairsweep.wording import counted
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def by_signature(runs: "Iterable[Run]", sweep: str) -> dict[str, list[dict[str, 
 def memberships(run: "Run", sweep: str, notes: list[str]) -> list[dict[str, Any]]:
     """A row for each role of the run in the sweep, as its tag has it; none of a tag that cannot be read."""
     try:
-        members = tracking.members_of(run.data.tags, sweep)
+        members = mlflow_sweep.members_of(run.data.tags, sweep)
         return [
             row_of(run, sweep)
             | {key: member[key] for key in ("arm", "trial", "phase", "seed", "values")}

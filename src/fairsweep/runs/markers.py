@@ -13,7 +13,7 @@ from fairsweep.runs import schema
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, read_json, read_sweep, warn
 from fairsweep.runs.status import Status
-from fairsweep.runs.store import Note, name
+from fairsweep.runs.store import Note, Store, name
 
 # What waits to be uploaded
 
@@ -133,3 +133,14 @@ def is_whole(state: dict[str, Any], status: Status) -> bool:
     weights = status.weights
     has_weights = weights not in ("kept", "champion") or state.get("weights") == weights
     return status.ended is not None and state.get("ended") == status.ended and has_weights
+
+
+def known(path: Path, store: Store) -> dict[str, Any]:
+    """The folder's state, if the store really has that run; it may know the store by another name."""
+    content = states(path)
+    for state in [content.pop(store.name, {}), *content.values()]:
+        if state and store.has(state["run_id"]):
+            if state != read_state(path, store.uri):
+                write_state(path, store.uri, **state)
+            return state
+    return {}

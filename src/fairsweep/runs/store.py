@@ -40,6 +40,9 @@ ALLOWED = (
 KIND = "mlflow.experimentKind"
 CONNECT_SECONDS = 3.0
 
+# The most that MLflow takes in one request, and of the text of a parameter and of a tag.
+METRICS, PARAMS, TAGS, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 100, 6000, 8000
+
 
 class Outage(Exception):
     """The store does not answer, or refuses us: nothing can be uploaded now."""

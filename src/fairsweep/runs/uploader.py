@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep import signals
-from fairsweep.runs import checkpoint, markers, store, tracking
+from fairsweep.runs import attempts, checkpoint, markers, mlflow_sweep, store, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import read_sweep
 from fairsweep.runs.store import Note
@@ -244,7 +244,7 @@ def launch() -> "subprocess.Popen[str]":
     env = {key: value for key, value in os.environ.items() if key not in CONFUSING}
     env |= {
         "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")])),
-        "USER": tracking.user(),  # libraries ask for it, too
+        "USER": mlflow_sweep.user(),  # libraries ask for it, too
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
@@ -321,7 +321,7 @@ def main() -> None:
             elif time.monotonic() < outages.get(uri, 0.0):
                 continue
             whole = carry_out(request, note)
-            if uri in tracking.noted:
+            if uri in attempts.noted:
                 outages[uri] = time.monotonic() + RETRY_SECONDS
             if request["what"] == "flush":
                 answer(whole=whole)

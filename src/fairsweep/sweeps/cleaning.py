@@ -8,7 +8,7 @@ from filelock import Timeout
 from omegaconf import DictConfig
 
 from fairsweep.config import ConfigError
-from fairsweep.runs import checkpoint, markers, tracking
+from fairsweep.runs import attempts, checkpoint, markers
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.status import FINAL
 from fairsweep.runs.store import Note, Store, opened
@@ -88,7 +88,7 @@ def remove_files(folder: RunFolder) -> None:
 
 def remove_artifacts(folders: list[RunFolder], outputs: Path, uri: str, note: Note) -> bool:
     """Remove weights, pictures and models from the store; whether it answered."""
-    with tracking.reported(uri, note), tracking.alone(outputs):
+    with attempts.reported(uri, note), attempts.alone(outputs):
         store = opened(uri, outputs)
         for folder in folders:
             run_id = markers.read_state(folder.path, uri)["run_id"]
