@@ -384,7 +384,7 @@ def test_an_upload_that_broke_off_early_is_made_whole(
         raise ConnectionError("503")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "describe", refuse)
+        patch.setattr(mlflow_run, "describe", refuse)
         outcome = train()
     assert "could not be stored in sqlite:" in train.output.getvalue()
     run = train.run(train())
