@@ -56,7 +56,7 @@ class Trainer:
     # Which run
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """A run's configuration; weights that a word names are those that it meant when the sweep began."""
+        """A run's configuration; `latest` and `best` weights are those of when the sweep began."""
         cfg = self.run_config(self.master, list(overrides))
         if cfg.record.dir != self.master.record.dir:
             raise ConfigError(
@@ -143,7 +143,7 @@ class Trainer:
         return self.folder(signature).objective_at(epoch)
 
     def cost(self, planned: Sequence[PlannedRun]) -> tuple[float, float]:
-        """As of those of these runs that exist; else an estimate, from a second of training."""
+        """The mean of existing runs; otherwise an estimate from a second of training."""
         folders = [self.folder(one.signature) for one in planned]
         statuses = [folder.status() for folder in folders]
         seconds = [status.seconds or 0.0 for status in statuses if status.name == "finished"]
@@ -188,7 +188,7 @@ class Trainer:
                 else:
                     assert isinstance(result, BaseException)
                     yield self.fail(spec, result)
-            if death is not None and len(unbegun) == len(chunk):  # it did not even begin: no use to try again
+            if death is not None and len(unbegun) == len(chunk):  # nothing began: trying again is no use
                 for spec in unbegun:
                     yield self.fail(spec, death)
                 unbegun = []
@@ -197,7 +197,7 @@ class Trainer:
     def settled(
         self, spec: RunSpec, result: Outcome | BaseException | None, launched: float
     ) -> Status | None:
-        """What came of a run since it was launched; None if it was lost before it began."""
+        """The outcome of a launched run; None if it was lost before it began."""
         if isinstance(result, Outcome):
             return result.status
         status = self.status(spec.signature)

@@ -15,7 +15,7 @@ from fairsweep.runs.status import REMOVED
 def save(folder: RunFolder, state: dict[str, Any]) -> None:
     """Write `last.pt`; the one before it stays as `previous.pt`.
 
-    From here on the journal's lines so far are durable: a resume goes on behind them.
+    From here on, the journal's lines so far are durable: a resume continues after them.
     """
     size = folder.sync_journal()
     keep_previous(folder)
@@ -24,9 +24,9 @@ def save(folder: RunFolder, state: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, kept: dict[str, dict[str, Any]], **status: Any) -> None:
-    """The end of a run: of its checkpoints, only these contents (by file name) stay.
+    """End a run, keeping only these checkpoints (contents by file name).
 
-    Killed at any point of this, the run can still be resumed, or is finished.
+    Killed at any point, the run can still be resumed, or is finished.
     """
     size = folder.sync_journal()
     keep_previous(folder)
@@ -54,9 +54,9 @@ def write(folder: RunFolder, name: str, content: dict[str, Any]) -> None:
 
 
 def load(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that is whole and of this run, and what is wrong with those passed over.
+    """The newest usable checkpoint of this run, and what is wrong with those skipped.
 
-    Those are removed, so that the next write does not put one of them in the place of a good one.
+    Skipped ones are removed, so that the next write does not rotate one into the place of a good one.
     """
     complaints: list[str] = []
     for name in ("last.pt", "previous.pt"):
@@ -127,7 +127,7 @@ def tested_file(folder: RunFolder) -> Path:
 
 
 def stay(folder: RunFolder) -> bool:
-    """Whether the run's weights stay after its end, and were not removed since."""
+    """Whether the run keeps its weights after its end, and they were not removed since."""
     return bool(folder.config().record.keep != "none") and folder.status().weights not in REMOVED
 
 

@@ -14,14 +14,14 @@ from fairsweep.runs.folder import Place
 
 
 class RunSpec(NamedTuple):
-    """A run that is asked for.
+    """A requested run.
 
     Attributes:
         place: its place in its sweep.
-        single: it is asked for alone: it gets pictures and an MLflow model. If it cannot be built, that is a
-            mistake of the user's, where one of many just fails.
+        single: it was requested on its own. It gets pictures and an MLflow model, and if it cannot be built,
+            that is the user's mistake; one of many just fails.
         signature, content: its name and the hash of its data; empty until `identify` has resolved `cfg`.
-        overrides: what composes `cfg`, for launchers of Hydra's, which compose it again.
+        overrides: those that compose `cfg`. Hydra's own launchers compose it again.
     """
 
     cfg: DictConfig
@@ -33,7 +33,7 @@ class RunSpec(NamedTuple):
 
     @property
     def trained_by(self) -> str | None:
-        """The command of a sweep that trains this run, so that it knows its own; None of others."""
+        """The id of the sweep command that trains this run; None for a single run."""
         return self.place.command if self.place is not None else None
 
 

@@ -54,10 +54,10 @@ class CannotLaunch(ConfigError):
 
 
 class Run:
-    """A run whose lock is ours: nobody else writes to its folder until it is released.
+    """A run whose lock we hold: nobody else writes to its folder until we release it.
 
     Attributes:
-        stale: why what its folder holds is not this run, which therefore starts from the beginning.
+        stale: why the record in its folder cannot be used, so that the run starts from the beginning.
     """
 
     def __init__(self, spec: RunSpec, note: Note, lock: BaseFileLock | None = None) -> None:
@@ -67,7 +67,7 @@ class Run:
 
     @classmethod
     def claim(cls, spec: RunSpec, note: Note) -> Self | None:
-        """The run, unless another process has it."""
+        """The run, or None if another process holds it."""
         lock = folder_of(spec.cfg.record.dir, spec.signature).lock()
         try:
             lock.acquire(timeout=0)
@@ -80,7 +80,7 @@ class Run:
             self.lock.release()
 
     def plan(self) -> bool:
-        """Whether the run is to be trained. Moves a damaged record away, and finds what is `stale`."""
+        """Whether the run needs training. Archives a damaged record, and sets `stale`."""
         cfg = self.spec.cfg
         if damage := self.folder.damage():
             self.renew(damage)
@@ -91,7 +91,7 @@ class Run:
         return True
 
     def reuse(self) -> Outcome:
-        """The outcome of the run, which is finished; makes what is missing of its pictures and its upload."""
+        """The outcome of a finished run; completes its pictures and its upload."""
         self.join()
         made = illustrate(self.folder, self.spec, self.note)
         self.upload(again=made)
@@ -100,7 +100,7 @@ class Run:
     # Beginnings
 
     def begin(self, facts: dict[str, Any], steps: int | None = None, **origin: Any) -> None:
-        """Make its folder; a stale record is moved away.
+        """Create its folder; a stale record is archived.
 
         Args:
             facts: of its data. steps: of the whole run. origin: `provenance.of` it.
@@ -125,7 +125,7 @@ class Run:
         self.join()
 
     def resume(self, journal_bytes: int) -> None:
-        """Go on from a checkpoint; the journal's lines behind it are removed."""
+        """Continue from a checkpoint; later lines of the journal are removed."""
         self.folder.truncate_journal(journal_bytes)
         now, trained_by = time.time(), self.spec.trained_by
         self.folder.set_status(
@@ -134,44 +134,44 @@ class Run:
         self.join()
 
     def renew(self, why: str) -> None:
-        """Move its record to the history, as it is trained again."""
+        """Archive its record, because it is trained again."""
         self.interrupt(DEAD)
         old = self.folder.archive()
         uploader.supersede(RunFolder(old), self.spec.cfg, self.note)
         self.note(f"{why}: training again; the old run is in {old}")
 
     def join(self) -> None:
-        """Note what it is in its sweep."""
+        """Record its membership in its sweep."""
         if self.spec.place is not None:
             self.folder.join(self.spec.place)
 
     # Endings
 
     def end(self, name: Name, reason: str, **figures: Any) -> None:
-        """Write how it ended; of one that may go on later, `checkpoint.save` comes first."""
+        """Record how it ended. If it may continue later, call `checkpoint.save` first."""
         self.folder.set_status(name=name, reason=reason, ended=time.time(), **figures)
 
     def finish(self, name: Name, reason: str, kept: dict[str, dict[str, Any]], **figures: Any) -> None:
-        """End it for good; of its checkpoints only these contents, by file name, stay."""
+        """End it for good, keeping only these checkpoints (contents by file name)."""
         checkpoint.finish(self.folder, kept, name=name, reason=reason, ended=time.time(), **figures)
 
     def interrupt(self, reason: str) -> None:
-        """End it where it stands, if it runs; the next command resumes it from its last checkpoint."""
+        """End it as interrupted if it is running; the next command resumes from its last checkpoint."""
         if self.folder.status().name == "running":
             self.end("interrupted", reason)
 
     def prune(self, reason: str) -> None:
-        """End a paused run as dropped by its sweep. Another sweep may resume it from its checkpoint."""
+        """End a paused run that its sweep dropped. Another sweep may resume it from its checkpoint."""
         if self.folder.status().name == "paused":
             self.folder.log(f"pruned. {reason}")
             self.end("pruned", reason)
             self.upload()
 
     def fail(self, reason: str, error: BaseException | None = None) -> Status:
-        """End it as failed, whether it had begun or not; gives its status.
+        """End it as failed, whether it had begun or not; returns its status.
 
-        If it was to be trained again, the finished record of before stays as it is. If the disk refuses, the
-        record cannot say so.
+        If it was to be trained again, the earlier finished record stays. If the disk refuses the write, the
+        record does not mention the failure.
         """
         status = self.folder.status()
         unrecorded = self.unrecorded_failure(reason, device=status.device)
@@ -192,7 +192,7 @@ class Run:
         return self.folder.status()
 
     def unrecorded_failure(self, reason: str, **known: Any) -> Status:
-        """The status of the run as failed, if its folder cannot, or is not to, say so."""
+        """The status of a failed run whose folder cannot, or must not, record the failure."""
         now, signature = time.time(), self.spec.signature
         known = first_status(self.spec) | known
         return Status(name="failed", reason=reason, ended=now, signature=signature, **known)
@@ -202,7 +202,7 @@ class Run:
 
 
 def first_status(spec: RunSpec) -> dict[str, Any]:
-    """The part of a run's status that the request decides."""
+    """The part of a run's status that comes from the request."""
     return {
         "single": spec.single,
         "trained_by": spec.trained_by,
@@ -212,13 +212,13 @@ def first_status(spec: RunSpec) -> dict[str, Any]:
 
 
 def is_done(rerun: bool, reuse: str, status: Status) -> bool:
-    """Whether the run of this status need not be trained: it ended for good, with today's code."""
+    """Whether a run of this status needs no training: it ended for good, with the current code."""
     return not rerun and status.is_final and not provenance.stale_reason(reuse, status)
 
 
 @contextmanager
 def claimed(spec: RunSpec, note: Note) -> Iterator[Run | None]:
-    """Inside, the run is ours; None if another process has it."""
+    """Hold the run inside the block; None if another process holds it."""
     run = Run.claim(spec, note)
     try:
         yield run
@@ -228,7 +228,7 @@ def claimed(spec: RunSpec, note: Note) -> Iterator[Run | None]:
 
 
 def end_dead(outputs: Path) -> None:
-    """Give the runs and sweeps of dead processes, whose locks are free, the ending that they missed."""
+    """End the runs and sweeps of dead processes, whose locks are free, as interrupted."""
     for marker in markers.all_of(outputs):
         ending = {"status": "interrupted", "ended": time.time()}
         with suppress(Timeout, OSError), FileLock(outputs / "locks" / f"{marker.name}.lock", timeout=0):
@@ -248,7 +248,7 @@ def flush(cfg: DictConfig) -> bool:
 
 
 def illustrate(folder: RunFolder, spec: RunSpec, note: Note) -> bool:
-    """Make the pictures and event files of a finished run that are wanted and not there; whether any was."""
+    """Make the requested pictures and event files that a finished run lacks; returns whether it made any."""
     cfg = spec.cfg
     wanted = cfg.record.pictures == "all" or (cfg.record.pictures == "auto" and spec.single)
     draw = wanted and not (folder.pictures / "curves.png").exists()

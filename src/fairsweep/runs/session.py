@@ -67,7 +67,7 @@ def run(
 
 
 class Session:
-    """The runs of one command: those that wait, those in training, and what came of the others."""
+    """The runs of one command: waiting, in training, and ended."""
 
     def __init__(
         self, specs: Iterable[RunSpec], progress: Progress, stop: signals.Stop, fail_fast: bool = False
@@ -89,7 +89,7 @@ class Session:
         return [self.known[signature] for signature in self.order if signature in self.known]
 
     def settle(self, folder: RunFolder, status: Status) -> None:
-        """Note what came of a run."""
+        """Record a run's outcome."""
         # Not this folder, which has read its configuration: of a thousand runs, these fill the memory.
         self.known[folder.signature] = Outcome(RunFolder(folder.path), status)
         if self.fail_fast and status.name == "failed":
@@ -103,9 +103,9 @@ class Session:
         return self.all_seen and not self.waiting
 
     def next_run(self) -> Run | None:
-        """The next run that is to be trained, its lock ours; what is finished is reused.
+        """The next run to train, claimed; finished runs are reused. None if there is none at present.
 
-        None: there is none at present. What another process trains comes last.
+        Runs that another process trains come last.
         """
         for given in self.specs:
             spec = identify(given)
@@ -121,7 +121,7 @@ class Session:
         return None
 
     def first_claim(self, spec: RunSpec) -> Run | None:
-        """As `claim`, of a run that is asked for the first time."""
+        """Claim a run that was not seen before."""
         cfg = spec.cfg
         if cfg.tracking.tensorboard:
             tensorboard.check_installed()
@@ -138,7 +138,7 @@ class Session:
         return run
 
     def claim(self, spec: RunSpec) -> Run | None:
-        """A run, its lock ours, unless another process trains it or its outcome is known already."""
+        """The run if it needs training; None if another process trains it or its outcome is known."""
         run = Run.claim(spec, self.progress.note)
         if run is None:
             self.waiting.append(spec)
@@ -153,13 +153,13 @@ class Session:
         return None
 
     def fail(self, run: Run, error: BaseException) -> None:
-        """Settle one run of many that cannot be begun; the others train."""
+        """Record that one run of many cannot begin; the others train."""
         self.settle(run.folder, run.fail(f"{type(error).__name__}: {error}", error))
 
     # Training
 
     def train(self, lanes: int | None) -> Iterator[RunFolder]:
-        """Train the runs here, up to `lanes` at once; yields the folder that was written to, each time."""
+        """Train the runs here, up to `lanes` at once; yields a run's folder after each write to it."""
         self.most = lanes
         try:
             while self.admit():
@@ -179,7 +179,7 @@ class Session:
                 self.timed.release()
 
     def admit(self) -> bool:
-        """Open lanes while there are runs and room for them; whether any lane trains."""
+        """Open lanes while there are runs and room for them; returns whether any lane is training."""
         while not self.stop() and self.has_room():
             run, self.timed = self.timed or self.next_run(), None
             if run is not None and self.jobs and is_timed(run.spec.cfg):
@@ -194,7 +194,7 @@ class Session:
         return bool(self.jobs)
 
     def has_room(self) -> bool:
-        """Whether one lane more may train beside those that do."""
+        """Whether one more lane may train beside the others."""
         if not self.jobs:
             return True
         if self.timed is not None or any(is_timed(job.cfg) for job in self.jobs.values()):
@@ -209,7 +209,7 @@ class Session:
         return self.fits
 
     def open(self, run: Run) -> None:
-        """Make the lane of a run, unless it cannot be begun."""
+        """Open a lane for a run, unless it cannot begin."""
         job = None
         try:
             try:
@@ -238,7 +238,7 @@ class Session:
                 run.release()
 
     def record(self, job: "Job", event: "Event") -> None:
-        """Write down what a lane tells. If one is short of memory, half of the lanes go on later."""
+        """Record what a lane reports. If one runs out of memory, half of the lanes continue later."""
         ending, beside = event.lane.ending, event.lane.beside
         if ending is not None and is_out_of_memory(ending.error) and beside > 1:
             if self.most is None or self.most > beside // 2:  # else another one was short of it as well
@@ -259,14 +259,14 @@ class Session:
                 self.postpone(other)
 
     def postpone(self, job: "Job") -> None:
-        """Have a run go on later, from its last checkpoint, if need be in the next command."""
+        """Continue a run later, from its last checkpoint, if need be in the next command."""
         job.run.end("interrupted", "postponed: out of memory")
         job.cfg.rerun = False
         self.waiting.append(job.run.spec)
         self.leave(job)
 
     def leave(self, job: "Job") -> None:
-        """Have nothing to do with a run any more."""
+        """Drop a run: its lane, its memory and its lock."""
         ending = job.lane.ending
         for error in causes(ending.error if ending is not None else None):
             error.__traceback__ = None  # whose frames hold the lane, and that its memory
@@ -274,7 +274,7 @@ class Session:
         del self.jobs[job.lane]
 
     def break_off(self, error: BaseException) -> None:
-        """After a second Ctrl-C, or a fault of ours: no run stays behind as `running`."""
+        """After a second Ctrl-C or an internal error, leave no run as `running`."""
         for lane, job in self.jobs.items():
             with suppress(OSError):  # the disk is full; its lock, now free, tells the next command
                 if job.run.folder.status().name == "running":
@@ -315,7 +315,7 @@ class Job:
         self.checkpointed = time.monotonic()
 
     def begin(self) -> None:
-        """Go on from the last checkpoint, or make the run's folder.
+        """Continue from the last checkpoint, or create the run's folder.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -335,13 +335,13 @@ class Job:
             lane.end("paused", f"trainer.stop_epoch={self.cfg.trainer.stop_epoch} reached")
 
     def tell(self, text: str) -> None:
-        """To the run's log, and to the user, unless this is one run of many."""
+        """Write to the run's log; for a single run, tell the user as well."""
         self.run.folder.log(text)
         if self.run.spec.single:
             self.progress.note(text)
 
     def record(self, event: "Event") -> None:
-        """Write down what the lane tells. A disk that refuses ends the lane as failed."""
+        """Record what the lane reports. A disk that refuses a write ends the lane as failed."""
         folder, lane = self.run.folder, self.lane
         try:
             for line in event.lines:
@@ -369,11 +369,11 @@ class Job:
                 self.progress.note(reason)
 
     def checkpoint(self) -> None:
-        """Write the lane's state, its best weights among it."""
+        """Write the lane's state, including its best weights."""
         checkpoint.save(self.run.folder, self.lane.state_dict())
 
     def close(self) -> None:
-        """Write how the run ended, keep of it what that calls for, and make its pictures."""
+        """Record the ending, keep the weights that it calls for, and make the pictures."""
         run, lane, figures = self.run, self.lane, self.figures()
         assert lane.ending is not None
         name, reason, _ = lane.ending
@@ -389,12 +389,12 @@ class Job:
         run.upload()
 
     def log_error(self) -> None:
-        """The error that ended the run goes to its log."""
+        """Write the error that ended the run to its log."""
         if self.lane.ending is not None and self.lane.ending.error is not None:
             self.run.folder.log("".join(traceback.format_exception(self.lane.ending.error)))
 
     def status(self) -> Status:
-        """The status of the run, which has ended: the lane's, if the folder could not be written."""
+        """The status of the ended run: the lane's, if the folder could not be written."""
         recorded, ending = self.run.folder.status(), self.lane.ending
         assert ending is not None
         if recorded.name == ending.status:
@@ -409,7 +409,7 @@ class Job:
         )
 
     def figures(self) -> dict[str, Any]:
-        """What the status of a run that has ended says besides its name and the reason."""
+        """The status entries of an ended run besides its name and the reason."""
         ending, lane = self.lane.ending, self.lane
         assert ending is not None
         last = self.run.folder.journal()[-1] if ending.status == "finished" else {}

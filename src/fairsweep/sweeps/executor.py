@@ -1,4 +1,4 @@
-"""What a sweep needs of whatever executes its runs."""
+"""What a sweep needs from whatever executes its runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -10,21 +10,21 @@ from fairsweep.runs.status import Status
 
 
 class Executor(Protocol):
-    """Identifies the runs of a sweep, tells their results, and executes those that are missing.
+    """Identifies the runs of a sweep, reports their results, and executes the missing ones.
 
-    Our own training is one, `launch.trainer.Trainer`; tests have another, which trains nothing.
+    `launch.trainer.Trainer` is our own training; the tests have an executor that trains nothing.
     """
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration that overrides make.
+        """The configuration that these overrides compose.
 
         Raises:
-            ConfigError, HydraException, OmegaConfBaseException: they make none.
+            ConfigError, HydraException, OmegaConfBaseException: they cannot be composed.
         """
         ...
 
     def identify(self, overrides: Sequence[str]) -> PlannedRun:
-        """The run that overrides make; the same signature for the same run.
+        """The run that these overrides describe; equal runs have equal signatures.
 
         Raises:
             ConfigError, HydraException, OmegaConfBaseException: its configuration is not allowed.
@@ -32,24 +32,24 @@ class Executor(Protocol):
         ...
 
     def identify_unchecked(self, overrides: Sequence[str]) -> PlannedRun:
-        """As `identify`, of a run whose configuration is not allowed: it is to fail by its name."""
+        """Identify a run whose configuration is not allowed, so that it can be recorded as failed."""
         ...
 
     def origins(self, overrides: Sequence[str]) -> list[str]:
-        """Hashes of what the run learns from and starts from, which the sweep's id depends on.
+        """Hashes of the data and the starting weights, which are part of the sweep's id.
 
         Raises: as `identify`.
         """
         ...
 
     def pin(self, runs: Iterable[Sequence[str]], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Fix what changes its meaning with time in the overrides of these runs, for the sweep's record.
+        """Resolve names whose meaning changes with time (`latest`) here; returns them, to be recorded.
 
         Args:
-            known: what was recorded when the sweep was first begun.
+            known: what was recorded when the sweep first began.
 
         Raises:
-            ConfigError: it is not there any more.
+            ConfigError: what was recorded no longer exists.
         """
         ...
 
@@ -58,23 +58,23 @@ class Executor(Protocol):
         ...
 
     def status(self, signature: str) -> Status:
-        """How a run stands now."""
+        """A run's current status."""
         ...
 
     def is_done(self, planned: PlannedRun, stop_epoch: int | None, is_begun: bool) -> bool:
-        """Whether a run need not be executed, to its end or to an epoch.
+        """Whether a run needs no execution, to its end or to an epoch.
 
         Args:
-            is_begun: this sweep has executed it already, so that `rerun` asks for nothing more.
+            is_begun: this sweep has executed it already, so `rerun` no longer applies.
         """
         ...
 
     def objective_at(self, signature: str, epoch: int) -> float | None:
-        """The objective as it stood after an epoch; None if the run is not so far."""
+        """The objective after an epoch; None if the run has not reached it."""
         ...
 
     def execute(self, specs: Sequence[RunSpec]) -> Iterator[Status]:
-        """Execute runs until each has ended or paused; yields their statuses as they do.
+        """Execute runs until each has ended or paused; yields their statuses.
 
         Raises:
             CannotLaunch: no run can be executed at all.
@@ -84,15 +84,15 @@ class Executor(Protocol):
         ...
 
     def fail(self, spec: RunSpec, error: BaseException) -> Status:
-        """End a run as failed that cannot be executed."""
+        """End a run that cannot be executed as failed."""
         ...
 
     def prune(self, spec: RunSpec, reason: str) -> Status:
-        """End a paused run that is not continued."""
+        """End a paused run that the sweep dropped."""
         ...
 
     def join(self, spec: RunSpec) -> None:
-        """Note what a run, which need not be executed, is in this sweep."""
+        """Record the membership of a run that needs no execution."""
         ...
 
     def cost(self, planned: Sequence[PlannedRun]) -> tuple[float, float]:

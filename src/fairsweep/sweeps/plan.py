@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, what each is in it, and what is wrong with it."""
+"""The runs of a sweep: which there are, their rows in the plan, and which are not allowed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from fairsweep.wording import described
 
 
 class Entry(NamedTuple):
-    """A run of the sweep, its row in the plan, and what its executor calls it."""
+    """A run of the sweep, its row in the plan, and its executor's view of it."""
 
     run: TrialRun
     row: Row
@@ -36,8 +36,8 @@ class Plan:
     """The runs of a sweep so far, each identified once.
 
     Attributes:
-        rows: what each run is in the sweep, by signature, as far as it was asked for.
-        rejected: what is wrong with sampled values, by the signature of their run.
+        rows: the requested rows of each run, by signature.
+        rejected: why sampled values are not allowed, by the signature of their run.
     """
 
     def __init__(self, request: Request, executor: Executor) -> None:
@@ -47,10 +47,10 @@ class Plan:
         self.rejected: dict[str, ConfigError] = {}
 
     def checked(self, run: TrialRun) -> Entry:
-        """A run, after its configuration was found good.
+        """A run whose configuration is allowed.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is not allowed.
         """
         if run not in self.entries:
             signals.check()
@@ -60,7 +60,7 @@ class Plan:
         return self.entries[run]
 
     def entry(self, run: TrialRun) -> Entry:
-        """A run; if its sampled values are not allowed together, it will fail in its place."""
+        """A run; if its sampled values are not allowed together, it will be recorded as failed."""
         try:
             return self.checked(run)
         except ConfigError as error:
@@ -70,7 +70,7 @@ class Plan:
             return self.entries[run]
 
     def enter(self, run: TrialRun, planned: PlannedRun) -> None:
-        """Give a run its row."""
+        """Enter a run with its row."""
         trial = run.trial
         values = config.redacted(trial.values)
         name = " ".join(f"{trial.arm} {described(values)} seed={run.seed}".split())
@@ -86,7 +86,7 @@ class Plan:
         return True
 
     def add(self, entries: list[Entry]) -> list[Row]:
-        """Note that these runs are asked for; gives the rows that are new."""
+        """Record that these runs are requested; returns the new rows."""
         new = []
         for entry in entries:
             known = self.rows.setdefault(entry.row.signature, [])
@@ -99,8 +99,8 @@ class Plan:
         """A run as it was planned.
 
         Args:
-            place: the sweep's; what the run is there is added.
-            is_begun: this command has executed it before, so that it is not trained anew.
+            place: the sweep's; the run's membership is added.
+            is_begun: this command has executed it before, so `rerun` no longer applies.
         """
         members = [row.member() for row in self.rows[entry.row.signature]]
         spec = entry.planned.spec(place._replace(members=members))
@@ -108,7 +108,7 @@ class Plan:
         return spec
 
     def definition(self, master: DictConfig) -> dict[str, Any]:
-        """What the sweep's record says of the request."""
+        """The request, as the sweep's record has it."""
         arms, settings = self.request.arms, self.request.settings
         return {
             "name": " vs ".join(arm.name for arm in arms if arm.name) or "grid",
@@ -133,7 +133,7 @@ class Plan:
         }
 
     def default(self, arm: Arm) -> dict[str, str]:
-        """What the arm's keys are where nobody searches them."""
+        """The values of the arm's keys without a search."""
         cfg = self.executor.compose([*self.request.common, *arm.fixed])
         values = {dim.key: OmegaConf.select(cfg, dim.key.lstrip("+~")) for dim in arm.space}
         return {
@@ -141,14 +141,14 @@ class Plan:
         }
 
     def names(self, group: str) -> list[str]:
-        """The data sets, or the models, of the runs that are known by now."""
+        """The data sets, or the models, of the runs known so far."""
         configurations = (json.loads(entry.planned.cfg) for entry in self.entries.values())
         return list(dict.fromkeys(cfg[group]["name"] for cfg in configurations))
 
 
 @contextmanager
 def naming(arm: str, named_arms: bool) -> Iterator[None]:
-    """Inside, a mistake names its arm, if the user named the arms."""
+    """Errors raised inside the block name the arm, if the user named the arms."""
     where = f"{ARMS}.{arm}: " if named_arms else ""
     try:
         yield

@@ -99,21 +99,21 @@ class Memory(NamedTuple):
 class Study:
     """One arm's search.
 
-    What a trial is depends on the sweep, the arm, the sampler, and the results told before it was asked for;
-    on nothing else. So a search that was killed goes on as if it had not been, and one whose results change
-    (a failed run was repaired, the code is another) becomes the search that these results lead to.
+    A trial depends on the sweep, the arm, the sampler and the results told before it was asked for, and on
+    nothing else. A killed search therefore continues as if it had not been killed, and a search whose results
+    change (a failed run was repaired, the code changed) becomes the one that these results lead to.
 
     The sweep's plan records each proposal with its basis: how many results it was chosen after, and a hash of
-    them. A recorded proposal is taken again where these results are the same, whatever version of Optuna
-    there is now; else the sampler, seeded by sweep, arm and number, is asked. The caller asks and tells in
-    the order of the trials' numbers, from 0.
+    them. A recorded proposal is reused if these results are still the same, whatever the version of
+    Optuna; otherwise the sampler is asked, seeded by sweep, arm and number. Callers ask and tell in the order
+    of the trials' numbers, from 0.
 
-    A diverged trial is told as infinitely bad, which all samplers of Optuna 5.0 bear when tried: TPE, CMA-ES
-    and the genetic ones go by ranks, and the Gaussian process takes it for the worst finite one.
+    A diverged trial is told as infinitely bad. All samplers of Optuna 5.0 cope with that: TPE, CMA-ES and the
+    genetic ones use ranks, and the Gaussian process treats it as the worst finite result.
 
     Args:
         sweep: the sweep's id.
-        sign: 1 where a higher objective is better, -1 where a lower one is.
+        sign: 1 if a higher objective is better, -1 if a lower one is.
         recorded: values and bases of earlier proposals, by number.
 
     Raises:
@@ -155,9 +155,9 @@ class Study:
         return proposal
 
     def known(self, number: int) -> Proposal | None:
-        """The proposal that was recorded last, of those whose results are the same as now, or not known yet.
+        """The latest recorded proposal whose results are the same as now, or not known yet.
 
-        The latter is so where the sampler is asked for more trials at once than before.
+        Results are not known yet if the sampler is asked for more trials at once than before.
         """
         for values, basis in reversed(self.recorded.get(number, ())):
             count, _, known = basis.partition(":")
@@ -188,11 +188,11 @@ class Study:
     # The sampler
 
     def remember(self, anew: bool = False) -> Memory:
-        """The study as it is after all that was asked and told, the sampler's own notes included.
+        """The study after all that was asked and told, including the sampler's own state.
 
-        Most samplers make none. Those of the others (a generation's parents, the place in a sequence, the
-        state of CMA-ES, which is a pickle) are made again, by asking again in the same order. That begins
-        where the space was last widened: with one of another size, they have to start afresh.
+        Most samplers keep none. That of the others (a generation's parents, the position in a sequence, the
+        pickle of CMA-ES) is rebuilt by asking again in the same order, from where the space was last widened:
+        with a space of another size, these samplers have to start afresh.
 
         Args:
             anew: the sampler starts afresh in any case.
@@ -234,7 +234,7 @@ class Study:
         return {dim.key: space.text(dim, params[dim.key]) for dim in self.arm.space}
 
     def frozen(self, number: int, values: Mapping[str, str]) -> "FrozenTrial":
-        """A trial for Optuna to add, as if chosen from today's space, with its result if it is known."""
+        """A trial for Optuna, as if chosen from the current space, with its result if known."""
         from optuna.trial import TrialState, create_trial
 
         state, objective = TrialState.RUNNING, None
