@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from fakes import FakeExecutor, Values, sweep_of
 
+from fairsweep.runs import markers
+from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.life import CannotLaunch
 from fairsweep.runs.status import Status
 from fairsweep.sweeps import dry_run
@@ -213,3 +215,19 @@ def test_a_dry_run_counts_what_is_missing_and_executes_nothing(
     said = capsys.readouterr().out
     assert "4 runs, 2 to train; about 4 s of training, 2.0 kB of weights" in said
     assert said.count("exists") == 2
+
+
+def test_what_dead_processes_left_is_ended_before_the_first_run(outputs: Outputs) -> None:
+    dead = RunFolder(outputs.path / "runs" / f"a{'0' * 15}")
+    dead.path.mkdir(parents=True)
+    known = {"code": "c", "device": "cpu", "precision": "fp32", "objective_key": "val_loss"}
+    dead.write_status(Status(name="running", signature=dead.signature, **known))
+    markers.write(markers.pending(outputs.path) / dead.signature, "sqlite:////tmp/x.db", print)
+    seen = []
+
+    def look(values: Values) -> float:
+        seen.append(dead.status().name)
+        return 1.0
+
+    outputs.run(lists("1"), look)
+    assert seen == ["interrupted"]

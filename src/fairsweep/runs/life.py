@@ -241,6 +241,12 @@ def end_dead(outputs: Path) -> None:
                     write_atomically(sweep / "sweep.json", json.dumps(content | ending, indent=1).encode())
 
 
+def upload_pending(cfg: DictConfig) -> None:
+    """Upload what earlier commands could not, meanwhile."""
+    end_dead(Path(cfg.record.dir).absolute())
+    uploader.sync_pending(cfg)
+
+
 def flush(cfg: DictConfig) -> bool:
     """At a command's end, and before MLflow is read: wait until all is uploaded; whether it is."""
     end_dead(Path(cfg.record.dir).absolute())

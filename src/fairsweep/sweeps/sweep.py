@@ -109,7 +109,7 @@ class Sweep:
                 signals.check()
                 self.folder.begin(id=self.id, weights=self.pinned, **self.plan.definition(self.master))
                 self.upload()
-                uploader.sync_pending(self.master)
+                life.upload_pending(self.master)
                 with self.board:
                     phases.Course(
                         self.request.arms,

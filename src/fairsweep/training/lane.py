@@ -15,7 +15,7 @@ from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
 from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory
-from fairsweep.training.process import ProcessState, default_threads, mixed, seeded_random_state
+from fairsweep.training.process import ProcessState, default_threads, mixed, on_stream, seeded_random_state
 from fairsweep.training.tally import Selection, Tally
 from fairsweep.training.task import Classification
 
@@ -114,16 +114,6 @@ class Lane:
         """Inside, what torch has one of per process is this lane's."""
         return self.process.own()
 
-    @contextmanager
-    def own_stream(self) -> Iterator[None]:
-        """Inside, a CUDA device works on this lane beside others; `loop.collect` waits for it."""
-        if self.stream is None:
-            yield
-            return
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
-            yield
-
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes inside are in this lane's precision."""
         return build.autocast(self.precision, self.device)
@@ -166,7 +156,7 @@ class Lane:
         size: int = self.trainer.batch_size
         epoch, position = divmod(self.step, self.steps_per_epoch)
         end = min(position + steps, self.steps_per_epoch)
-        with self.own_stream():
+        with on_stream(self.stream):
             if self.order_of_epoch != epoch:
                 self.begin_epoch(epoch)
             while position < end and not stop():

@@ -42,6 +42,17 @@ class ProcessState:
                 generator.set_state(outer[name])
 
 
+@contextmanager
+def on_stream(stream: "torch.cuda.Stream | None") -> Iterator[None]:
+    """Inside, a CUDA device works on this stream beside others; `loop.collect` waits for it."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+
+
 def mixed(*numbers: int) -> int:
     """One well-mixed 64-bit seed out of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
