@@ -72,7 +72,9 @@ class FakeExecutor:
 
     def is_done(self, planned: PlannedRun, stop_epoch: int | None, is_begun: bool) -> bool:
         status = self.status(planned.signature)
-        return status.is_final if stop_epoch is None else (planned.signature, stop_epoch) in self.reached
+        if stop_epoch is None or status.name == "failed":
+            return status.is_final
+        return (planned.signature, stop_epoch) in self.reached
 
     def objective_at(self, signature: str, epoch: int) -> float | None:
         return self.reached.get((signature, epoch))

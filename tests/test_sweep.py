@@ -68,6 +68,19 @@ def unlucky() -> None:
     Lane.train_step = broken  # type: ignore[method-assign]
 
 
+def unlucky_in_the_third_epoch() -> None:
+    from fairsweep.training.lane import Lane
+
+    step = Lane.train_step
+
+    def broken(lane: Lane, index: Any) -> None:
+        if lane.epoch == 2:
+            raise RuntimeError("out of luck")
+        step(lane, index)
+
+    Lane.train_step = broken  # type: ignore[method-assign]
+
+
 def unwatched() -> None:
     """The folders of runs are looked at when that is needed, and not by the clock."""
     board.POLL_SECONDS = 1000
@@ -516,6 +529,28 @@ def test_halving_prunes_what_another_sweep_may_finish_with_the_same_bits(
     assert outputs.statuses == {"finished": 4}
     assert_same_sweep(outputs, others)
     outputs.assert_tracked()
+
+
+def test_a_run_that_failed_after_a_rung_is_trained_again_by_the_same_command(
+    outputs: Outputs, others: Outputs
+) -> None:
+    words = (*QUICK, "tracking=none", "trainer.epochs=4", "optimizer=sgd", "optimizer.lr=0.1,0.0001")
+    outputs.sweep(*words, "halving=2", status=1, before=unlucky_in_the_third_epoch)
+    outputs.sweep(*words, "halving=2")
+    others.sweep(*words, "halving=2")
+    (best,) = [row for row in others.table if row["status"] == "finished"]
+    assert best["optimizer.lr"] == "0.1"
+    assert best in outputs.table
+
+
+def test_a_repeated_sweep_completes_the_pictures_and_event_files_of_its_runs(outputs: Outputs) -> None:
+    words = (*QUICK, "tracking=none", "seed=range(2)")
+    outputs.sweep(*words)
+    assert not any(folder.pictures.exists() for folder in outputs.runs.values())
+    outputs.sweep(*words, "record.pictures=all", "tracking.tensorboard=true")
+    for folder in outputs.runs.values():
+        assert (folder.pictures / "curves.png").exists()
+        assert any((folder.path / "tensorboard").iterdir())
 
 
 # Failures

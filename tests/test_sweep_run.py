@@ -4,6 +4,8 @@ import csv
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from fairsweep.runs.life import CannotLaunch
 from fairsweep.runs.status import Status
 from fairsweep.sweeps import dry_run
 from fairsweep.sweeps.arms import Arm
+from fairsweep.sweeps.phases import TrialRun
 from fairsweep.sweeps.space import Dimension
 from fairsweep.sweeps.sweep import Sweep
 
@@ -187,6 +190,25 @@ def test_halving_continues_the_better_share_and_prunes_the_rest(outputs: Outputs
     assert rungs == {1: 4, 2: 2}
     (winner,) = [row["lr"] for row in table(sweep) if row["status"] == "finished"]
     assert winner == "0.01"
+
+
+def test_a_paused_run_that_another_process_finishes_between_two_rungs_counts_as_finished(
+    outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = outputs.sweep(lists("0.01", "0.001"), halving=2, epochs=2)
+    prune = sweep.prune
+
+    def finish_the_other(runs: Sequence[TrialRun]) -> None:
+        prune(runs)
+        for signature, status in outputs.statuses.items():
+            if status.name == "paused":
+                outputs.statuses[signature] = replace(status, name="finished", objective=0.9)
+
+    monkeypatch.setattr(sweep, "prune", finish_the_other)
+    sweep.run()
+    assert sweep.folder.read()["counts"] == {"finished": 1, "pruned": 1}
+    assert sweep.folder.read()["best_objective"] == 0.9
+    assert {row["lr"]: row["status"] for row in table(sweep)} == {"0.01": "finished", "0.001": "pruned"}
 
 
 def test_a_command_that_is_stopped_before_it_has_planned_anything_leaves_the_table(

@@ -135,7 +135,7 @@ class Trainer:
         rerun, reuse = cfg["rerun"] and not is_begun, cfg["reuse"]
         if stop_epoch is None:
             return is_done(rerun, reuse, status)
-        if rerun or provenance.stale_reason(reuse, status) or status.name == "running":
+        if rerun or provenance.stale_reason(reuse, status) or status.name in ("running", "failed"):
             return False
         return folder.objective_at(stop_epoch) is not None
 
@@ -227,5 +227,4 @@ class Trainer:
         run = Run(spec, self.note)
         if run.folder.path.exists():
             with run.folder.lock():
-                run.join()
-                run.upload()
+                run.reuse()

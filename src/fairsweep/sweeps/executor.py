@@ -62,7 +62,7 @@ class Executor(Protocol):
         ...
 
     def is_done(self, planned: PlannedRun, stop_epoch: int | None, is_begun: bool) -> bool:
-        """Whether a run needs no execution, to its end or to an epoch.
+        """Whether a run needs no execution, to its end or to an epoch. One that failed always does.
 
         Args:
             is_begun: this sweep has executed it already, so `rerun` no longer applies.
@@ -92,7 +92,7 @@ class Executor(Protocol):
         ...
 
     def join(self, spec: RunSpec) -> None:
-        """Record the membership of a run that needs no execution."""
+        """Record the membership of a run that needs no execution, and complete what is made of its record."""
         ...
 
     def cost(self, planned: Sequence[PlannedRun]) -> tuple[float, float]:

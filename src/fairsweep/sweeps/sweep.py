@@ -216,8 +216,11 @@ class Sweep:
         self.board.settle(self.plan.rows[signature][0], status)
 
     def status(self, signature: str) -> Status:
-        """How a run stands."""
-        return self.settled.get(signature) or self.executor.status(signature)
+        """How a run stands. If it has not ended for good, another process may have continued it."""
+        settled = self.settled.get(signature)
+        if settled and (settled.is_final or settled.name == "failed"):
+            return settled
+        return self.executor.status(signature)
 
     def result(self, entry: Entry) -> Result:
         """What a run gave: its objective; at a rung, the one of that epoch."""
