@@ -112,15 +112,20 @@ def can_be_folder(path: str) -> bool:
     return next(filter(os.path.exists, paths)).is_dir()  # Path.exists raises where a folder is closed
 
 
-def target(*prefixes: str) -> Rule:
-    return Rule(
-        "a class of " + " or ".join(prefix.rstrip(".") for prefix in prefixes),
-        lambda v: (
-            isinstance(v, str)
-            and any(re.fullmatch(re.escape(prefix) + r"\w+", v) is not None for prefix in prefixes)
-        ),
-    )
-
+TARGET = Rule(
+    "the dotted name of a class or function: package.module.Name",
+    lambda v: isinstance(v, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", v) is not None,
+)
+# The groups whose `_target_` makes a part of a run.
+TARGET_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
+# A record that comes from elsewhere may name no others.
+FAMILIAR = {
+    "data": ("fairsweep.data",),
+    "model": ("fairsweep.models",),
+    "loss": ("torch.nn", "fairsweep.losses"),
+    "optimizer": ("torch.optim", "fairsweep.optimizers"),
+    "scheduler": ("torch.optim.lr_scheduler",),
+}
 
 RULES: Mapping[str, Rule] = {
     "seed": integer(0),
@@ -130,7 +135,7 @@ RULES: Mapping[str, Rule] = {
     "record.dir": FOLDER,
     "record.pictures": one_of("auto", "all", "none"),
     "record.keep": one_of("auto", "weights", "all", "none"),
-    "data._target_": target("fairsweep.data."),
+    "data._target_": TARGET,
     "data.name": FILE_NAME,
     "data.root": TEXT,
     "data.dataset": one_of("MNIST", "FashionMNIST", "KMNIST"),
@@ -144,7 +149,7 @@ RULES: Mapping[str, Rule] = {
     "data.std": or_null(either(ABOVE_ZERO, list_of(ABOVE_ZERO))),
     "data.augment.shift": integer(0),
     "data.augment.rotate": NOT_NEGATIVE,
-    "model._target_": target("fairsweep.models."),
+    "model._target_": TARGET,
     "model.name": TEXT,
     "model.widths": CHANNEL_WIDTHS,
     "model.hidden": CHANNEL_WIDTHS,
@@ -154,10 +159,10 @@ RULES: Mapping[str, Rule] = {
     "model.activation": one_of("none", "relu", "tanh", "gelu"),
     "model.pool": one_of("each", "last"),
     "model.dropout": BELOW_ONE,
-    "loss._target_": target("torch.nn.", "fairsweep.losses."),
+    "loss._target_": TARGET,
     "loss.label_smoothing": BELOW_ONE,
     "loss.reduction": one_of("mean"),
-    "optimizer._target_": target("torch.optim."),
+    "optimizer._target_": TARGET,
     "optimizer.lr": ABOVE_ZERO,
     "optimizer.momentum": BELOW_ONE,
     "optimizer.weight_decay": NOT_NEGATIVE,
@@ -166,7 +171,8 @@ RULES: Mapping[str, Rule] = {
     "optimizer.eps": NOT_NEGATIVE,
     "optimizer.alpha": BELOW_ONE,
     "optimizer.lr_decay": NOT_NEGATIVE,
-    "scheduler._target_": target("torch.optim.lr_scheduler."),
+    "optimizer.decay_norms_and_biases": BOOLEAN,
+    "scheduler._target_": TARGET,
     "scheduler.warmup": NOT_NEGATIVE,
     "scheduler.factor": ABOVE_ZERO,
     "scheduler.total_iters": NOT_NEGATIVE,
@@ -205,6 +211,9 @@ RULES: Mapping[str, Rule] = {
 # Their further arguments are their class's own: they are checked against it when it is built.
 OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
 
+# What a model's arguments may refer to, as in `num_classes: ${classes}`: known once the data are read.
+OF_DATA = ("shape", "channels", "features", "classes")
+
 # Our own data sets, whose keys are all known; one that a user adds may have others.
 SOURCES = ("fairsweep.data.digits", "fairsweep.data.mnist", "fairsweep.data.image_folder")
 
@@ -218,6 +227,9 @@ REQUIRED = (
     *(f"data.{name}" for name in ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std")),
     *("data.augment.shift", "data.augment.rotate", "model.name", "optimizer.lr", "scheduler.warmup"),
 )
+
+# Keys whose value, if it is this one, changes nothing: then they are not part of the signature either.
+NEUTRAL = {"optimizer.decay_norms_and_biases": True}
 
 # Keys that cannot affect a run's result are not part of its signature.
 NOT_IN_SIGNATURE = (
@@ -352,6 +364,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise unresolved(error) from error
     assert isinstance(values, dict)
+    for name in OF_DATA:
+        if (value := values.pop(name, f"${{{name}}}")) != f"${{{name}}}":
+            raise ConfigError(f"{name}={json.dumps(value)}: cannot be set, it is the data's; omit it")
     return {str(key): value for key, value in values.items()}
 
 
@@ -417,6 +432,21 @@ def check(cfg: DictConfig) -> dict[str, Any]:
             "set data.val_size above 0"
         )
     return nested
+
+
+def check_familiar(values: Mapping[str, Any]) -> None:
+    """Check that a record from elsewhere names only our own and torch's classes: nobody has vouched for it.
+
+    Raises:
+        ConfigError: it names another.
+    """
+    for group, modules in FAMILIAR.items():
+        name = str(values[group]["_target_"])
+        if name.rpartition(".")[0] not in modules:
+            raise ConfigError(
+                f"{group}._target_={name}: in a record from elsewhere it must be a class of "
+                f"{' or '.join(modules)}; to use {name}, name it in a configuration of your own"
+            )
 
 
 def check_value(key: str, value: Any) -> None:
@@ -498,6 +528,7 @@ def signature(values: dict[str, Any], content: str) -> str:
     flat = {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
         for key, value in leaves(values).items()
+        if key not in NEUTRAL or value != NEUTRAL[key]
     }
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
     # On a command line, a name like 12e5 would be read as a number.

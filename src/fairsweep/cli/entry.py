@@ -33,7 +33,7 @@ from fairsweep import signals
 from fairsweep.cli import arguments, output, overrides
 from fairsweep.cli.environment import complete_environment, with_variables
 from fairsweep.cli.overrides import postponed
-from fairsweep.config import ROOT, RULES, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
 from fairsweep.sweeper import SHORT
 from fairsweep.wording import printable
 
@@ -74,9 +74,8 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
         if not group.startswith("hydra/"):  # a choice may be a path
             group, _, choice = str(error.missing_cfg_file).partition("/")
         if choice.endswith(".py"):
-            kind = RULES[f"{group}._target_"].allowed if f"{group}._target_" in RULES else "a class"
-            how = "put the class into src/fairsweep/models.py and write" if group == "model" else "write"
-            return f"{group}={choice}: is a file; {how} {group}=other {group}._target_=..., {kind}"
+            name = choice.removesuffix(".py").strip("./").replace("/", ".")
+            return f"{group}={choice}: is a file; write {group}=other {group}._target_={name}.<class>"
         if choice == "submitit_slurm":
             return "hydra/launcher=slurm: submitit is not installed; pip install 'fairsweep[slurm]'"
         if error.options:

@@ -132,10 +132,11 @@ class Trainer:
         if not status.has_begun or folder.damage():
             return False
         cfg = json.loads(planned.cfg)
-        rerun, reuse = cfg["rerun"] and not is_begun, cfg["reuse"]
+        if cfg["rerun"] and not is_begun:
+            return False
         if stop_epoch is None:
-            return is_done(rerun, reuse, status)
-        if rerun or provenance.stale_reason(reuse, status) or status.name in ("running", "failed"):
+            return is_done(cfg, status)
+        if status.name in ("running", "failed") or provenance.stale_reason(cfg, status):
             return False
         return folder.objective_at(stop_epoch) is not None
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +85,9 @@ class Run:
         if damage := self.folder.damage():
             self.renew(damage)
         status = self.folder.status()
-        if is_done(cfg.rerun, cfg.reuse, status):
+        if not cfg.rerun and is_done(cfg, status):
             return False
-        self.stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg.reuse, status)
+        self.stale = "rerun=true" if cfg.rerun else provenance.stale_reason(cfg, status)
         return True
 
     def reuse(self) -> Outcome:
@@ -211,9 +211,9 @@ def first_status(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def is_done(rerun: bool, reuse: str, status: Status) -> bool:
+def is_done(cfg: Mapping[Any, Any], status: Status) -> bool:
     """Whether a run of this status needs no training: it ended for good, with the current code."""
-    return not rerun and status.is_final and not provenance.stale_reason(reuse, status)
+    return status.is_final and not provenance.stale_reason(cfg, status)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Where a run comes from: code, data, packages, machine; and whether a recorded run can still be reused."""
 
-import hashlib
 import json
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
-from fairsweep.config import CUTS, ROOT, without_credentials
+from fairsweep.config import CUTS, ROOT, TARGET_GROUPS, without_credentials
 from fairsweep.runs.status import UNKNOWN, Status
+from fairsweep.training import targets
 from fairsweep.training.sources import fingerprint
 
 if TYPE_CHECKING:
     from fairsweep.training.lane import Lane
-
-# The code that decides how a configuration trains.
-CODE = ("data.py", "losses.py", "models.py", "training/*.py")
 
 # Longer patches are cut, in characters.
 PATCH_LENGTH = 1_000_000
@@ -33,8 +31,9 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
     """The origin of a run, as its status records it. Without a lane: of a run that could not be built."""
     import torch
 
+    named = target_names(cfg)
     return {
-        "code": code_hash(),
+        "code": targets.code_hash(named),
         "data": lane.task.data.fingerprint if lane else UNKNOWN,
         "device": device_name(lane.device) if lane else str(cfg.trainer.device),
         "precision": lane.precision if lane else str(cfg.trainer.precision),
@@ -42,8 +41,13 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "command": overrides.command(),
         "git": git_state(),
-        "versions": versions(),
+        "versions": versions() | targets.versions(named),
     }
+
+
+def target_names(cfg: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The classes and functions that a run's configuration names, sorted."""
+    return tuple(sorted({str(cfg[group]["_target_"]) for group in TARGET_GROUPS}))
 
 
 @cache
@@ -93,11 +97,15 @@ def uncommitted() -> str:
     return "".join(f"# untracked, not in this patch: {name}\n" for name in names) + patch
 
 
-def stale_reason(reuse: str, status: Status) -> str:
-    """Why a recorded run cannot be reused; empty if it can. Data are part of its signature."""
-    if not status.has_begun or reuse == "any":
+def stale_reason(cfg: Mapping[Any, Any], status: Status) -> str:
+    """Why a recorded run cannot be reused; empty if it can. Data are part of its signature.
+
+    Args:
+        cfg: of the run that is requested now.
+    """
+    if not status.has_begun or cfg["reuse"] == "any":
         return ""
-    if status.code != code_hash():
+    if status.code != targets.code_hash(target_names(cfg)):
         return "the training code has changed since"
     if status.data == UNKNOWN:
         return "it failed before it began"
@@ -124,12 +132,3 @@ def content_of(data: str, hashes: Path) -> str:
     from fairsweep.training import build
 
     return build.content(data)
-
-
-@cache
-def code_hash() -> str:
-    """A hash (16 hex digits) of the code that decides how a configuration trains."""
-    package = Path(__file__).parents[1]
-    files = [path for pattern in CODE for path in sorted(package.glob(pattern))]
-    content = b"".join(path.read_bytes() for path in files)
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.cli import arguments
-from fairsweep.config import ROOT, ConfigError, escaped, leaves
+from fairsweep.config import ROOT, ConfigError, check_familiar, escaped, leaves
 from fairsweep.runs import lookup, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.inputs import RUNS
@@ -77,6 +77,8 @@ def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
         if address and place.tracking.uri is not None:
             named = tracking.find_run(address[1], place.tracking.uri, place.record.dir)
         elif (path / "config.yaml").is_file():
+            if not path.is_relative_to(Path(place.record.dir).absolute()):
+                check_familiar(read_config(path / "config.yaml"))
             named = nullcontext(RunFolder(path))
         else:
             named = nullcontext(lookup.find(place.record.dir, which, needs_weights=False))

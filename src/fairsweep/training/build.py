@@ -2,23 +2,29 @@
 
 import inspect
 import json
-import logging
+import math
 import os
+import re
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, TypeVar
+from importlib import import_module
+from pkgutil import iter_modules
+from types import MappingProxyType, UnionType
+from typing import Any, TypeVar, Union, get_origin, get_type_hints
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from fairsweep.config import CUTS, RULES, ConfigError, is_number, unknown
+from fairsweep.config import CUTS, TARGET, ConfigError, is_number, nearest, unknown
 from fairsweep.models import Classifier, Shape
 from fairsweep.training.dataset import Data, Source, prepare
 from fairsweep.training.sources import fingerprint
+from fairsweep.training.targets import module_of
 
 T = TypeVar("T")
 
@@ -26,58 +32,117 @@ T = TypeVar("T")
 # this when it first looks for devices, below.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 # Arguments of torch's schedulers that are times: epochs in the YAML, steps in torch.
 TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")
 # Of these, the ones for which null means the end of the run.
 HORIZONS = ("T_max", "total_steps")
 
 
-def located(target: str) -> Any:
-    """The object of a dotted name, without the three lines that Hydra prints if there is none."""
-    logger = logging.getLogger("hydra.utils")
-    before, logger.disabled = logger.disabled, True
+def located(key: str, target: str) -> Any:
+    """The object of a dotted name; imports its module.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+    """
+    module = module_of(key, target)
     try:
-        return hydra.utils.get_object(target)
-    finally:
-        logger.disabled = before
+        found = import_module(module)
+        for name in target.removeprefix(f"{module}.").split("."):
+            found = getattr(found, name)
+    except AttributeError as error:
+        if getattr(error, "obj", None) is not found:
+            raise ConfigError(f"{key}={target}: {module} cannot be imported: {error}") from error
+        public = [one for one in vars(found) if not one.startswith("_")]
+        public += [one.name for one in iter_modules(getattr(found, "__path__", ()))]
+        raise ConfigError(f"{key}={target}: {module} has no {name}{nearest(name, public)}") from error
+    except Exception as error:  # of its own code
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{key}={target}: {module} cannot be imported: {reason}") from error
+    return found
 
 
-def construct(kind: type[T], group: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> T:
+def makes(make: Any, kind: type) -> bool:
+    """Whether something that a configuration names may be called to get a `kind`.
+
+    A class must be one. A function may return anything where it does not say what, unless it is one of the
+    standard library, which knows of no such kinds.
+    """
+    if inspect.isclass(make):
+        return issubclass(make, kind) and make is not kind and not inspect.isabstract(make)
+    if not inspect.isfunction(make) or make.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    try:
+        returned = get_type_hints(make).get("return", object)
+    except Exception:  # names that its module imports for type checkers alone
+        return True
+    returned = returned if get_origin(returned) in (None, Union, UnionType) else get_origin(returned)
+    return not inspect.isclass(returned) or issubclass(returned, kind) or issubclass(kind, returned)
+
+
+def article(kind: type) -> str:
+    """A type's name with its article."""
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+def maker(kind: type[T], group: str, node: dict[str, Any]) -> Callable[..., T]:
+    """The class or function that a group's `_target_` names, which makes a `kind`.
+
+    Raises:
+        ConfigError: there is none, or it cannot make one.
+    """
+    key, target = f"{group}._target_", node.get("_target_")
+    if not TARGET.holds(target):
+        raise ConfigError(f"{key}={json.dumps(target)}: must be {TARGET.allowed}")
+    # Not by `instantiate`, which would also call targets inside the node, without a check.
+    make: Callable[..., T] = located(key, str(target))
+    if not makes(make, kind):
+        raise ConfigError(f"{key}={target}: must be {article(kind)} class, or a function that makes one")
+    return make
+
+
+def construct(
+    kind: type[T],
+    group: str,
+    node: dict[str, Any],
+    *args: Any,
+    offered: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
     """Call the class or function that a group's `_target_` names with the group's other values.
+
+    Args:
+        offered: arguments for a target that has parameters of these names, unless the group sets them.
 
     Raises:
         ConfigError: the target is not allowed, does not exist, rejects its arguments, or makes no `kind`.
     """
-    target = node.get("_target_")
-    rule = RULES[f"{group}._target_"]
-    if not rule.holds(target):
-        raise ConfigError(f"{group}._target_={json.dumps(target)}: must be {rule.allowed}")
-    try:
-        # Not by `instantiate`, which would also call targets inside the node, without a check.
-        make = located(str(target))
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{group}._target_={target}: no such class") from error
-    if not inspect.isfunction(make) and not (inspect.isclass(make) and issubclass(make, kind)):
-        # A module also has the names that it imports, which are not its own.
-        home, own = str(target).rpartition(".")[0], str(getattr(make, "__module__", ""))
-        is_own = callable(make) and f"{own}.".startswith(f"{home}.")
-        raise ConfigError(
-            f"{group}._target_={target}: " + (f"must make a {kind.__name__}" if is_own else "no such class")
-        )
+    make, target = maker(kind, group, node), node["_target_"]
     arguments = {name: value for name, value in node.items() if name != "_target_"}
     parameters = list(inspect.signature(make).parameters.values())[len(args) :]
-    names = [parameter.name for parameter in parameters]
+    names = [parameter.name for parameter in parameters if parameter.kind not in VARIADIC]
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     for name in arguments:
-        if name not in names and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        if name not in names and not is_open:
             raise ConfigError(unknown(f"{group}.{name}", names, f"{target} has no such argument"))
+    arguments = {name: value for name, value in offered.items() if name in names} | arguments
+    for parameter in parameters:
+        is_needed = parameter.default is parameter.empty and parameter.kind not in VARIADIC
+        if is_needed and parameter.name not in arguments:
+            raise ConfigError(
+                f"{group} ({target}): needs the argument {parameter.name}; add +{group}.{parameter.name}=..."
+            )
     try:
-        built = make(*args, **arguments, **kwargs)
-    except ConfigError:
+        built = make(*args, **arguments)
+    except (ConfigError, MemoryError):
         raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise ConfigError(f"{group} ({target}): {error}") from error
+    except Exception as error:  # of a user's own code
+        what = "" if isinstance(error, TypeError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{group} ({target}): {what}{error}") from error
     if not isinstance(built, kind):  # a function made something else
-        raise ConfigError(f"{group}._target_={target}: must make a {kind.__name__}")
+        raise ConfigError(
+            f"{group}._target_={target}: must make {article(kind)}, made {article(type(built))}"
+        )
     return built
 
 
@@ -172,9 +237,20 @@ def content(text: str) -> str:
 
 def model(cfg: DictConfig, shape: Shape, classes: int) -> nn.Module:
     """The model for images of this shape, initialised from torch's global generator."""
-    node = plain(cfg.model)
+    known = {"shape": shape, "channels": shape[0], "features": math.prod(shape), "classes": classes}
+    node = filled(plain(cfg.model), known)
     node.pop("name", None)
-    return construct(nn.Module, "model", node, shape, classes)
+    return construct(nn.Module, "model", node, offered={"shape": shape, "classes": classes})
+
+
+def filled(node: Any, known: Mapping[str, Any]) -> Any:
+    """A nested value in which the number stands for `${classes}`, and so on (see `config.OF_DATA`)."""
+    if isinstance(node, dict):
+        return {key: filled(value, known) for key, value in node.items()}
+    if isinstance(node, list):
+        return [filled(value, known) for value in node]
+    found = re.fullmatch(r"\$\{(\w+)\}", node) if isinstance(node, str) else None
+    return known[found[1]] if found else node
 
 
 def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor]) -> Classifier:
@@ -208,26 +284,35 @@ def loss(cfg: DictConfig) -> nn.Module:
 
 
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
-    """torch's own optimizer, fused if it can be, which is several times faster on small models.
+    """The optimizer; torch's own is fused if it can be, which is several times faster on small models.
 
     On CUDA it is capturable if it can be, so that no step waits for the device.
+
+    Raises:
+        ConfigError: it does not take this model's parameters, or not in groups.
     """
     node = plain(cfg.optimizer)
-    name = str(node["_target_"]).rsplit(".", 1)[-1]
-    kind = getattr(torch.optim, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer):
-        raise ConfigError(f"optimizer._target_=torch.optim.{name}: torch.optim has no such optimizer")
-    if name == "SparseAdam":
+    target, decay_all = str(node["_target_"]), node.pop("decay_norms_and_biases", True)
+    if target == "torch.optim.SparseAdam":
         raise ConfigError(
             "optimizer._target_=torch.optim.SparseAdam: not supported, it needs sparse gradients; "
             "use another optimizer"
         )
-    arguments = inspect.signature(kind).parameters
-    if "fused" in arguments and not {"fused", "foreach"} & node.keys():
+    parameters = inspect.signature(maker(Optimizer, "optimizer", node)).parameters
+    if target.startswith("torch.optim.") and "fused" in parameters and not {"fused", "foreach"} & node.keys():
         node["fused"] = True
-    if "capturable" in arguments and any(one.is_cuda for one in model.parameters()):
+    if "capturable" in parameters and any(one.is_cuda for one in model.parameters()):
         node.setdefault("capturable", True)
-    return construct(Optimizer, "optimizer", node, model.parameters())
+    if "model" in parameters:
+        return construct(Optimizer, "optimizer", node, offered={"model": model})
+    return construct(Optimizer, "optimizer", node, model.parameters() if decay_all else groups(model))
+
+
+def groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The parameters in two groups: weight decay spares those of one dimension, norms and biases."""
+    weights = [one for one in model.parameters() if one.ndim > 1]
+    others = [one for one in model.parameters() if one.ndim <= 1]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
 
 
 def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
