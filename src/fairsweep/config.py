@@ -71,8 +71,9 @@ def or_null(rule: Rule) -> Rule:
 
 def list_of(item: Rule, lengths: Iterable[int] | None = None) -> Rule:
     sizes = None if lengths is None else tuple(lengths)
+    count = "" if sizes is None else f"{' or '.join(map(str, sizes))} "
     return Rule(
-        f"a list of {'' if sizes is None else f'{sizes[0]} '}values, each {item.allowed}",
+        f"a list of {count}values, each {item.allowed}",
         lambda value: (
             isinstance(value, list) and (sizes is None or len(value) in sizes) and all(map(item.holds, value))
         ),
@@ -167,7 +168,7 @@ RULES: Mapping[str, Rule] = {
     "optimizer.momentum": BELOW_ONE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.nesterov": BOOLEAN,
-    "optimizer.betas": list_of(BELOW_ONE, [2]),
+    "optimizer.betas": list_of(BELOW_ONE, [2, 3]),
     "optimizer.eps": NOT_NEGATIVE,
     "optimizer.alpha": BELOW_ONE,
     "optimizer.lr_decay": NOT_NEGATIVE,

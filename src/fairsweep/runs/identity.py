@@ -11,7 +11,7 @@ from fairsweep import config
 from fairsweep.config import ConfigError
 from fairsweep.runs import checkpoint, lookup, provenance, store
 from fairsweep.runs.folder import Place
-from fairsweep.training.targets import module_of
+from fairsweep.training import targets
 
 
 class RunSpec(NamedTuple):
@@ -88,7 +88,7 @@ def identified(cfg: DictConfig, checked: bool = True) -> tuple[dict[str, Any], s
         store.check(cfg.tracking.uri)
     values = config.check(cfg) if checked else config.resolved(cfg)
     for group in config.TARGET_GROUPS:
-        module_of(f"{group}._target_", str(values[group]["_target_"]))
+        targets.check(f"{group}._target_", str(values[group]["_target_"]))
     values["trainer"]["weights"] = weights_file(values)
     return values, provenance.content(values)
 

@@ -32,6 +32,9 @@ INSTALLED_FOLDERS = {"site-packages", "dist-packages"}
 # Recorded with each run; a new version of these does not make finished runs stale.
 NEUTRAL = {"torch", "numpy"}
 
+# Packages that an extra installs.
+EXTRAS = {"pytorch_optimizer": "optimizers"}
+
 PACKAGE = Path(fairsweep.__file__).parent
 # The code of ours that decides how a configuration trains: for all runs, and for those that name it.
 TRAINING = "training/*.py"
@@ -76,10 +79,28 @@ def module_of(key: str, target: str) -> str:
     for count in range(len(names) - 1, 0, -1):
         if find(name := ".".join(names[:count])) is not None:
             return name
+    if names[0] in EXTRAS:
+        raise ConfigError(missing_extra(key, target, names[0]))
     raise ConfigError(
         f"{key}={target}: no module {names[0]} in {Path.cwd()}, on PYTHONPATH or installed; "
         "give the command in the folder that has it"
     )
+
+
+def missing_extra(key: str, target: str, package: str) -> str:
+    """The line for a target whose package is not installed."""
+    return f"{key}={target}: {package} is not installed; pip install 'fairsweep[{EXTRAS[package]}]'"
+
+
+def check(key: str, target: str) -> None:
+    """Check that the module of a target exists, and the extra that it needs.
+
+    Raises:
+        ConfigError: one of them does not.
+    """
+    for package in dependencies(module_of(key, target))[1] & {*EXTRAS}:
+        if find(package) is None:
+            raise ConfigError(missing_extra(key, target, package))
 
 
 def is_installed(path: Path) -> bool:
@@ -128,6 +149,7 @@ def dependencies(module: str) -> tuple[dict[str, Path], set[str]]:
         if top == PACKAGE.name:
             if path is not None and path.parent == PACKAGE and path.stem in NAMED:
                 files[name] = path
+                packages |= EXTRAS.keys() & {one.partition(".")[0] for one in imports(spec, path)}
         elif top in sys.stdlib_module_names:
             continue
         elif path is not None and is_installed(path):
