@@ -21,6 +21,7 @@ from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.lane import WARM_UP, Ending, Lane
 from fairsweep.training.loop import Event, advance, fit
+from fairsweep.training.report import named
 
 Compose = Callable[..., DictConfig]
 
@@ -51,6 +52,11 @@ def lines_of(events: list[Event], lane: Lane) -> list[dict[str, float]]:
         if event.lane is lane
         for line in event.lines
     ]
+
+
+def of_test(lines: list[dict[str, float]]) -> dict[str, float]:
+    """The test figures of a run's last line."""
+    return {key: value for key, value in lines[-1].items() if key.startswith("test_")}
 
 
 def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -324,7 +330,7 @@ def test_evaluation_counts_every_image_once(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "data.limit=null"))
     split = lane.task.data.train
     assert len(split) > 500
-    loss, accuracy = lane.evaluate(split)
+    loss, accuracy = lane.evaluate(split).values()
     with torch.inference_mode():
         logits = lane.model.eval()(lane.task.normalise(split.images.float()))
     assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
@@ -349,14 +355,14 @@ def test_best_weights_are_those_of_the_epoch_with_the_best_objective(compose: Co
     assert lane.selection.best["epoch"] == losses.index(min(losses)) + 1
     assert lane.selection.best["objective"] == min(losses) == lines[-1]["objective"]
     lane.model.load_state_dict(lane.selection.best["model"])
-    assert lane.evaluate(lane.task.data.val)[0] == min(losses)
-    assert lane.evaluate(lane.task.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+    assert lane.evaluate(lane.task.data.val)["loss"] == min(losses)
+    assert named("test", lane.evaluate(lane.task.data.test)) == of_test(lines)
 
 
 def test_last_weights_are_tested_where_asked_for(compose: Compose) -> None:
     lane = Lane(compose(*QUICK, "trainer.epochs=4", "optimizer.lr=0.05", "trainer.test_weights=last"))
     lines = [line for event in fit([lane]) for line in event.lines]
-    assert lane.evaluate(lane.task.data.test) == (lines[-1]["test_loss"], lines[-1]["test_accuracy"])
+    assert named("test", lane.evaluate(lane.task.data.test)) == of_test(lines)
     assert lines[-1]["objective"] == [line["val_accuracy"] for line in lines if "val_accuracy" in line][-1]
 
 
@@ -385,7 +391,7 @@ def test_without_validation_there_is_no_objective_and_the_last_weights_count(com
     lines = [line for event in fit([lane]) for line in event.lines]
     assert lane.selection.best is None
     assert "objective" not in lines[-1]
-    assert lane.evaluate(lane.task.data.test)[1] == lines[-1]["test_accuracy"]
+    assert lane.evaluate(lane.task.data.test)["accuracy"] == lines[-1]["test_accuracy"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_lane_as_diverged_at_its_step(compose: Compose) -> None:

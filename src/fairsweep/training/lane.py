@@ -219,8 +219,8 @@ class Lane:
         at_line = self.step % self.trainer.log_every == 0 or self.step % self.steps_per_epoch == 0
         return bool(self.tally.losses) and at_line
 
-    def evaluate(self, split: Split) -> tuple[float, float]:
-        """Mean loss and accuracy of the model as it is, on a whole split."""
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Figures of the model as it is, on a whole split, by their metrics' names."""
         return self.task.evaluate(self.model, split, self.autocast)
 
     def count_seconds(self, seconds: float) -> None:

@@ -39,13 +39,13 @@ def epoch_end(lane: Lane) -> Line:
     """Validation; best weights; early stopping, pause and the end."""
     figures, data = lane.tally.close_epoch(), lane.task.data
     if len(data.val):
-        figures["val_loss"], figures["val_accuracy"] = lane.evaluate(data.val)
+        figures |= named("val", lane.evaluate(data.val))
         if np.isfinite(figures["val_loss"]):
             lane.selection.see(figures[lane.objective_key], lane.model, lane.epoch, lane.step)
         else:
             lane.end("diverged", f"the validation loss after step {lane.step} is {figures['val_loss']}")
     if lane.trainer.test_each_epoch and len(data.test):
-        figures["epoch_test_loss"], figures["epoch_test_accuracy"] = lane.evaluate(data.test)
+        figures |= named("epoch_test", lane.evaluate(data.test))
     patience = lane.trainer.patience
     if lane.ending is not None:
         pass
@@ -66,11 +66,16 @@ def test(lane: Lane) -> Line:
         last = {name: value.clone() for name, value in lane.model.state_dict().items()}
         if best is not None and tests_best:
             lane.model.load_state_dict(best["model"])
-        line["test_loss"], line["test_accuracy"] = lane.evaluate(lane.task.data.test)
+        line |= named("test", lane.evaluate(lane.task.data.test))
         lane.model.load_state_dict(last)
     if best is not None and lane.selection.objective is not None:
         line["objective"] = best["objective"] if tests_best else lane.selection.objective
     return line
+
+
+def named(split: str, figures: dict[str, float]) -> Line:
+    """Figures of a split, as journals call them: `val_loss`."""
+    return {f"{split}_{name}": value for name, value in figures.items()}
 
 
 def line_of(lane: Lane, **figures: float) -> Line:

@@ -79,8 +79,8 @@ class Classification:
         return (logits.argmax(1) == labels).sum()
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module, split: Split, autocast: Autocast) -> tuple[float, float]:
-        """Mean loss and accuracy of the model as it is, on a whole split."""
+    def evaluate(self, model: nn.Module, split: Split, autocast: Autocast) -> dict[str, float]:
+        """Figures of the model as it is, on a whole split: `loss`, its mean, and `accuracy`."""
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -102,7 +102,7 @@ class Classification:
         if outputs:
             loss += self.loss(torch.cat(outputs), split.labels) * len(split.labels)
         model.train()
-        return float(loss) / len(split.labels), int(correct) / len(split.labels)
+        return {"loss": float(loss) / len(split.labels), "accuracy": int(correct) / len(split.labels)}
 
     def check(self, model: nn.Module) -> None:
         """A batch through copies of model and loss, so that what does not fit is said before training.
