@@ -39,7 +39,7 @@ def obstacle(optimizer: Optimizer, scheduler: LRScheduler) -> str:
         return "its scheduler changes more than learning rates (cycle_momentum=true)"
     if "capturable" in optimizer.defaults or (name == "SGD" and optimizer.defaults["fused"]):
         return ""
-    return f"torch.optim.{name} has no capturable form"
+    return f"{name} has no capturable form"
 
 
 class CapturedSteps:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
 from fairsweep.metrics import OBJECTIVES
-from fairsweep.training import build
+from fairsweep.training import build, schedulefree
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
 from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory
@@ -84,7 +84,7 @@ class Lane:
         self.steps_uncaptured = 0
         self.beside = 1  # lanes that trained at once when this one did last, itself among them
         self.shared = False  # whether other lanes trained during any of `seconds`, which are shares then
-        self.note = ""  # what the user should know
+        self.note = schedulefree.caution(self.optimizer, self.model)  # what the user should know
         self.ending: Ending | None = None
         random_state = dict(self.process.random_state)
         with self.own_state():
@@ -223,6 +223,10 @@ class Lane:
         """Figures of the model as it is, on a whole split, by their metrics' names."""
         return self.task.evaluate(self.model, split, self.autocast)
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those to evaluate with; see `schedulefree`."""
+        return schedulefree.averaged(self.optimizer, self.model)
+
     def count_seconds(self, seconds: float) -> None:
         self.seconds += seconds
         self.tally.epoch_seconds += seconds
@@ -247,8 +251,10 @@ class Lane:
         }
 
     def weights(self) -> dict[str, Any]:
-        """The weights at this step; shares its tensors with the lane."""
-        return {"model": self.model.state_dict(), "step": self.step}
+        """A copy of the weights at this step, as they are evaluated."""
+        with self.averaged():
+            weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return {"model": weights, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; on the same kind of device, with the same bits."""

@@ -38,14 +38,15 @@ def interval(lane: Lane) -> Line:
 def epoch_end(lane: Lane) -> Line:
     """Validation; best weights; early stopping, pause and the end."""
     figures, data = lane.tally.close_epoch(), lane.task.data
-    if len(data.val):
-        figures |= named("val", lane.evaluate(data.val))
-        if np.isfinite(figures["val_loss"]):
-            lane.selection.see(figures[lane.objective_key], lane.model, lane.epoch, lane.step)
-        else:
-            lane.end("diverged", f"the validation loss after step {lane.step} is {figures['val_loss']}")
-    if lane.trainer.test_each_epoch and len(data.test):
-        figures |= named("epoch_test", lane.evaluate(data.test))
+    with lane.averaged():
+        if len(data.val):
+            figures |= named("val", lane.evaluate(data.val))
+            if np.isfinite(figures["val_loss"]):
+                lane.selection.see(figures[lane.objective_key], lane.model, lane.epoch, lane.step)
+            else:
+                lane.end("diverged", f"the validation loss after step {lane.step} is {figures['val_loss']}")
+        if lane.trainer.test_each_epoch and len(data.test):
+            figures |= named("epoch_test", lane.evaluate(data.test))
     patience = lane.trainer.patience
     if lane.ending is not None:
         pass
@@ -64,8 +65,7 @@ def test(lane: Lane) -> Line:
     tests_best = lane.trainer.test_weights == "best" and best is not None
     if len(lane.task.data.test):
         last = {name: value.clone() for name, value in lane.model.state_dict().items()}
-        if best is not None and tests_best:
-            lane.model.load_state_dict(best["model"])
+        lane.model.load_state_dict(best["model"] if best and tests_best else lane.weights()["model"])
         line |= named("test", lane.evaluate(lane.task.data.test))
         lane.model.load_state_dict(last)
     if best is not None and lane.selection.objective is not None:
