@@ -41,8 +41,8 @@ def test_each_preset_learns_and_resumes_with_the_same_bits(compose: Compose, nam
     cfg = compose(*QUICK, f"optimizer={name}", "trainer.epochs=8", "trainer.log_every=3")
     whole = Lane(cfg)
     lines = lines_of(list(fit([whole])), whole)
-    accuracies = [line["val_accuracy"] for line in lines if "val_accuracy" in line]
-    assert max(accuracies) > 0.6
+    losses = [line["epoch_train_loss"] for line in lines if "epoch_train_loss" in line]
+    assert losses[-1] < 0.95 * losses[0]
 
     interrupted = Lane(cfg)
     events = list(fit([interrupted], stop=lambda: interrupted.step >= 17))
