@@ -13,10 +13,10 @@ SRC = ROOT / "src"
 ENTRY = "entry points and plugins"
 BASE = "modules that everything may use"
 
-# Each package may import those before it. data, losses and models belong to training; they are outside
-# its folder, as configurations and recorded runs name what is in them.
+# Each package may import those before it. Some modules of training are outside its folder, as configurations
+# and recorded runs name what is in them.
 ORDER = (BASE, "cli", "training", "runs", "launch", "sweeps", "compare", ENTRY)
-PLACES = {"data": "training", "losses": "training", "models": "training"}
+PLACES = dict.fromkeys(("data", "losses", "models", "optimizers", "vision"), "training")
 # What these import when they are imported, directly or not, is imported before a typo is answered.
 FIRST = (
     "config", "cli.entry", "training.sources", "runs.folder", "runs.session", "runs.tracking",

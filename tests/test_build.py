@@ -29,6 +29,7 @@ GIVEN = {
     "data=mnist": ["data.root=set here"],
     "data=fashion_mnist": ["data.root=set here"],
     "data=kmnist": ["data.root=set here"],
+    "model=vision": ["model.architecture=resnet18"],
     "model=other": [
         "model._target_=fairsweep.models.MLP",
         *("+model.widths=[256,128]", "+model.norm=none", "+model.activation=relu", "+model.dropout=0.0"),
@@ -225,7 +226,7 @@ def channels(choice: str) -> int:
     return 3 if choice == "bn_convnet" else 1
 
 
-@pytest.mark.parametrize("choice", choices("model"))
+@pytest.mark.parametrize("choice", OUTLINES)
 def test_each_model_has_its_layers_and_parameters(choice: str, compose: Compose) -> None:
     cfg = compose(f"model={choice}", *GIVEN.get(f"model={choice}", []))
     model = build.model(cfg, (channels(choice), 28, 28), 10)
@@ -292,7 +293,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
 
 
-@pytest.mark.parametrize("choice", choices("optimizer"))
+@pytest.mark.parametrize("choice", CLASSES)
 def test_each_optimizer_is_torchs_own_with_all_its_options(
     choice: str, compose: Compose, network: nn.Module
 ) -> None:

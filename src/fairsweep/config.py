@@ -122,7 +122,7 @@ TARGET_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
 # A record that comes from elsewhere may name no others.
 FAMILIAR = {
     "data": ("fairsweep.data",),
-    "model": ("fairsweep.models",),
+    "model": ("fairsweep.models", "fairsweep.vision"),
     "loss": ("torch.nn", "fairsweep.losses"),
     "optimizer": ("torch.optim", "fairsweep.optimizers"),
     "scheduler": ("torch.optim.lr_scheduler",),

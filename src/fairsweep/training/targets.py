@@ -38,7 +38,9 @@ EXTRAS = {"pytorch_optimizer": "optimizers"}
 PACKAGE = Path(fairsweep.__file__).parent
 # The code of ours that decides how a configuration trains: for all runs, and for those that name it.
 TRAINING = "training/*.py"
-NAMED = ("data", "losses", "models", "optimizers")
+NAMED = ("data", "losses", "models", "optimizers", "vision")
+# Packages whose version is part of that code, where its module imports them at its top.
+ITS_PACKAGES = {"torchvision", *EXTRAS}
 
 
 def make_importable() -> None:
@@ -108,8 +110,11 @@ def is_installed(path: Path) -> bool:
     return bool(INSTALLED_FOLDERS & {*path.parts}) or any(path.is_relative_to(root) for root in INSTALLED)
 
 
-def imports(spec: ModuleSpec, path: Path) -> Iterator[str]:
-    """Names that a source file imports, anywhere in it: of modules, and of what may be one.
+def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
+    """Names that a source file imports: of modules, and of what may be one.
+
+    Args:
+        deep: anywhere in the file, inside of functions too.
 
     Raises:
         ConfigError: it is not valid Python.
@@ -119,7 +124,7 @@ def imports(spec: ModuleSpec, path: Path) -> Iterator[str]:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if deep else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -149,7 +154,7 @@ def dependencies(module: str) -> tuple[dict[str, Path], set[str]]:
         if top == PACKAGE.name:
             if path is not None and path.parent == PACKAGE and path.stem in NAMED:
                 files[name] = path
-                packages |= EXTRAS.keys() & {one.partition(".")[0] for one in imports(spec, path)}
+                packages |= ITS_PACKAGES & {one.partition(".")[0] for one in imports(spec, path, deep=False)}
         elif top in sys.stdlib_module_names:
             continue
         elif path is not None and is_installed(path):
