@@ -1,6 +1,7 @@
 """A user's own code, in a folder of their own: found, checked before it is called, part of a run's code."""
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -103,10 +104,87 @@ def test_what_depends_on_the_data_can_be_written_in_yaml(folder: Folder) -> None
     assert weights["1.weight"].shape == (10, 784)
 
 
+def test_a_record_from_elsewhere_may_not_name_code_of_ones_own(folder: Folder) -> None:
+    folder.train(*NETWORK)
+    (run,) = folder.runs
+    again = folder.train(f"from={run.signature}", "trainer.epochs=2")
+    assert (again.status, again.stderr) == (0, "")
+    shutil.copytree(run.path, folder.path / "downloaded")
+    answer = folder.train("from=downloaded", "trainer.epochs=2")
+    assert answer.status == 2
+    assert "model._target_=mine.net.Net: in a record from elsewhere it must be a class of" in answer.stderr
+
+
 def test_a_sweep_over_a_model_of_ones_own(folder: Folder) -> None:
     answer = folder.train("-m", *NETWORK, "optimizer.lr=0.1,0.01")
     assert (answer.status, answer.stderr) == (0, "")
     assert [run.status().name for run in folder.runs] == ["finished", "finished"]
+
+
+PARTS = """
+import torch
+from torch import nn
+
+class Sign(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.sub_(weight.grad.sign(), alpha=group["lr"])
+
+class Half(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [lr / 2 ** (self.last_epoch // 2) for lr in self.base_lrs]
+
+class Focal(nn.Module):
+    def __init__(self, gamma):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels, reduction="none")
+        return ((1 - (-loss).exp()) ** self.gamma * loss).mean()
+
+class Summed(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+class Scaled(Focal):
+    def __init__(self):
+        super().__init__(1.0)
+        self.scale = nn.Parameter(torch.ones(()))
+"""
+OPTIMIZER = ("optimizer=other", "optimizer._target_=parts.Sign", "optimizer.lr=1e-3")
+SCHEDULER = ("scheduler._target_=parts.Half", "~scheduler.factor", "~scheduler.total_iters")
+LOSS = ("loss=other", "loss._target_=parts.Focal", "+loss.gamma=1.5", "trainer.batch_size=25")
+
+
+def test_an_optimizer_a_scheduler_and_a_loss_of_ones_own(folder: Folder) -> None:
+    folder.write("parts.py", PARTS)
+    answer = folder.train(*OPTIMIZER, *SCHEDULER, *LOSS, "trainer.log_every=1")
+    assert (answer.status, answer.stderr) == (0, "")
+    (run,) = folder.runs
+    assert [line["lr"] for line in run.journal() if "lr" in line] == [1e-3, 5e-4, 5e-4, 2.5e-4]
+    assert "parts" not in run.status().versions
+    folder.write("parts.py", PARTS + "\n# changed")
+    assert "training again" in folder.train(*OPTIMIZER, *SCHEDULER, *LOSS).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("loss._target_=parts.Summed", "loss (parts.Summed): must be a mean over the batch"),
+        ("loss._target_=parts.Scaled", "loss._target_=parts.Scaled: has parameters of its own"),
+    ],
+)
+def test_a_loss_that_would_train_wrongly_is_refused(folder: Folder, words: str, message: str) -> None:
+    folder.write("parts.py", PARTS)
+    answer = folder.train("loss=other", words)
+    assert (answer.status, answer.stderr.count("\n")) == (2, 1)
+    assert message in answer.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A lane: one run's live state, step by step, from the first to the last or to wherever it ends."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
@@ -66,6 +67,7 @@ class Lane:
         self.optimizer = build.optimizer(cfg, self.model)
         if isinstance(self.optimizer, torch.optim.LBFGS):  # which takes gradients for flat
             self.model.to(memory_format=torch.contiguous_format)
+        self.takes_closure = bool(inspect.signature(self.optimizer.step).parameters)  # a user's may not
         self.scheduler = build.scheduler(cfg, self.optimizer, self.steps_per_epoch)
         # Behind a warm-up, the last of the sequence.
         self.main_scheduler = getattr(self.scheduler, "_schedulers", [self.scheduler])[-1]
@@ -135,7 +137,11 @@ class Lane:
             passes.append((loss.detach(), outputs.detach()))
             return loss
 
-        self.optimizer.step(gradients)  # type: ignore[arg-type]  # torch's type asks for a float
+        if self.takes_closure:
+            self.optimizer.step(gradients)  # type: ignore[arg-type]  # torch's type asks for a float
+        else:
+            gradients()
+            self.optimizer.step()
         loss, outputs = passes[0]  # some optimizers, as LBFGS, need several
         return loss, self.task.correct(outputs, targets)
 
