@@ -1,10 +1,13 @@
 """The README and its pages are short and linked, and their commands work."""
 
+import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import Command
 from hydra import compose
 from PIL import Image
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
@@ -43,7 +46,9 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     return [(script, words) for script, *words in found]
 
 
-ALL = [(page.name, script, words) for page in PAGES for script, words in commands(page)]
+# The examples of this page are tried as they are.
+YOUR_OWN = ROOT / "docs" / "your-own.md"
+ALL = [(page.name, *command) for page in PAGES if page != YOUR_OWN for command in commands(page)]
 SHORT = {"sweep": "which", "data": "dataset"}
 
 
@@ -73,3 +78,22 @@ def test_the_commands_of_the_page_on_runs_work_one_after_the_other(outputs: Outp
             words = [word.replace(name, own) for word in words]
         answer = outputs.start(*words, script=script, single=True).wait()
         assert answer.status == 0, (script, words, answer)
+
+
+def test_the_examples_of_your_own_parts_work_in_a_folder_that_has_only_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "user"
+    for name, content in re.findall(r"`([\w/.]+)`:\n\n```\w+\n(.*?)```", YOUR_OWN.read_text(), re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    quick = (
+        "tracking=none",
+        "record.dir=outputs",
+        "data.limit=100",
+        "trainer.epochs=1",
+        "record.pictures=none",
+    )
+    for script, words in commands(YOUR_OWN):
+        here = partial(os.chdir, folder)
+        answer = Command(folder, (*words, *quick), here, str(ROOT / script)).wait()
+        assert answer.status == 0, (script, words, answer)
+    assert len(list((folder / "outputs" / "runs").iterdir())) >= 8
