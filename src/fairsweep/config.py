@@ -150,6 +150,9 @@ RULES: Mapping[str, Rule] = {
     "data.std": or_null(either(ABOVE_ZERO, list_of(ABOVE_ZERO))),
     "data.augment.shift": integer(0),
     "data.augment.rotate": NOT_NEGATIVE,
+    "data.augment.flip": BOOLEAN,
+    "data.augment.crop": integer(0),
+    "data.augment.cutout": integer(0),
     "model._target_": TARGET,
     "model.name": TEXT,
     "model.widths": CHANNEL_WIDTHS,
@@ -230,7 +233,12 @@ REQUIRED = (
 )
 
 # Keys whose value, if it is this one, changes nothing: then they are not part of the signature either.
-NEUTRAL = {"optimizer.decay_norms_and_biases": True}
+NEUTRAL = {
+    "optimizer.decay_norms_and_biases": True,
+    "data.augment.flip": False,
+    "data.augment.crop": 0,
+    "data.augment.cutout": 0,
+}
 
 # Keys that cannot affect a run's result are not part of its signature.
 NOT_IN_SIGNATURE = (

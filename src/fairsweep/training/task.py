@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fairsweep.config import ConfigError
 from fairsweep.losses import is_mean_of_images
 from fairsweep.training import build
-from fairsweep.training.dataset import Split, augment
+from fairsweep.training.dataset import Split
 from fairsweep.training.memory import is_out_of_memory
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -45,7 +45,6 @@ class Classification:
         self.steps_per_epoch = self.count // batch_size + (self.count % batch_size > 1)
         self.loss = build.loss(cfg).to(device)
         self.averages_images = True  # whether the loss of a batch is the mean of its images' losses
-        self.augmentation = self.data.augment if any(self.data.augment) else None
         mean, std = (
             torch.tensor(figure, device=device).view(1, -1, 1, 1)
             for figure in (self.data.mean, self.data.std)
@@ -66,9 +65,8 @@ class Classification:
             torch.float32, memory_format=torch.channels_last
         )
         labels = self.data.train.labels.index_select(0, index)
-        if self.augmentation is not None:
-            pixels = augment(pixels, self.augmentation.shift, self.augmentation.rotate, generator)
-        return self.normalise(pixels), labels
+        pixels = self.data.augment.of_pixels(pixels, generator)
+        return self.data.augment.of_normalised(self.normalise(pixels), generator), labels
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixel values (N, C, H, W) from 0 to 255, float, in place: to zero mean and unit deviation."""
