@@ -23,6 +23,23 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+# Of torchvision's other data sets: the folder below data.root, and the files that are read.
+TORCHVISION: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cifar10": (
+        "cifar-10-batches-py",
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    "cifar100": ("cifar-100-python", ("train", "test", "meta")),
+    "svhn": ("", ("train_32x32.mat", "test_32x32.mat")),
+    "emnist": (
+        "EMNIST/raw",
+        tuple(
+            f"emnist-{{split}}-{part}-{kind}-ubyte"
+            for part in ("train", "test")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+    ),
+}
 # Where Debian's packages install data sets, by other names; only read.
 SYSTEM_DATA = Path("/usr/share/datasets")
 SYSTEM_NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist"}
@@ -92,6 +109,24 @@ def idx_files(dataset: str, root: str) -> tuple[Path, ...] | None:
                 )
             return tuple(found[name] for name in IDX_FILES)
     return None
+
+
+def torchvision_files(source: str, root: str, split: str | None = None) -> tuple[Path, ...] | None:
+    """The files of a data set of `TORCHVISION`, as torchvision leaves them; None if there are none.
+
+    Raises:
+        ConfigError: some of them are missing.
+    """
+    below, names = TORCHVISION[source]
+    folder = Path(root).expanduser() / below
+    files = [folder / name.format(split=split) for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing and len(missing) < len(files):
+        raise ConfigError(
+            f"data.root={root}: {folder} has no {', '.join(missing)}; add it, or remove the other files "
+            "there to have the data set downloaded"
+        )
+    return None if missing else tuple(files)
 
 
 def idx_name(path: Path) -> str:
@@ -197,9 +232,13 @@ def note(cfg: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: the files are missing or incomplete, or do not fit the layout.
     """
-    source = str(cfg["_target_"]).rpartition(".")[2]
+    module, _, source = str(cfg["_target_"]).rpartition(".")
+    if module != "fairsweep.data":
+        return ""
     if source == "mnist":
         idx_files(cfg["dataset"], cfg["root"])
+    if source in TORCHVISION:
+        torchvision_files(source, cfg["root"], cfg.get("split"))
     if source != "image_folder":
         return ""
     return not_read(f"data.root={cfg['root']}", image_files(cfg["root"]).passed_over)
@@ -228,8 +267,10 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
     Raises:
         ConfigError: the files are incomplete or cannot be read.
     """
-    source = str(cfg["_target_"]).rpartition(".")[2]
-    how = {key: cfg[key] for key in ("dataset", "channels", "size") if key in cfg}
+    module, _, source = str(cfg["_target_"]).rpartition(".")
+    if module != "fairsweep.data":
+        return None
+    how = {key: cfg[key] for key in ("dataset", "channels", "size", "split") if key in cfg}
     head = json.dumps([source, how]).encode()
     try:
         if source == "digits":
@@ -237,6 +278,9 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
         if source == "mnist":
             files = idx_files(cfg["dataset"], cfg["root"])
             return None if files is None else cached(cache, head, files, unpacked)
+        if source in TORCHVISION:
+            found = torchvision_files(source, cfg["root"], cfg.get("split"))
+            return None if found is None else cached(cache, head, found, Path.read_bytes)
         if source == "image_folder":
             classes, train, test, _ = image_files(cfg["root"])
             head += json.dumps([classes, len(train)]).encode()
