@@ -20,10 +20,12 @@ from studies import ADAM, SGD, Arm, study
 from fairsweep.compare import figures, report, static, statistics, tables
 from fairsweep.compare.analysis import find, trials_of
 from fairsweep.compare.findings import TRAINING, Findings, ReportSettings
-from fairsweep.compare.load import CURVES, LAST, ORIGIN, UNKNOWN, Tables, infer
+from fairsweep.compare.load import ORIGIN, UNKNOWN, Tables, infer
 from fairsweep.config import ROOT, ConfigError
 
 TESTED = ["test_accuracy", "test_loss"]
+LAST = ["val_accuracy", "val_loss", "objective", *TESTED]
+CURVES = ["seconds", "val_loss", "val_accuracy"]
 AT_END = ["objective", *TESTED]
 Change = Callable[[pd.DataFrame], None]
 
@@ -511,7 +513,7 @@ STUDIES: dict[str, Tables] = {
     "stopped": changed(small(), ended("interrupted", phase("confirm"), 1), status="interrupted"),
     **{f"{p} empty": without(phase(p)) for p in ("search", "confirm")},
     **{f"{p} of {a} empty": without(phase(p, a)) for p in ("search", "confirm") for a in SMALL},
-    **{f"{c} {v} in curves": with_curves(c, v) for c in CURVES[2:] for v in (math.nan, math.inf)},
+    **{f"{c} {v} in curves": with_curves(c, v) for c in CURVES for v in (math.nan, math.inf)},
     "no curves": no_curves(small()),
     "no parameters": replace(given := small(), params=given.params[[]].head(0)),
     "one arm": small(arms={"only": ADAM}),

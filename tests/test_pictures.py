@@ -91,7 +91,7 @@ def test_curves_show_the_journal(folder: RunFolder) -> None:
     assert lines[f"best epoch: {best}"].get_xydata().tolist() == [[best, validation[best - 1]]]  # type: ignore[union-attr]
     assert len(loss.get_lines()[0].get_xdata()) == sum("train_loss" in line for line in journal)  # type: ignore[arg-type]
     title = figure.get_suptitle()
-    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status.test_accuracy:.2%}"):
+    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status.test['accuracy']:.2%}"):
         assert part in title
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fairsweep.metrics import ACCURACY
 from fairsweep.runs.progress import Progress, epoch_line
 
 FIGURES = {
@@ -21,7 +22,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("more", [{}, {"epoch_test_loss": 0.0815, "epoch_test_accuracy": 0.5}])
 def test_the_line_of_an_epoch_fits_80_columns(more: dict[str, float]) -> None:
-    line = epoch_line({**FIGURES, **more}, 100)
+    line = epoch_line({**FIGURES, **more}, 100, ACCURACY)
     assert len(line) <= 80
     assert line.startswith("epoch 100/100  train 0.0218 100.00%  val   2303  97.22%")
 

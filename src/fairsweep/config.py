@@ -124,8 +124,9 @@ def target(*prefixes: str) -> Rule:
 
 def metric_key(split: str) -> Rule:
     """The key of a metric; whether there is such a metric, `check_metrics` decides."""
+    known = " | ".join(f"{split}_{name}" for name in KNOWN)
     return Rule(
-        f"{split}_ and the name of a metric",
+        f"{known}, or {split}_ and a metric of your own",
         lambda v: isinstance(v, str) and re.fullmatch(rf"{split}_\w+", v) is not None,
     )
 
@@ -387,7 +388,6 @@ def check(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: the first key that is unknown, or whose value is not allowed.
     """
     nested = resolved(cfg)
-    check_metrics(nested)
     values = leaves({key: value for key, value in nested.items() if key != "metrics"})
     open_groups = (*OPEN_GROUPS, *(() if values.get("data._target_") in SOURCES else ("data",)))
     for key, value in values.items():
@@ -406,6 +406,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for key in REQUIRED:
         if key not in values:
             raise ConfigError(f"{key}: is missing: must be {RULES[key].allowed}")
+    check_metrics(nested)
     if values.get("optimizer.nesterov") and not values.get("optimizer.momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
     epochs = values["trainer.epochs"]
@@ -527,7 +528,6 @@ def check_common(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first key whose value is not allowed.
     """
-    check_metrics(judging(cfg))
     for key in RULES:
         if key.split(".")[0] not in ("data", *OPEN_GROUPS):
             try:
@@ -536,6 +536,7 @@ def check_common(cfg: DictConfig) -> None:
                 raise unresolved(error) from error
             is_node = OmegaConf.is_config(value)
             check_value(key, OmegaConf.to_container(value) if is_node else value)
+    check_metrics(judging(cfg))
 
 
 def unresolved(error: OmegaConfBaseException) -> ConfigError:

@@ -32,7 +32,7 @@ OWN = {
     "filter": or_null(TEXT),
     "judge": or_null(metric_key("test")),
     "relevant": or_null(NOT_NEGATIVE),
-    "target": or_null(number("a value of the objective")),
+    "target": or_null(number("a number")),
     "ui": or_null(Rule("an address, http://... or https://...", lambda v: str(v).startswith(("http://", "https://")))),
     "output": TEXT,
 }  # fmt: skip

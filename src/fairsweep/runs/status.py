@@ -64,7 +64,7 @@ class Status:
     single: bool = False
     trained_by: str | None = None
     sweep: str | None = None
-    objective_key: str = ""
+    objective_key: str = "val_accuracy"
     objective: float | None = None
     judge: str = "test_accuracy"
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
