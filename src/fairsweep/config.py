@@ -458,8 +458,10 @@ def check_metrics(values: Mapping[str, Any]) -> None:
         value = values.get(key)
         allowed = [f"{split}_{name}" for name in names]
         if value not in allowed and not (key == "judge" and value is None):
+            name = str(value).removeprefix(f"{split}_")
+            hint = nearest(f"{split}_{ALIASES.get(name, name)}", allowed)
             raise ConfigError(
-                f"{key}={json.dumps(value)}: there is no such metric{near(str(value), split, allowed)} "
+                f"{key}={json.dumps(value)}: there is no such metric{hint} "
                 f"(allowed: {', '.join(allowed)}; your own: see metrics in conf/train.yaml)"
             )
 
@@ -476,12 +478,6 @@ def judging(cfg: DictConfig) -> dict[str, Any]:
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in given.items()
     }
-
-
-def near(value: str, split: str, allowed: Iterable[str]) -> str:
-    """The hint at the nearest metric, whatever precedes its name."""
-    name = SPLIT.sub("", value, count=1)
-    return nearest(f"{split}_{ALIASES.get(name, name)}", allowed)
 
 
 def check_metric(name: str, arguments: Any) -> None:

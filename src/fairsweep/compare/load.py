@@ -123,13 +123,16 @@ def assemble(
         about: the other attributes of `Tables`.
 
     Raises:
-        ConfigError: the runs are selected, or judged, by different metrics, or there is no such judge.
+        ConfigError: the runs are selected, or judged, by different metrics; or no run has what is to judge.
     """
     given = judging(params, about.get("sweeps", []), about["what"], judge)
     about["notes"] = notes = list(about.get("notes", []))
     frame = pd.DataFrame.from_dict(dict(params), orient="index")
     tables = Tables(pd.DataFrame(list(rows)), frame, curves, **given._asdict(), **about)
     tables = replace(tables, runs=each_once(complete(tables), notes))
+    there = [f"test_{name}" for name in tables.metrics() if tables.runs[f"test_{name}"].notna().any()]
+    if judge is not None and there and judge not in there:
+        raise ConfigError(f"judge={judge}: no run has it; they have {', '.join(there)}")
     if (tables.runs["arm"] == "").any():
         return infer(tables)
     arms = tables.runs.groupby("arm")["sweep"].nunique()

@@ -43,9 +43,9 @@ class Scores:
         self.task, self.size = task, size
         own = self.criteria.own
         asked = {
-            self.criteria.metric.name: f"objective={self.criteria.objective}",
-            self.criteria.tested.name: f"judge={self.criteria.judge}",
             **{name: f"metrics.{name}" for name in own},
+            self.criteria.tested.name: f"judge={self.criteria.judge}",
+            self.criteria.metric.name: f"objective={self.criteria.objective}",
         }
         names = [name for name in dict.fromkeys([*defaults, *asked]) if name not in {*counted}]
         self.metrics: dict[str, Metric] = {name: metric_of(name, own) for name in names}
@@ -144,7 +144,8 @@ def own_function(name: str, node: Mapping[str, Any]) -> Function:
     try:
         function = build.located(target)
     except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_={target}: no such function ({error})".splitlines()[0]) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}._target_={target}: no such function ({reason})") from error
     if not inspect.isfunction(function):
         raise ConfigError(f"{key}._target_={target}: must be a Python function of (outputs, targets)")
     arguments = {argument: value for argument, value in node.items() if argument not in ABOUT}
