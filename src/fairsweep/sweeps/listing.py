@@ -20,6 +20,7 @@ from fairsweep.config import (
 )
 from fairsweep.files import is_locked
 from fairsweep.look import plain_table
+from fairsweep.metrics import ACCURACY, Metric
 from fairsweep.runs import schema, store
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, read_json, warn
@@ -164,7 +165,7 @@ def of_one_sweep(sweep: SweepFolder) -> ListRow:
     best = max(scored, key=lambda signature: now.metric.sign * scored[signature], default="")
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
     figures = figures_of(now.status(best))
-    what = described_sweep(content)
+    what = described_sweep(content) + by(now.metric, now.tested)
     return ListRow(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
 
 
@@ -172,8 +173,8 @@ def of_one_run(folder: RunFolder) -> ListRow:
     """A single run."""
     status = folder.status()
     figures = figures_of(status)
-    how = state(folder, status)
-    return ListRow(folder.signature, status.resumed, how, figures, on_disk(folder.path), described(folder))
+    how, what = state(folder, status), described(folder) + by(status.selected, status.tested)
+    return ListRow(folder.signature, status.resumed, how, figures, on_disk(folder.path), what)
 
 
 def described(folder: RunFolder) -> str:
@@ -203,6 +204,13 @@ def figures_of(status: Status) -> tuple[str, str]:
     objective, test = status.objective, status.judged
     selected = "-" if objective is None else status.selected.text(objective)
     return selected, "-" if test is None else status.tested.text(test)
+
+
+def by(metric: Metric, tested: Metric) -> str:
+    """What the figures are, unless they are accuracies: `, by F1`."""
+    if metric == tested == ACCURACY:
+        return ""
+    return f", by {metric.words}" + ("" if tested == metric else f", test {tested.words}")
 
 
 def verdict(sweep: SweepFolder) -> str:

@@ -192,7 +192,6 @@ def of_classes(name: str, arguments: dict[str, Any], classes: int) -> Function:
 
     averaged = {"average": "binary" if is_binary else "macro", "zero_division": 0}
     makers: dict[str, Callable[[], Function]] = {
-        "accuracy": lambda: predicted(metrics.accuracy_score),
         "balanced_accuracy": lambda: quiet(predicted(metrics.balanced_accuracy_score)),
         "f1": lambda: predicted(metrics.f1_score, **averaged),
         "precision": lambda: predicted(metrics.precision_score, **averaged),
