@@ -43,13 +43,16 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         given: the other overrides of the command line. They come last, and win.
 
     Raises:
-        ConfigError: there is no such run, or its configuration is damaged.
+        ConfigError: there is no such run, or its configuration is damaged; or it comes from elsewhere and
+            names what is neither ours nor torch's.
     """
     chosen = {word.lstrip("+").partition("=")[0] for word in given}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         place = compose("train", [word for word in given if word.startswith(PLACES)])
         with found(which, place) as folder:
             recorded = read_config(folder.path / "config.yaml")
+            if folder.path.parent != Path(place.record.dir).absolute() / "runs":
+                check_familiar(recorded, chosen)
         choices = {
             group: choice
             for group, node in recorded.items()
@@ -77,8 +80,6 @@ def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
         if address and place.tracking.uri is not None:
             named = tracking.find_run(address[1], place.tracking.uri, place.record.dir)
         elif (path / "config.yaml").is_file():
-            if not path.is_relative_to(Path(place.record.dir).absolute()):
-                check_familiar(read_config(path / "config.yaml"))
             named = nullcontext(RunFolder(path))
         else:
             named = nullcontext(lookup.find(place.record.dir, which, needs_weights=False))
