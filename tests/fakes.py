@@ -100,7 +100,7 @@ class FakeExecutor:
     def note(self, spec: RunSpec, **changes: Any) -> Status:
         known = {"signature": spec.signature, "trained_by": spec.trained_by, "objective_key": "val_accuracy"}
         ended = 1.0 + len(self.executed)
-        status = replace(Status(ended=ended, seconds=1.0, test_accuracy=0.5, **known), **changes)
+        status = replace(Status(ended=ended, seconds=1.0, test={"accuracy": 0.5}, **known), **changes)
         self.statuses[spec.signature] = status
         return status
 

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from fairsweep.metrics import criteria
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.status import Status
 from fairsweep.sweeps import board
@@ -22,13 +23,16 @@ BEGUN = Status(
 )  # fmt: skip
 
 
+BY_ACCURACY = criteria({"objective": "val_accuracy"})
+
+
 def board_of(console: Console, sweep: Path, confirm: int = 0) -> Board:
     """The board of a sweep in this folder; its runs are beside it, in `runs`."""
 
     def status_of(signature: str) -> Status:
         return RunFolder(sweep.parent / "runs" / signature).status()
 
-    return Board(console, SweepFolder(sweep, sweep.parent), status_of, "val_accuracy", "c1", confirm)
+    return Board(console, SweepFolder(sweep, sweep.parent), status_of, BY_ACCURACY, "c1", confirm)
 
 
 class Clock:
@@ -68,7 +72,7 @@ def test_the_time_left_counts_the_parts_of_runs_that_are_in_training(
     assert seen.seconds_left() == pytest.approx(130)  # without news, it goes on so
     clock.now += 30
     for row in rows[:4]:
-        status(row, name="finished", test_accuracy=None, ended=clock.now)
+        status(row, name="finished", ended=clock.now)
     for row in rows[4:]:
         status(row, ended=None)
     seen.look()
@@ -130,7 +134,7 @@ def test_a_live_table_fits_its_terminal_adds_up_and_shows_no_test_figures(
     seen.plan(rows, more=4)
     seen.launch(rows[3:])
     for row, objective in zip(rows[:2], (0.9, 0.95), strict=True):
-        done = {"name": "finished", "ended": 1.0, "objective": objective, "test_accuracy": 0.1234}
+        done = {"name": "finished", "ended": 1.0, "objective": objective, "test": {"accuracy": 0.1234}}
         seen.settle(row, replace(BEGUN, **done))
     seen.settle(rows[2], replace(BEGUN, name="failed", ended=1.0, reason="out of luck"))
     seen.standing.statuses[rows[3].signature] = BEGUN

@@ -90,6 +90,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "hydra.launcher.lanes=0": ("hydra.launcher.lanes=0: configures a sweep", "-m"),
     "trainer.device=tpu": ('trainer.device="tpu"', "auto | cuda | cuda:N | mps | cpu"),
     "trainer.precision=fp16": ('trainer.precision="fp16"', "fp32 | bf16 | auto"),
+    "objective=val_acuracy": (
+        'objective="val_acuracy": there is no such metric',
+        "did you mean 'val_accuracy'",
+    ),
     "objective=test_accuracy": ('objective="test_accuracy"', "val_accuracy | val_loss"),
     # targets
     "optimizer._target_=os.system": (

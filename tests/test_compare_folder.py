@@ -145,7 +145,7 @@ def test_a_sweep_that_was_stopped_in_its_first_confirm_run_has_a_report(
     first, *others = [row.signature for row in sweep.rows() if row.phase == "confirm"]
     for signature in others:
         shutil.rmtree(sweep.run(signature).path)
-    sweep.run(first).set_status(name="interrupted", test_accuracy=None, objective=None)
+    sweep.run(first).set_status(name="interrupted", test={}, objective=None)
     sweep.set(status="interrupted")
     found = report.write(folder_source.load([sweep], None), ReportSettings(), tmp_path / "report")
     assert found.verdict.startswith(f"No verdict yet: 3 of {RUNS} runs")

@@ -20,10 +20,12 @@ from studies import ADAM, SGD, Arm, study
 from fairsweep.compare import figures, report, static, statistics, tables
 from fairsweep.compare.analysis import find, trials_of
 from fairsweep.compare.findings import TRAINING, Findings, ReportSettings
-from fairsweep.compare.load import CURVES, LAST, ORIGIN, UNKNOWN, Tables, infer
+from fairsweep.compare.load import ORIGIN, UNKNOWN, Tables, assemble, infer
 from fairsweep.config import ROOT, ConfigError
 
 TESTED = ["test_accuracy", "test_loss"]
+LAST = ["val_accuracy", "val_loss", "objective", *TESTED]
+CURVES = ["seconds", "val_loss", "val_accuracy"]
 AT_END = ["objective", *TESTED]
 Change = Callable[[pd.DataFrame], None]
 
@@ -93,6 +95,94 @@ def test_the_verdict_is_of_the_confirm_runs_alone() -> None:
     given = study()
     worse = put("test_accuracy", lambda runs: runs["test_accuracy"].mask(runs["phase"] == "search", 0.1))
     assert found_in(changed(given, worse)).verdict == found_in(given).verdict
+
+
+# A judge of which less is better
+
+
+def by_loss(given: Tables) -> Tables:
+    """The same study, selected and judged by loss, which is here a falling line of the accuracy."""
+    runs = given.runs.copy()
+    runs["objective"] = runs["val_loss"].where(runs["status"] == "finished")
+    return replace(given, runs=runs, objective="val_loss", judge="test_loss")
+
+
+@pytest.mark.parametrize("lost", [0, 4])
+def test_a_judge_of_which_less_is_better_finds_the_same_and_turns_every_figure(lost: int) -> None:
+    # Loss is 3 x (1.002 - accuracy), so that whatever is said of the one must be said of the other.
+    given = changed(study(GAP), ended("diverged", phase("confirm", "bad"), lost))
+    found, mirror = found_in(given), found_in(by_loss(given))
+    assert found.best == mirror.best == "good"
+    assert mirror.chosen == found.chosen
+    (pair,), (turned,) = found.comparisons, mirror.comparisons
+    assert (turned.better, turned.worse, turned.method) == (pair.better, pair.worse, pair.method)
+    figures = [turned.p, turned.probability, turned.difference, turned.low, turned.high, turned.mean_better]
+    expected = [pair.p, pair.probability, 3 * pair.difference, 3 * pair.low, 3 * pair.high]
+    assert figures == pytest.approx([*expected, 3 * (1.002 - pair.mean_better)], nan_ok=True)
+    assert mirror.target == pytest.approx(3 * (1.002 - found.target))
+    for arm, reached in found.reached["step"].items():
+        pd.testing.assert_frame_equal(mirror.reached["step"][arm].times, reached.times)
+    for arm, budget in found.budgets.items():
+        assert mirror.budgets[arm]["median"].tolist() == pytest.approx(
+            (3 * (1.002 - budget["median"])).tolist()
+        )
+    assert mirror.flat.keys() == found.flat.keys()
+    gains = mirror.tuning["gain_over_median"] / found.tuning["gain_over_median"]
+    assert gains.tolist() == pytest.approx([3] * len(gains))
+    if lost:
+        assert "4 of 10 runs of bad diverged" in mirror.verdict
+    else:
+        means = f"{turned.mean_better:.4f} against {turned.mean_worse:.4f}"
+        said = f"mean test loss {means}, a difference of {turned.difference:.4f} (95% interval "
+        assert mirror.verdict.startswith(f"good is better than bad: {said}")
+        assert "points" not in mirror.verdict
+
+
+def test_the_best_of_several_arms_has_the_lowest_loss(tmp_path: Path) -> None:
+    arms = {name: Arm(accuracy=accuracy) for name, accuracy in (("a", 0.95), ("b", 0.97), ("c", 0.93))}
+    found = report.write(by_loss(study(arms)), ReportSettings(), tmp_path)
+    assert found.best == "b"
+    assert "is shown to be lower than that of" in found.verdict
+    assert "test loss, fresh seeds" in (tmp_path / "verdict.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"target": 97.0}, "target=97: must be from 0 to 1, as val_accuracy is"),
+        ({"relevant": 2.0}, "relevant=2: must be a difference of test_accuracy, from 0 to 1"),
+    ],
+)
+def test_settings_that_no_value_of_the_metric_can_meet_are_refused(
+    settings: dict[str, float], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        found_in(small(), **settings)
+
+
+def test_what_matters_of_a_figure_without_bounds_is_not_guessed() -> None:
+    given = study({"a": ADAM, "b": ADAM})
+    assert found_in(given).settings.relevant == 0.001
+    found = found_in(by_loss(given))
+    assert found.settings.relevant is None
+    assert "matter" not in found.verdict
+    assert "below the 5 that matters." in found_in(by_loss(given), relevant=5.0).verdict
+
+
+def test_sweeps_that_were_judged_by_different_metrics_need_a_choice() -> None:
+    given = study()
+    params = {run: {**row, "judge": "None"} for run, row in given.params.to_dict("index").items()}
+    rows: list[dict[str, Any]] = [
+        {str(k): v for k, v in row.items()} for row in given.runs.to_dict("records")
+    ]
+    sweeps = [{**given.sweeps[0], "judge": judge} for judge in ("test_accuracy", "test_loss")]
+    about = {"what": "both", "sweeps": sweeps}
+    with pytest.raises(ConfigError, match="both: its runs are judged by test_accuracy and test_loss; choose"):
+        assemble(rows, params, given.curves, **about)
+    assert assemble(rows, params, given.curves, "test_loss", **about).judge == "test_loss"
+    assert assemble(rows, params, given.curves, **{**about, "sweeps": []}).judge == "test_accuracy"
+    with pytest.raises(ConfigError, match="judge=test_f1: no run has it; they have test_accuracy, test_loss"):
+        assemble(rows, params, given.curves, "test_f1", **about)
 
 
 # Words
@@ -511,7 +601,7 @@ STUDIES: dict[str, Tables] = {
     "stopped": changed(small(), ended("interrupted", phase("confirm"), 1), status="interrupted"),
     **{f"{p} empty": without(phase(p)) for p in ("search", "confirm")},
     **{f"{p} of {a} empty": without(phase(p, a)) for p in ("search", "confirm") for a in SMALL},
-    **{f"{c} {v} in curves": with_curves(c, v) for c in CURVES[2:] for v in (math.nan, math.inf)},
+    **{f"{c} {v} in curves": with_curves(c, v) for c in CURVES for v in (math.nan, math.inf)},
     "no curves": no_curves(small()),
     "no parameters": replace(given := small(), params=given.params[[]].head(0)),
     "one arm": small(arms={"only": ADAM}),

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from fairsweep.compare import statistics
+from fairsweep.metrics import ACCURACY
 
 
 def by_seed(*values: float, first: int = 0) -> pd.Series:
@@ -75,7 +76,7 @@ def test_a_tie_is_one_whatever_the_order_of_the_seeds() -> None:
 
 def test_shared_seeds_are_compared_pairwise() -> None:
     # Differences 1, 2 and 3 hundredths: mean 2, sd 1, and t of 0.975 with 2 degrees of freedom is 4.3027.
-    pair = statistics.compare(("a", by_seed(0.91, 0.82, 0.73)), ("b", by_seed(0.90, 0.80, 0.70)))
+    pair = statistics.compare(("a", by_seed(0.91, 0.82, 0.73)), ("b", by_seed(0.90, 0.80, 0.70)), ACCURACY)
     assert (pair.better, pair.worse) == ("a", "b")
     half = 4.302653 * 0.01 / math.sqrt(3)
     assert [pair.difference, pair.low, pair.high] == pytest.approx([0.02, 0.02 - half, 0.02 + half])
@@ -85,7 +86,7 @@ def test_shared_seeds_are_compared_pairwise() -> None:
 
 def test_other_seeds_are_compared_by_welch() -> None:
     a, b = by_seed(0.9, 0.92, 0.95), by_seed(0.8, 0.99, 0.93, 0.95, first=10)
-    pair = statistics.compare(("a", a), ("b", b))
+    pair = statistics.compare(("a", a), ("b", b), ACCURACY)
     expected = stats.ttest_ind(a, b, equal_var=False)
     assert pair.p == pytest.approx(expected.pvalue)
     assert (pair.low, pair.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
@@ -94,7 +95,10 @@ def test_other_seeds_are_compared_by_welch() -> None:
 
 def test_the_order_of_the_arms_turns_nothing_but_the_sign() -> None:
     a, b = by_seed(0.9, 0.92, 0.95), by_seed(0.93, 0.95, 0.99)
-    one, other = statistics.compare(("a", a), ("b", b)), statistics.compare(("b", b), ("a", a))
+    one, other = (
+        statistics.compare(("a", a), ("b", b), ACCURACY),
+        statistics.compare(("b", b), ("a", a), ACCURACY),
+    )
     assert {**vars(one), "p": 0} == {**vars(other), "p": 0}
     assert one.better == "b"
     assert one.low < one.difference < one.high
@@ -102,14 +106,14 @@ def test_the_order_of_the_arms_turns_nothing_but_the_sign() -> None:
 
 def test_probability_counts_wins_and_half_of_the_ties() -> None:
     # 0.9 beats two of (0.9, 0.8, 0.7) and ties one; 0.8 beats one and ties one: 4 of 6.
-    pair = statistics.compare(("a", by_seed(0.9, 0.8)), ("b", by_seed(0.9, 0.8, 0.7, first=5)))
+    pair = statistics.compare(("a", by_seed(0.9, 0.8)), ("b", by_seed(0.9, 0.8, 0.7, first=5)), ACCURACY)
     assert pair.probability == pytest.approx(4 / 6)
 
 
 def test_diverged_runs_rank_last_and_enter_no_mean() -> None:
     good = by_seed(*np.linspace(0.95, 0.97, 10))
     bad = pd.Series((good.where(good.index > 6, -math.inf) + 0.001).to_numpy(), index=good.index + 100)
-    pair = statistics.compare(("bad", bad), ("good", good))
+    pair = statistics.compare(("bad", bad), ("good", good), ACCURACY)
     assert (pair.better, pair.probability > 0.7) == ("good", True)
     assert pair.difference == pytest.approx(good.mean() - bad.loc[107:].mean())
     assert math.isnan(pair.low)
@@ -122,7 +126,7 @@ def test_a_divergence_leaves_runs_compared_by_pairs() -> None:
     seeds = np.linspace(0.9, 0.99, 10)
     a, b = by_seed(*seeds + 0.001 + 0.0001 * np.arange(10)), by_seed(*seeds)
     b[3] = -math.inf
-    (pair,) = statistics.comparisons({"a": a, "b": b})
+    (pair,) = statistics.comparisons({"a": a, "b": b}, ACCURACY)
     assert (pair.better, pair.claimed, pair.seeds) == ("a", True, 10)
     assert pair.p == pytest.approx(2 / 2**10)  # all ten signs the same
     assert pair.method.startswith("Wilcoxon's signed ranks over 10 shared seeds, 1 diverged run ranking last")
@@ -147,14 +151,14 @@ def test_signed_ranks_are_exact() -> None:
 
 def test_few_pairs_with_a_divergence_are_compared_without_pairing_as_no_outcome_could_tell() -> None:
     lost, good = by_seed(*[-math.inf] * 5), by_seed(*np.linspace(0.9, 0.91, 5))
-    (pair,) = statistics.comparisons({"lost": lost, "good": good})
+    (pair,) = statistics.comparisons({"lost": lost, "good": good}, ACCURACY)
     assert (pair.better, pair.claimed) == ("good", True)
     assert pair.method.startswith("Mann-Whitney")
 
 
 def test_an_arm_that_always_diverges_loses() -> None:
     lost = by_seed(*[-math.inf] * 10)
-    pair = statistics.comparisons({"lost": lost, "good": by_seed(*np.linspace(0.9, 0.91, 10))})[0]
+    pair = statistics.comparisons({"lost": lost, "good": by_seed(*np.linspace(0.9, 0.91, 10))}, ACCURACY)[0]
     assert pair.better == "good"
     assert pair.claimed
     assert pair.probability == 1
@@ -164,14 +168,14 @@ def test_an_arm_that_always_diverges_loses() -> None:
 @pytest.mark.parametrize("shift", [0.0, 0.01])
 def test_results_without_spread_allow_no_claim(shift: float) -> None:
     same = by_seed(0.9, 0.91, 0.93)
-    (pair,) = statistics.comparisons({"a": same, "b": same + shift})
+    (pair,) = statistics.comparisons({"a": same, "b": same + shift}, ACCURACY)
     assert math.isnan(pair.p)
     assert not pair.claimed
     assert "no spread" in pair.method
 
 
 def test_one_seed_allows_no_claim() -> None:
-    (pair,) = statistics.comparisons({"a": by_seed(0.9), "b": by_seed(0.1)})
+    (pair,) = statistics.comparisons({"a": by_seed(0.9), "b": by_seed(0.1)}, ACCURACY)
     assert not pair.claimed
     assert pair.method == "one seed, no interval"
 
@@ -182,7 +186,7 @@ def test_a_claim_and_its_interval_never_contradict_each_other() -> None:
     for gap in np.linspace(0, 0.02, 40):
         arms = {name: by_seed(*(0.9 + 0.01 * random.standard_normal(10))) for name in "abc"}
         arms["a"] += gap
-        for pair in statistics.comparisons(arms):
+        for pair in statistics.comparisons(arms, ACCURACY):
             assert pair.claimed == (not pair.low <= 0 <= pair.high)
             claims.add(pair.claimed)
     assert claims == {True, False}
@@ -191,7 +195,7 @@ def test_a_claim_and_its_interval_never_contradict_each_other() -> None:
 def test_several_pairs_are_corrected_by_bonferroni_interval_and_p_alike() -> None:
     random = np.random.default_rng(0)
     noise = {arm: by_seed(*(0.9 + 0.01 * random.standard_normal(10))) for arm in "abc"}
-    found = statistics.comparisons(noise)
+    found = statistics.comparisons(noise, ACCURACY)
     assert {frozenset((pair.better, pair.worse)) for pair in found} == {*map(frozenset, ("ab", "ac", "bc"))}
     for pair in found:
         test = stats.ttest_1samp(noise[pair.better] - noise[pair.worse], 0.0)
@@ -201,7 +205,7 @@ def test_several_pairs_are_corrected_by_bonferroni_interval_and_p_alike() -> Non
 
 def test_means_and_their_difference_are_of_the_same_seeds() -> None:
     a, b = by_seed(0.9, 0.8, 0.7, 0.1), by_seed(0.89, 0.78, 0.67)
-    pair = statistics.compare(("a", a), ("b", b))
+    pair = statistics.compare(("a", a), ("b", b), ACCURACY)
     assert pair.seeds == 3
     assert [pair.mean_better, pair.mean_worse, pair.difference] == pytest.approx([0.8, 0.78, 0.02])
 
@@ -217,7 +221,7 @@ def reach(times: list[tuple[str, float, bool]], horizon: float = 10) -> statisti
     ]
     curves.append({"run": "another arm's", "step": horizon, "seconds": horizon, "val_accuracy": 0.0})
     statuses = {str(n): status for n, (status, _, _) in enumerate(times)}
-    return statistics.reach(pd.DataFrame(curves), statuses, 0.5, "step")
+    return statistics.reach(pd.DataFrame(curves), statuses, ("val_accuracy", ACCURACY), 0.5, "step")
 
 
 def test_kaplan_and_meier_by_hand() -> None:
@@ -284,9 +288,9 @@ def test_flat_region_ends_at_the_first_value_that_is_worse() -> None:
 def test_the_interval_of_a_mean_is_students() -> None:
     values = by_seed(0.4, 0.5, 0.6)
     expected: Any = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert statistics.mean_interval(values) == pytest.approx((expected.low, expected.high))
-    assert all(map(math.isnan, statistics.mean_interval(by_seed(0.4, 0.5, -math.inf))))
-    assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0))))
+    assert statistics.mean_interval(values, ACCURACY) == pytest.approx((expected.low, expected.high))
+    assert all(map(math.isnan, statistics.mean_interval(by_seed(0.4, 0.5, -math.inf), ACCURACY)))
+    assert all(map(math.isnan, statistics.mean_interval(by_seed(1.0), ACCURACY)))
 
 
 @pytest.mark.parametrize(
@@ -296,6 +300,6 @@ def test_no_interval_goes_beyond_what_an_accuracy_can_be(
     values: tuple[float, ...], expected: tuple[float, float]
 ) -> None:
     # With two seeds, t of 0.975 with one degree of freedom is 12.7062.
-    assert statistics.mean_interval(by_seed(*values)) == pytest.approx(expected, nan_ok=True)
-    pair = statistics.compare(("a", by_seed(0.0, 1.0)), ("b", by_seed(1.0, 0.9)))
+    assert statistics.mean_interval(by_seed(*values), ACCURACY) == pytest.approx(expected, nan_ok=True)
+    pair = statistics.compare(("a", by_seed(0.0, 1.0)), ("b", by_seed(1.0, 0.9)), ACCURACY)
     assert (pair.low, pair.high) == (-1.0, 1.0)

@@ -43,7 +43,8 @@ STATISTIC = ([None, 0.1307, 0, [0.5], [0.4, 0.5, 0.6]], [NAN, "x", True, [0.5, "
 TARGET = (["fairsweep.models.CNN", "mine.net.Net"], ["Net", "torch.", "a b.c", "1.x", "", None, 1])
 EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "seed": COUNT_FROM_ZERO,
-    "objective": (["val_accuracy", "val_loss"], ["test_accuracy", "", None, 1]),
+    "objective": (["val_accuracy", "val_loss", "val_f1"], ["test_accuracy", "accuracy", "", None, 1]),
+    "judge": ([None, "test_accuracy", "test_mae"], ["val_accuracy", "", 1]),
     "rerun": SWITCH,
     "reuse": (["same", "any"], ["all", None, True]),
     "record.dir": (NAME[0], [*NAME[1], __file__, f"{__file__}/below"]),
@@ -251,9 +252,8 @@ def other(value: Any) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + 1
-    return {str: f"{value}x", list: [*(value if isinstance(value, list) else []), 1], type(None): 7}[
-        type(value)
-    ]
+    items = value if isinstance(value, list) else []
+    return {str: f"{value}x", list: [*items, 1], type(None): 7, dict: {"f1": {}}}[type(value)]
 
 
 def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(

@@ -91,8 +91,23 @@ def test_curves_show_the_journal(folder: RunFolder) -> None:
     assert lines[f"best epoch: {best}"].get_xydata().tolist() == [[best, validation[best - 1]]]  # type: ignore[union-attr]
     assert len(loss.get_lines()[0].get_xdata()) == sum("train_loss" in line for line in journal)  # type: ignore[arg-type]
     title = figure.get_suptitle()
-    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status.test_accuracy:.2%}"):
+    for part in ("mlp", "digits", "Adam", "lr 0.001", f"{status.test['accuracy']:.2%}"):
         assert part in title
+
+
+@pytest.mark.parametrize(("name", "better"), [("f1", "higher"), ("error", "lower")])
+def test_curves_show_the_objective_from_a_little_beyond_its_worst_to_the_best_there_is(
+    name: str, better: str, folder: RunFolder
+) -> None:
+    values = (0.7, 0.8, 0.9) if better == "higher" else (0.3, 0.2, 0.1)
+    journal = [{"epoch": n + 1.0, f"val_{name}": value, "val_loss": 1.0} for n, value in enumerate(values)]
+    own = {"error": {"_target_": "mine.error", "better": "lower", "unit": "%"}}
+    status = Status(objective_key=f"val_{name}", judge=f"test_{name}", metrics=own, test={name: values[-1]})
+    figure = pictures.curves(journal, status, folder.config())
+    low, high = figure.axes[1].get_ylim()
+    expected = (0.7 - 0.047, 1 + 0.0094) if better == "higher" else (-0.0094, 0.3 + 0.047)
+    assert (low, high) == pytest.approx(expected)
+    assert figure.get_suptitle().endswith(": test F1 90.00%" if name == "f1" else ": test error 10.00%")
 
 
 @pytest.mark.parametrize(

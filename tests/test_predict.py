@@ -198,7 +198,7 @@ def test_test_images_are_taken_by_number_with_their_true_labels(trained: RunFold
 def test_accuracy_is_the_one_that_the_run_reports(trained: RunFolder) -> None:
     everything = range(len(prediction.test_split(trained)))
     right = [result.label == result.true for result in prediction.classify(trained, everything)]
-    assert sum(right) / len(right) == pytest.approx(trained.status().test_accuracy, abs=1.5 / len(right))
+    assert sum(right) / len(right) == pytest.approx(trained.status().test["accuracy"], abs=1.5 / len(right))
 
 
 def test_test_images_that_have_changed_are_refused(
@@ -425,7 +425,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     done = command([f"record.dir={trained.path.parents[1]}", f"input={tmp_path}/*.png", f"output={output}"])
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()[:3]]
-    accuracy = f"{trained.status().test_accuracy:.2%}"
+    accuracy = f"{trained.status().test['accuracy']:.2%}"
     assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
     assert [int(line[1]) for line in lines] == known.labels[:3].tolist()

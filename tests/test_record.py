@@ -404,7 +404,7 @@ def test_lost_weights_are_named_and_the_rest_of_the_run_is_uploaded(
     outcome = train("tracking.log_model=all")
     run = train.run(outcome)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/accuracy"] == outcome.status.test_accuracy
+    assert run.data.metrics["test/accuracy"] == outcome.status.test["accuracy"]
     names = {file.path for file in train.client.list_artifacts(run.info.run_id, "record")}
     assert "record/status.json" in names
     assert not {name for name in names if name.endswith(".pt")}

@@ -178,7 +178,7 @@ def test_a_run_leaves_the_full_record(train: Trainer) -> None:
     assert outcome.status.ranked_objective == status.objective
     assert folder.config() == train.compose(*QUICK, "record.pictures=none")
     last = folder.journal()[-1]
-    assert (last["objective"], last["test_accuracy"]) == (status.objective, status.test_accuracy)
+    assert (last["objective"], last["test_accuracy"]) == (status.objective, status.test["accuracy"])
     assert {"code", "data", "device", "threads", "git", "versions", "command", "hostname"} <= asdict(
         status
     ).keys()
@@ -198,7 +198,7 @@ def test_a_run_fits_its_terminal(width: int, compose: Compose, kept: Path) -> No
     figures = re.findall(r"epoch [12]/2  train .* val .*images/s|objective  .*|test  .*", text)
     assert [line.split()[0] for line in figures] == ["epoch", "epoch", "objective", "test"]
     assert f"val_accuracy {outcome.status.ranked_objective:.4f}" in figures[2]
-    assert f"accuracy {outcome.status.test_accuracy:.2%}" in figures[3]
+    assert f"accuracy {outcome.status.test['accuracy']:.2%}" in figures[3]
     assert all(len(line) <= 80 for line in figures)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fairsweep.metrics import OBJECTIVES
+from fairsweep.metrics import ALIASES, KNOWN, SPLIT, Criteria, criteria
 from fairsweep.wording import printable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,9 +128,20 @@ FAMILIAR = {
     "scheduler": ("torch.optim.lr_scheduler",),
 }
 
+
+def metric_key(split: str) -> Rule:
+    """The key of a metric; whether there is such a metric, `check_metrics` decides."""
+    known = " | ".join(f"{split}_{name}" for name in KNOWN)
+    return Rule(
+        f"{known}, or {split}_ and a metric of your own",
+        lambda v: isinstance(v, str) and re.fullmatch(rf"{split}_\w+", v) is not None,
+    )
+
+
 RULES: Mapping[str, Rule] = {
     "seed": integer(0),
-    "objective": one_of(*OBJECTIVES),
+    "objective": metric_key("val"),
+    "judge": or_null(metric_key("test")),
     "rerun": BOOLEAN,
     "reuse": one_of("same", "any"),
     "record.dir": FOLDER,
@@ -344,8 +355,8 @@ def targets(node: Any) -> Iterator[Any]:
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Every value of a nested mapping by its dotted key; a list is a value."""
-    if not isinstance(node, dict):
+    """Every value of a nested mapping by its dotted key; a list is a value, as is an empty mapping inside."""
+    if not isinstance(node, dict) or (prefix and not node):
         return {prefix: node}
     return {
         key: value
@@ -394,7 +405,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: the first key that is unknown, or whose value is not allowed.
     """
     nested = resolved(cfg)
-    values = leaves(nested)
+    values = leaves({key: value for key, value in nested.items() if key != "metrics"})
     open_groups = (*OPEN_GROUPS, *(() if values.get("data._target_") in SOURCES else ("data",)))
     for key, value in values.items():
         group, _, name = key.partition(".")
@@ -412,6 +423,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for key in REQUIRED:
         if key not in values:
             raise ConfigError(f"{key}: is missing: must be {RULES[key].allowed}")
+    check_metrics(nested)
     if values.get("optimizer.nesterov") and not values.get("optimizer.momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
     epochs = values["trainer.epochs"]
@@ -460,6 +472,84 @@ def check_value(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={json.dumps(value)}: must be {RULES[key].allowed}")
 
 
+def check_metrics(values: Mapping[str, Any]) -> None:
+    """Check `metrics`, and that there are the metrics which `objective` and `judge` name.
+
+    Raises:
+        ConfigError: there is no such metric, or it has no such argument.
+    """
+    own = values.get("metrics")
+    if not isinstance(own, dict):
+        raise ConfigError(
+            f"metrics={json.dumps(own)}: must be a mapping of metrics to their arguments, or {{}}"
+        )
+    for name, arguments in own.items():
+        check_metric(str(name), arguments)
+    names = [*KNOWN, *(str(name) for name in own if name not in KNOWN)]
+    for key, split in (("objective", "val"), ("judge", "test")):
+        value = values.get(key)
+        allowed = [f"{split}_{name}" for name in names]
+        if value not in allowed and not (key == "judge" and value is None):
+            name = str(value).removeprefix(f"{split}_")
+            hint = nearest(f"{split}_{ALIASES.get(name, name)}", allowed)
+            raise ConfigError(
+                f"{key}={json.dumps(value)}: there is no such metric{hint} "
+                f"(allowed: {', '.join(allowed)}; your own: see metrics in conf/train.yaml)"
+            )
+
+
+def criteria_of(cfg: DictConfig) -> Criteria:
+    """What selects and what judges runs of a configuration."""
+    return criteria(judging(cfg))
+
+
+def judging(cfg: DictConfig) -> dict[str, Any]:
+    """What a configuration says of metrics, resolved; it may lack other values."""
+    given = {key: cfg[key] for key in ("objective", "judge", "metrics") if key in cfg}
+    return {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in given.items()
+    }
+
+
+def check_metric(name: str, arguments: Any) -> None:
+    """Check one entry of `metrics`."""
+    key = f"metrics.{name}"
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{key}={json.dumps(arguments)}: must be a mapping of arguments, or {{}}")
+    if "_target_" not in arguments:
+        if name not in KNOWN:
+            hint = nearest(ALIASES.get(name, name), KNOWN)
+            raise ConfigError(
+                f"{key}: there is no such metric{hint} (allowed: {', '.join(KNOWN)}; your own: with _target_)"
+            )
+        for argument in arguments.keys() - set(KNOWN[name].arguments):
+            raise ConfigError(
+                unknown(f"{key}.{argument}", KNOWN[name].arguments, "no argument of this metric")
+            )
+        return
+    if name in KNOWN or SPLIT.match(name) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise ConfigError(
+            f"{key}: must have another name: small letters, digits and _, not beginning with val_ or test_, "
+            f"and none of {', '.join(KNOWN)}"
+        )
+    for argument, rule in OWN_METRIC.items():
+        if argument in arguments and not rule.holds(arguments[argument]):
+            value = json.dumps(arguments[argument])
+            raise ConfigError(f"{key}.{argument}={value}: must be {rule.allowed}")
+
+
+# What an own metric says of itself; the rest are its function's arguments.
+OWN_METRIC: Mapping[str, Rule] = {
+    "_target_": Rule(
+        "the dotted name of a function",
+        lambda v: isinstance(v, str) and re.fullmatch(r"\w+(\.\w+)+", v) is not None,
+    ),
+    "better": one_of("higher", "lower"),
+    "unit": one_of("", "%"),
+}
+
+
 def check_common(cfg: DictConfig) -> None:
     """Check what holds for all runs of a sweep, in the configuration that they have in common.
 
@@ -474,6 +564,7 @@ def check_common(cfg: DictConfig) -> None:
                 raise unresolved(error) from error
             is_node = OmegaConf.is_config(value)
             check_value(key, OmegaConf.to_container(value) if is_node else value)
+    check_metrics(judging(cfg))
 
 
 def unresolved(error: OmegaConfBaseException) -> ConfigError:
@@ -525,6 +616,9 @@ def signature(values: dict[str, Any], content: str) -> str:
     if weights is not None:
         values["trainer"]["weights"] = file_hash(weights)
     values["data"]["content"] = content
+    for key in ("metrics", "judge"):  # as runs from before these keys have none
+        if not values.get(key):
+            values.pop(key, None)
     # 1 and 1.0 are the same learning rate.
     flat = {
         key: int(value) if isinstance(value, float) and value.is_integer() else value

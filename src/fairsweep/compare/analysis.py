@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from fairsweep.compare import statistics
 from fairsweep.compare.findings import LR, Findings, ReportSettings
-from fairsweep.compare.load import ENDED, UNRECORDED, Tables, no_setting, number, presentable
+from fairsweep.compare.load import CURVES, ENDED, UNRECORDED, Tables, no_setting, number, presentable
 from fairsweep.compare.remarks import remarks
 from fairsweep.compare.verdict import judge
 from fairsweep.config import ConfigError
@@ -26,7 +27,7 @@ def find(tables: Tables, settings: ReportSettings) -> Findings:
     found.remarks += remarks(found)
     recorded = found.judged[~found.judged["status"].isin(UNRECORDED)]
     if len(recorded):
-        found.curves = finite(tables.curves(recorded["run"].drop_duplicates().tolist()))
+        found.curves = finite(tables.curves(recorded["run"].drop_duplicates().tolist()), tables.objective)
     timed(found)
     time_to_target(found)
     found.budgets = budgets(found)
@@ -42,6 +43,9 @@ def decide(tables: Tables, settings: ReportSettings) -> Findings:
         ConfigError: there is no run with a result to tell of.
     """
     tables = presentable(tables)
+    if settings.relevant is None:
+        settings = replace(settings, relevant=tables.tested.relevant)
+    check(tables, settings)
     runs = tables.runs
     if not runs["status"].isin(["finished", "diverged", "pruned"]).any():
         counts = ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
@@ -50,6 +54,21 @@ def decide(tables: Tables, settings: ReportSettings) -> Findings:
     found.chosen = statistics.select(found.trials)  # nothing so far has seen a test figure
     judge(found)
     return found
+
+
+def check(tables: Tables, settings: ReportSettings) -> None:
+    """Check that the settings suit the metrics.
+
+    Raises:
+        ConfigError: one is none of their values.
+    """
+    (objective, tested), target = (tables.metric, tables.tested), settings.target
+    if target is not None and not objective.low <= target <= objective.high:
+        allowed = f"from {objective.low:g} to {objective.high:g}"
+        raise ConfigError(f"target={target:g}: must be {allowed}, as {tables.objective} is")
+    if settings.relevant is not None and settings.relevant > tested.width:
+        allowed = f"a difference of {tables.judge}, from 0 to {tested.width:g}"
+        raise ConfigError(f"relevant={settings.relevant:g}: must be {allowed}")
 
 
 def trials_of(tables: Tables) -> pd.DataFrame:
@@ -63,9 +82,11 @@ def trials_of(tables: Tables) -> pd.DataFrame:
     return table
 
 
-def finite(curves: pd.DataFrame) -> pd.DataFrame:
-    """The curves; what is not finite is unknown."""
-    numbers = curves[["seconds", "val_loss", "val_accuracy"]].astype(float)
+def finite(curves: pd.DataFrame, objective: str) -> pd.DataFrame:
+    """The curves, with those of the loss and the objective first; what is not finite is unknown."""
+    figures = dict.fromkeys(["val_loss", objective, *curves.columns.drop(CURVES)])
+    curves = curves.reindex(columns=[*CURVES, *figures])
+    numbers = curves[["seconds", *figures]].astype(float)
     return curves.assign(**numbers.where(numbers.abs() < math.inf))
 
 
@@ -77,9 +98,10 @@ def timed(found: Findings) -> None:
 
 def time_to_target(found: Findings) -> None:
     """Set the target, and when each arm's judged runs got there."""
-    if found.curves.empty or found.curves["val_accuracy"].isna().all():
+    objective, metric = found.tables.objective, found.tables.metric
+    if found.curves.empty or found.curves[objective].isna().all():
         return
-    last = found.curves.groupby("run")["val_accuracy"].last()
+    last = found.curves.groupby("run")[objective].last()
     final = {
         str(arm): last.reindex(rows["run"][rows["status"] == "finished"]).mean()
         for arm, rows in found.judged.groupby("arm")
@@ -87,11 +109,16 @@ def time_to_target(found: Findings) -> None:
     known = [value for value in final.values() if not math.isnan(value)]
     if found.settings.target is None and not known:
         return
-    found.target = min(known) if found.settings.target is None else found.settings.target
+    worst = min(known, key=lambda value: metric.sign * value, default=math.nan)
+    found.target = worst if found.settings.target is None else found.settings.target
     for unit in found.units:
         found.reached[unit] = {
             str(arm): statistics.reach(
-                found.curves, dict(rows[["run", "status"]].to_numpy()), found.target, unit
+                found.curves,
+                dict(rows[["run", "status"]].to_numpy()),
+                (objective, metric),
+                found.target,
+                unit,
             )
             for arm, rows in found.judged.groupby("arm")
         }
@@ -205,7 +232,7 @@ def arm_rows(found: Findings) -> list[dict[str, Any]]:
         search, confirm = own[own["phase"] == "search"], own[own["phase"] == "confirm"]
         values = found.results.get(arm, pd.Series(dtype=float))
         ended = values[np.isfinite(values)]
-        low, high = statistics.mean_interval(values)
+        low, high = statistics.mean_interval(values, found.tables.tested)
         chosen = (arm, found.chosen.get(arm))
         unique = own.drop_duplicates("run")
         statuses = Counter(unique["status"])
@@ -214,7 +241,7 @@ def arm_rows(found: Findings) -> list[dict[str, Any]]:
                 "arm": arm,
                 "setting": found.setting(arm),
                 found.tables.objective: float(trials["mean"].get(chosen, math.nan)),
-                "test_accuracy": float(ended.mean()) if len(ended) else math.nan,
+                found.tables.judge: float(ended.mean()) if len(ended) else math.nan,
                 "sd": float(ended.std()) if len(ended) > 1 else math.nan,
                 "low": low,
                 "high": high,

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
-from fairsweep.compare.findings import LR, Findings, points
+from fairsweep.compare.findings import LR, Findings
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
-from fairsweep.metrics import ACCURACY
+from fairsweep.compare.verdict import smallest
+from fairsweep.metrics import LOSS, Metric, metric_of
 from fairsweep.wording import described, short
 
 # After Paul Tol's bright scheme: told apart by the colour-blind, on white and on black.
@@ -144,7 +145,7 @@ def dots(found: Findings, rows: pd.DataFrame, x: Iterable[float], column: str, *
     texts = []
     for values, row in zip(rows["values"], rows.itertuples(), strict=True):
         value = getattr(row, column)
-        said = ACCURACY.text(value) if column == "test_accuracy" else found.tables.metric.text(value)
+        said = (found.tables.tested if column == found.tables.judge else found.tables.metric).text(value)
         said = {"finished": said, "diverged": "diverged"}.get(row.status, f"{row.status}, {said}")
         where = f"{row.phase}, trial {row.trial}, seed {row.seed}"
         texts.append(f"{row.arm} {described(values)}\n{where}\n{said}")
@@ -167,7 +168,7 @@ def span(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
 
 def objective_axis(found: Findings, values: Sequence[float]) -> Axis:
     """The objective: shares in percent, others on a logarithmic axis where they are far apart."""
-    label = found.tables.objective.replace("val_", "validation ")
+    label = f"validation {found.tables.metric.words}"
     if found.tables.metric.unit == "%":
         return Axis(label, percent=True)
     return numeric_axis(label, values, 3)
@@ -193,12 +194,12 @@ def numeric_axis(label: str, values: Sequence[float] | pd.Series, times: float =
 
 
 def verdict(found: Findings) -> Figure | None:
-    """Test accuracy of each judged run, by arm; the differences with their intervals."""
-    judged = found.judged
-    finished = judged[(judged["status"] == "finished") & judged["test_accuracy"].notna()]
+    """What judges each run, by arm; the differences with their intervals."""
+    judged, judge, metric = found.judged, found.tables.judge, found.tables.tested
+    finished = judged[(judged["status"] == "finished") & judged[judge].notna()]
     if not found.results:
         return None
-    layers, strip, bounds = [], [], finished["test_accuracy"].tolist()
+    layers, strip, bounds = [], [], finished[judge].tolist()
     for place, (arm, results) in enumerate(found.results.items()):
         own, lost = (some[some["arm"] == arm] for some in (finished, found.judged))
         lost = lost[lost["status"] == "diverged"]
@@ -206,26 +207,27 @@ def verdict(found: Findings) -> Figure | None:
             strip.append(crosses(found, lost, spaced(place, len(lost))))
         if not len(own):
             continue
-        layers.append(dots(found, own, spaced(place, len(own)), "test_accuracy", opacity=0.75))
-        mean, (low, high) = own["test_accuracy"].mean(), mean_interval(results)
+        layers.append(dots(found, own, spaced(place, len(own)), judge, opacity=0.75))
+        mean, (low, high) = own[judge].mean(), mean_interval(results, metric)
         bounds += [low, high]
-        text = f"{arm}\nmean {ACCURACY.text(mean)}"
-        text += "" if math.isnan(low) else f"\n95% interval {ACCURACY.text(low)} to {ACCURACY.text(high)}"
+        text = f"{arm}\nmean {metric.text(mean)}"
+        text += "" if math.isnan(low) else f"\n95% interval {metric.text(low)} to {metric.text(high)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         layers.append(Layer("interval", [place + 0.32], [mean], arm, **ends, size=11, width=3))
     names = [wrapped(f"{arm}, n={len(results)}") for arm, results in found.results.items()]
     x = Axis(ticks=(range(len(names)), names), range=(-0.5, len(names) - 0.3))
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
-    y = Axis(percent=True, range=span(bounds))
-    panels = [Panel(f"Test accuracy, {of[found.evidence]}", x, y, layers, strip)]
+    y = Axis(percent=metric.unit == "%", range=span(bounds))
+    panels = [Panel(f"Test {metric.words}, {of[found.evidence]}", x, y, layers, strip)]
     caption = "Points: runs. Bars: each arm's mean and its own, unadjusted 95% interval (Student's t)."
     pairs = [pair for pair in found.comparisons if math.isfinite(pair.low)]
     if pairs:
         panels.append(differences(found, pairs))
         caption += (
-            f" Differences: each pair's 95% interval{simultaneous(found)}; grey if no difference is shown. "
-            f"The band marks differences below {100 * found.settings.relevant:g} points, too small to matter."
+            f" Differences: each pair's 95% interval{simultaneous(found)}; grey if no difference is shown."
         )
+        if least := found.settings.relevant:
+            caption += f" The band marks differences below {smallest(metric, least)}, too small to matter."
     return Figure("verdict", "The runs behind the verdict", caption, panels, 380)
 
 
@@ -242,26 +244,29 @@ def spaced(place: int, count: int) -> list[float]:
 
 
 def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
-    """Pairs of arms, their difference in points and its interval."""
-    top, least = len(pairs) - 0.4, 100 * found.settings.relevant
+    """Pairs of arms, by how much the better one is ahead, of shares in points, and the interval."""
+    metric = found.tables.tested
+    scale = 100 if metric.unit == "%" else 1
+    top, least = len(pairs) - 0.4, scale * (found.settings.relevant or 0.0)
     layers = [
         Layer("band", [-least, least], [-0.6, -0.6], high=[top, top], opacity=0.2),
         Layer("line", [0, 0], [-0.6, top], width=1.5),
     ]
     names, reach = [], [0.0]
     for place, pair in enumerate(pairs[::-1]):
-        parts = wrapped(pair.better), wrapped(pair.worse)
+        parts = (wrapped(pair.better), wrapped(pair.worse))[:: metric.sign]
         is_short = len(pair.better) + len(pair.worse) < WRAP
         names.append(f"{parts[0]} \N{MINUS SIGN}{' ' if is_short else chr(10)}{parts[1]}")
-        difference, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
+        difference, low, high = (scale * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
-        text = f"{' '.join(names[-1].split())}: {points(pair.difference)} points\n"
-        text += f"95% interval {points(pair.low)} to {points(pair.high)}"
+        text = f"{' '.join(names[-1].split())}: {metric.difference(pair.difference)}\n"
+        text += f"95% interval {metric.difference(pair.low, False)} to {metric.difference(pair.high, False)}"
         text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         arm = pair.better if pair.claimed else ""
         layers.append(Layer("interval", [difference], [place], arm, **ends, size=11, width=3))
-    x = Axis("percentage points of test accuracy", range=span(reach, 0.12))
+    what = "percentage points of test" if metric.unit == "%" else "difference in test"
+    x = Axis(f"{what} {metric.words}", range=span(reach, 0.12))
     y = Axis(ticks=(range(len(names)), names), range=(-0.6, top))
     return Panel(f"Difference, with 95% interval{simultaneous(found)}", x, y, layers, sideways=True)
 
@@ -298,9 +303,11 @@ def sensitivity(found: Findings) -> Figure | None:
     panels = [Panel("Whole range", x, y, layers, strip)]
     best = found.trials["mean"].reindex(list(found.chosen.items())).dropna()
     if y.percent and len(best):
-        floor = best.min() - max(0.02, 1.5 * (1 - best.max()))
+        sign = found.tables.metric.sign
+        scores, heights = sign * best, [sign * height for height in heights]
+        floor = scores.min() - max(0.02, 1.5 * (found.tables.metric.best - scores.max()))
         if min(heights) < floor:
-            near = Axis(y.label, percent=True, range=(floor, span([floor, max(heights)])[1]))
+            near = Axis(y.label, percent=True, range=upwards(sign, floor, span([floor, max(heights)])[1]))
             panels.append(Panel("Near the best", x, near, layers))
     caption = (
         "Points: runs of the search. Lines and bands: the mean over seeds and its range. Star: the best "
@@ -310,6 +317,11 @@ def sensitivity(found: Findings) -> Figure | None:
     if (search["status"] == "pruned").any():
         caption += " Hollow points: runs that halving stopped early."
     return Figure("sensitivity", f"Sensitivity to {x.label}", caption, panels, 430)
+
+
+def upwards(sign: int, low: float, high: float) -> tuple[float, float]:
+    """A range of scores, of which higher are better, as one of values."""
+    return (low, high) if sign > 0 else (-high, -low)
 
 
 def trend(found: Findings, arm: str) -> list[Layer]:
@@ -350,17 +362,19 @@ def best_point(found: Findings, arm: str) -> list[Layer]:
 
 
 def curves(found: Findings) -> Figure | None:
-    """Validation loss and accuracy of the judged runs against step and seconds."""
+    """Validation loss and another metric of the judged runs against step and seconds."""
     panels = []
-    for column, what in (("val_loss", "validation loss"), ("val_accuracy", "validation accuracy")):
+    for column, metric in (("val_loss", LOSS), *second_metric(found)):
+        what = f"validation {metric.words}"
         values = found.curves[column].dropna() if len(found.curves) else pd.Series()
         if values.empty:
             continue
         y = numeric_axis(what, values, 3)
-        if column == "val_accuracy":
+        if metric.unit == "%":
             # The steep rise at the beginning may leave the panel.
-            low = max(values.min(), values.max() - max(0.05, 6 * (1 - values.max())))
-            y = Axis(what, percent=True, range=span([low, values.max()], 0.04))
+            scores = metric.sign * values
+            low = max(scores.min(), scores.max() - max(0.05, 6 * (metric.best - scores.max())))
+            y = Axis(what, percent=True, range=upwards(metric.sign, *span([low, scores.max()], 0.04)))
         for unit in found.units:
             layers = [layer for arm in found.arms for layer in arm_curves(found, arm, column, unit)]
             panels.append(Panel("", Axis("step" if unit == "step" else "seconds of training"), y, layers))
@@ -372,6 +386,15 @@ def curves(found: Findings) -> Figure | None:
         "not diverge, up to where the shortest ends, at their mean time. Thin lines: runs; dotted: diverged."
     )
     return Figure("curves", "Learning curves", caption, panels, 640)
+
+
+def second_metric(found: Findings) -> list[tuple[str, Metric]]:
+    """What is drawn beside the loss: the objective, or where that is the loss, what judges or is there."""
+    tables, curves = found.tables, found.curves
+    counterpart = f"val_{tables.tested.name}"
+    others = [str(key) for key in curves.columns if str(key).startswith("val_") and str(key) != "val_loss"]
+    keys = [key for key in (tables.objective, counterpart, *others) if key in others]
+    return [(key, metric_of(key, tables.own)) for key in keys[:1]]
 
 
 def arm_curves(found: Findings, arm: str, column: str, unit: str) -> list[Layer]:
@@ -428,7 +451,8 @@ def target(found: Findings) -> Figure | None:
         panels.append(Panel("", x, Axis("fraction reached", percent=True, range=(-0.04, 1.06)), layers))
     if not panels:
         return None
-    title = f"Time to {ACCURACY.text(found.target)} validation accuracy"
+    metric = found.tables.metric
+    title = f"Time to {metric.text(found.target)} validation {metric.words}"
     caption = (
         "The fraction of each arm's runs that reached the target, by epoch (Kaplan-Meier estimate). Points: "
         "runs that reached it. Vertical ticks: runs that ended before. Crosses: runs that diverged."
@@ -484,7 +508,9 @@ def budget(found: Findings) -> Figure | None:
         return None
     y_axis = objective_axis(found, values)
     if y_axis.percent:
-        y_axis.range = span([max(min(values), max(values) - 0.15), max(values)])
+        sign = found.tables.metric.sign
+        scores = [sign * value for value in values]
+        y_axis.range = upwards(sign, *span([max(min(scores), max(scores) - 0.15), max(scores)]))
     most = max(len(table) for table in found.budgets.values())
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, most) if most <= 12 * s)
     marks = [1, *(k for k in range(step, most + 1, step) if k > 1)]

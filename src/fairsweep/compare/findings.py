@@ -27,13 +27,14 @@ class ReportSettings:
     """What the user of a report decides.
 
     Attributes:
-        relevant: the smallest difference of test accuracy that matters; 0.001 is a tenth of a point.
-        target: the validation accuracy to be reached; None: what the lower arm has at its end.
+        relevant: the smallest difference on test that matters, in units of what judges: of a share, 0.001 is
+            a tenth of a point. None: 0.001 where the metric has bounds; else it is not known.
+        target: the objective to be reached; None: what the worse arm has at its end.
         ui: where MLflow's user interface is, for the links; None: the tracking server, or the port at which
             `mlflow ui` listens.
     """
 
-    relevant: float = 0.001
+    relevant: float | None = None
     target: float | None = None
     ui: str | None = None
 
@@ -48,12 +49,13 @@ class Findings:
         evidence: the runs on which the verdict stands: what they are ("confirm": fresh seeds; "untuned": an
             arm's only trial; "search": those that also chose the trial, no ground for a verdict; "": none).
         judged: those runs, rows of `Tables.runs`.
-        results: test accuracy of each arm by seed, -inf where it diverged; arms without results are absent.
+        results: what judges each arm by seed, the worst there is where it diverged; arms without results are
+            absent.
         comparisons: of each pair of arms with results; none where the evidence is "search".
         verdict: one or two sentences. best: the arm that is shown to be better than all others, if one is.
         remarks: what else the reader has to know, most of it trouble.
         curves: `Tables.curves` of the judged runs.
-        target: the validation accuracy of `reached`. reached: by unit (step, seconds) and arm.
+        target: the objective of `reached`. reached: by unit (step, seconds) and arm.
         budgets: `statistics.best_of` by arm, in units of the objective.
         tuning: what tuning gained, a row for each arm.
         units: the units of time; without seconds where the judged runs cannot be compared by these.
@@ -128,8 +130,3 @@ class Findings:
     def searched(self, arm: str) -> pd.DataFrame:
         """An arm's trials, by their number; none where it has no run in the search."""
         return self.trials[self.trials.index.get_level_values("arm") == arm].droplevel("arm")
-
-
-def points(value: float) -> str:
-    """A difference of accuracies, in hundredths."""
-    return f"{100 * value:.2f}".replace("-", "\N{MINUS SIGN}")

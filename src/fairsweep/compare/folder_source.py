@@ -8,21 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from fairsweep.compare.load import CURVES, LAST, UNREADABLE, Tables, assemble, of_plan, what_is_missing
+from fairsweep.compare.load import CURVES, UNREADABLE, Tables, assemble, of_plan, what_is_missing
 from fairsweep.config import ConfigError, leaves, without_credentials
 from fairsweep.runs import markers, schema
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import SweepFolder
 
-FIGURES = {"epoch_seconds", "val_loss", "val_accuracy"}
 
-
-def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
+def load(sweeps: Sequence[SweepFolder], uri: str | None, judge: str | None = None) -> Tables:
     """The tables of these sweeps.
 
     Args:
         uri: of the tracking store that links lead to, as `tracking.uri`.
+        judge: as `load.assemble` takes it.
 
     Raises:
         ConfigError: no run has begun yet, or a file of a sweep is damaged.
@@ -58,6 +57,7 @@ def load(sweeps: Sequence[SweepFolder], uri: str | None) -> Tables:
         rows,
         params,
         partial(curves, folders),
+        judge,
         what=what,
         uri=without_credentials(uri or ""),
         sweeps=definitions,
@@ -73,7 +73,7 @@ def record_of(folder: RunFolder, sweep: str, uri: str | None) -> tuple[dict[str,
     try:
         configuration = schema.read_config(folder.path / "config.yaml")
         last: dict[str, float | None] = {
-            key: line[key] for line in folder.journal() for key in ("val_accuracy", "val_loss") if key in line
+            key: line[key] for line in folder.journal() for key in line if key.startswith("val_")
         }
         state = markers.read_state(folder.path, uri) if uri else {}
         row = row_of(status, last) | {"signature": folder.signature, "reused": status.sweep != sweep}
@@ -86,10 +86,12 @@ def record_of(folder: RunFolder, sweep: str, uri: str | None) -> tuple[dict[str,
 
 def row_of(status: Status, last: dict[str, Any]) -> dict[str, Any]:
     """What a run's status and the last figures of its journal say; as in MLflow, a null is no figure."""
-    known = last | asdict(status)
-    row = {key: math.nan if (value := known.get(key)) is None else value for key in LAST}
-    if status.name != "finished":  # figures of its end belong to a run that has ended well
-        row |= dict.fromkeys(("objective", "test_accuracy", "test_loss"), math.nan)
+    known = asdict(status)
+    figures = {**last, "objective": None}
+    if status.name == "finished":  # figures of its end belong to a run that has ended well
+        figures |= {"objective": status.objective}
+        figures |= {f"test_{name}": value for name, value in status.test.items()}
+    row = {key: math.nan if value is None else value for key, value in figures.items()}
     row |= {"status": status.name, "reason": status.reason}
     row |= {"seconds": status.seconds or math.nan, "shared": status.shared}
     row |= {key: known[key] for key in ("started", "device", "precision", "hostname", "code", "data")}
@@ -104,8 +106,10 @@ def curves(folders: Mapping[str, RunFolder], runs: Sequence[str]) -> pd.DataFram
     for run in runs:
         seconds = 0.0
         for line in folders[run].journal():
-            if FIGURES.isdisjoint(line):
+            figures = {key: value for key, value in line.items() if key.startswith("val_")}
+            if not figures and "epoch_seconds" not in line:
                 continue
             seconds += line.get("epoch_seconds") or math.nan
-            rows.append((run, line["step"], seconds, line.get("val_loss"), line.get("val_accuracy")))
-    return pd.DataFrame(rows, columns=CURVES).astype(dict.fromkeys(CURVES[2:], float))
+            rows.append({"run": run, "step": line["step"], "seconds": seconds, **figures})
+    table = pd.DataFrame(rows, columns=None if rows else CURVES)
+    return table.astype(dict.fromkeys(table.columns.drop(["run", "step"]), float))

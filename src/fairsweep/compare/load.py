@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fairsweep.config import NOT_IN_SIGNATURE, ConfigError
-from fairsweep.metrics import OBJECTIVES, Metric
+from fairsweep.config import NOT_IN_SIGNATURE, ConfigError, nearest
+from fairsweep.metrics import KNOWN, SPLIT, Criteria, Metric, criteria, metric_of, ordered
 from fairsweep.sweeps.folder import Row
 from fairsweep.wording import counted, printable
 
-LAST = ("val_accuracy", "val_loss", "objective", "test_accuracy", "test_loss")
 ORIGIN = ("signature", "device", "precision", "hostname", "commit", "code", "data", "versions")
 ENDED = ("finished", "diverged", "failed", "pruned")
 # PlannedRun runs without a record: not started yet, or lost.
@@ -21,14 +20,13 @@ UNRECORDED = ("waiting", "missing")
 # What raises where a text, as of a tag, is not what it should be.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
-# The columns of `Tables.runs`, with their values where nothing is known.
+# The columns of `Tables.runs` but for those of metrics, with their values where nothing is known.
 UNKNOWN: dict[str, Any] = {
     "sweep": "", "arm": "", "trial": 0, "phase": "search", "seed": 0, "values": {}, "status": "unknown",
-    "reason": "", **dict.fromkeys(LAST, math.nan), "seconds": math.nan, "shared": False, "started": math.nan,
+    "reason": "", "objective": math.nan, "seconds": math.nan, "shared": False, "started": math.nan,
     "reused": False, "run": "", "experiment": "", "name": "", **dict.fromkeys(ORIGIN, "unknown"), "dirty": "",
 }  # fmt: skip
-NUMBERS = [key for key, value in UNKNOWN.items() if isinstance(value, float)]
-CURVES = ["run", "step", "seconds", "val_loss", "val_accuracy"]
+CURVES = ["run", "step", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,16 @@ class Tables:
 
     Attributes:
         runs: a row for each role of a run in a sweep, with the columns `UNKNOWN`: `phase` is search or
-            confirm; `values` what the trial set (key -> text); `val_accuracy` and `val_loss` the last ones;
-            `objective`, `test_accuracy` and `test_loss` those of the end; `seconds` of training, and whether
+            confirm; `values` what the trial set (key -> text); `val_loss` and other metrics the last ones;
+            `objective`, `test_loss` and other metrics those of the end; `seconds` of training, and whether
             other runs trained in them, too (`shared`); `started` a unix time; `reused`: trained for another
             sweep; `run`: MLflow's run id, or the signature of a run that MLflow does not have; `experiment`:
             MLflow's, empty where there is no run to link to.
         params: the runs' configurations: a row for each run, a column for each dotted key, as text.
         curves: gives, for values of `run`, a row per run and epoch: `run`, `step`, `seconds` (of training so
-            far), `val_loss`, `val_accuracy`.
-        objective: what selects, `val_accuracy` or `val_loss`.
+            far), `val_loss`, and other metrics of validation.
+        objective: what selects: `val_accuracy`. judge: what compares the arms: `test_accuracy`.
+        own: what the configuration says of metrics.
         sweeps: the sweeps' `sweep.json`, newest first; none where the runs were found by other means.
         what: the title, which names the request.
         uri: of the tracking store, without credentials; empty if there is none.
@@ -57,6 +56,8 @@ class Tables:
     params: pd.DataFrame
     curves: Callable[[Sequence[str]], pd.DataFrame]
     objective: str
+    judge: str = "test_accuracy"
+    own: Mapping[str, Any] = field(default_factory=dict)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     what: str = ""
     uri: str = ""
@@ -66,7 +67,17 @@ class Tables:
     @property
     def metric(self) -> Metric:
         """The objective's."""
-        return OBJECTIVES[self.objective]
+        return metric_of(self.objective, self.own)
+
+    @property
+    def tested(self) -> Metric:
+        """The judge's."""
+        return metric_of(self.judge, self.own)
+
+    def metrics(self) -> list[str]:
+        """The names of all metrics, what judges first, the loss last."""
+        found = (SPLIT.sub("", key) for key in self.runs if SPLIT.match(str(key)))
+        return ordered([self.metric.name, *found], self.tested.name)
 
 
 def of_plan(
@@ -102,24 +113,26 @@ def assemble(
     rows: Sequence[Mapping[str, Any]],
     params: Mapping[str, Mapping[str, str]],
     curves: Callable[[Sequence[str]], pd.DataFrame],
+    judge: str | None = None,
     **about: Any,
 ) -> Tables:
     """The tables, each run counted once.
 
     Args:
+        judge: the test figure that compares the arms; None: as the runs' records have it.
         about: the other attributes of `Tables`.
 
     Raises:
-        ConfigError: the runs select by different objectives.
+        ConfigError: the runs are selected, or judged, by different metrics; or no run has what is to judge.
     """
-    objectives = sorted({p["objective"] for p in params.values() if p.get("objective") in OBJECTIVES})
-    if len(objectives) > 1:
-        both = " and ".join(objectives)
-        raise ConfigError(f"{about['what']}: its runs select by {both}; choose runs of one objective")
+    given = judging(params, about.get("sweeps", []), about["what"], judge)
     about["notes"] = notes = list(about.get("notes", []))
-    objective = objectives[0] if objectives else "val_accuracy"
     frame = pd.DataFrame.from_dict(dict(params), orient="index")
-    tables = Tables(each_once(complete(pd.DataFrame(list(rows))), notes), frame, curves, objective, **about)
+    tables = Tables(pd.DataFrame(list(rows)), frame, curves, **given._asdict(), **about)
+    tables = replace(tables, runs=each_once(complete(tables), notes))
+    there = [f"test_{name}" for name in tables.metrics() if tables.runs[f"test_{name}"].notna().any()]
+    if judge is not None and there and judge not in there:
+        raise ConfigError(f"judge={judge}: no run has it; they have {', '.join(there)}")
     if (tables.runs["arm"] == "").any():
         return infer(tables)
     arms = tables.runs.groupby("arm")["sweep"].nunique()
@@ -129,24 +142,88 @@ def assemble(
     return tables
 
 
+def judging(
+    params: Mapping[str, Mapping[str, str]], sweeps: Sequence[Mapping[str, Any]], what: str, judge: str | None
+) -> Criteria:
+    """What the runs are selected by, and what compares them."""
+    runs = [one for p in params.values() if is_known(one := criteria(configured(p)))]
+    objectives, chosen = sorted({one.objective for one in runs}), {one.metric for one in runs}
+    if len(objectives) > 1:
+        both = " and ".join(objectives)
+        raise ConfigError(f"{what}: its runs select by {both}; choose runs of one objective")
+    if len(chosen) > 1:
+        raise ConfigError(
+            f"{what}: its runs define {objectives[0]} differently; choose those of one definition"
+        )
+    own = {name: about for one in runs for name, about in one.own.items()}
+    recorded = [criteria(sweep).judge for sweep in sweeps if "objective" in sweep] or [
+        one.judge for one in runs
+    ]
+    judges = sorted({judge} if judge is not None else {*recorded}) or ["test_accuracy"]
+    if len(judges) > 1:
+        raise ConfigError(f"{what}: its runs are judged by {' and '.join(judges)}; choose one with judge=...")
+    given = Criteria(objectives[0] if objectives else "val_accuracy", judges[0], own)
+    if not is_known(given):
+        names = [f"test_{name}" for name in (*KNOWN, *own)]
+        raise ConfigError(f"judge={judge}: there is no such metric{nearest(judges[0], names)}")
+    return given
+
+
+def configured(params: Mapping[str, str]) -> dict[str, Any]:
+    """What a run's parameters, which are text, say of metrics."""
+    own: dict[str, dict[str, Any]] = {}
+    for key, text in params.items():
+        group, _, path = key.partition(".")
+        if group == "metrics" and path:
+            name, _, argument = path.partition(".")
+            own.setdefault(name, {}).update({argument: text != "False" and text} if argument else {})
+    given: dict[str, Any] = {"objective": params.get("objective", ""), "metrics": own}
+    if "judge" in params:
+        given["judge"] = None if params["judge"] == "None" else params["judge"]
+    return given
+
+
+def is_known(given: Criteria) -> bool:
+    """Whether there are such metrics."""
+    try:
+        _ = given.metric, given.tested
+    except KeyError:
+        return False
+    return True
+
+
 def presentable(tables: Tables) -> Tables:
     """The tables with every column, no number that is not finite, and no name that a terminal would obey."""
     sweeps = []
     for sweep in tables.sweeps:
         arms = {plain(name): about for name, about in sweep.get("arms", {}).items()}
         sweeps.append({**sweep, "arms": arms})
-    return replace(tables, runs=complete(tables.runs), sweeps=sweeps)
+    return replace(tables, runs=complete(tables), sweeps=sweeps)
 
 
-def complete(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with all columns, each with values of its kind; what is not finite is unknown, too."""
-    runs = runs.reindex(columns=[*UNKNOWN, *runs.columns.difference([*UNKNOWN])]).copy()
+def columns(tables: Tables) -> dict[str, Any]:
+    """`UNKNOWN` with the columns of metrics, those of validation before `objective`, those of test behind."""
+    made: dict[str, Any] = {}
+    names = tables.metrics()
     for key, unknown in UNKNOWN.items():
+        if key == "objective":
+            made |= {f"val_{name}": math.nan for name in names}
+        made[key] = unknown
+        if key == "objective":
+            made |= {f"test_{name}": math.nan for name in names}
+    return made
+
+
+def complete(tables: Tables) -> pd.DataFrame:
+    """The runs with all columns, each with values of its kind; what is not finite is unknown, too."""
+    known, runs = columns(tables), tables.runs
+    runs = runs.reindex(columns=[*known, *runs.columns.difference([*known])]).copy()
+    for key, unknown in known.items():
         column = runs[key]
-        if key in NUMBERS or key in ("trial", "seed"):
+        if isinstance(unknown, float) or key in ("trial", "seed"):
             column = pd.to_numeric(column, errors="coerce").astype(float)
             runs[key] = column.where(column.abs() < math.inf)
-            if key not in NUMBERS:
+            if not isinstance(unknown, float):
                 runs[key] = runs[key].fillna(unknown).astype(int)
         elif isinstance(unknown, bool):
             runs[key] = column.map(lambda value: value is True or str(value) == "True").astype(bool)
@@ -230,5 +307,5 @@ def by_number(text: str) -> tuple[float, str]:
 
 def no_setting(key: str) -> bool:
     """Whether a key says nothing of what is trained."""
-    ignored = (*NOT_IN_SIGNATURE, "seed", "objective")
+    ignored = (*NOT_IN_SIGNATURE, "seed", "objective", "judge", "metrics")
     return any(key == name or key.startswith(f"{name}.") for name in ignored)

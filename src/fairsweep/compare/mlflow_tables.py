@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import pandas as pd
 from fairsweep import metrics
 from fairsweep.compare.load import (
     CURVES,
-    LAST,
     UNKNOWN,
     UNREADABLE,
     Tables,
@@ -28,7 +27,6 @@ from fairsweep.wording import counted
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-FIGURES = ("val_loss", "val_accuracy", "epoch_seconds")
 REMEDY = "repeat the sweep's command where it was started to train or upload what is missing"
 
 
@@ -38,6 +36,7 @@ def load(
     sweeps: Sequence[str] = (),
     experiment: str | None = None,
     where: str | None = None,
+    judge: str | None = None,
 ) -> Tables:
     """The tables of some sweeps; or of all runs in an experiment, or that a filter finds, or both.
 
@@ -46,15 +45,18 @@ def load(
         directory: `record.dir`.
         sweeps: ids, or their beginnings; by default, without experiment and filter, the newest sweep.
         where: in MLflow's language, such as "params.`model.name` = 'two_conv'".
+        judge: as `assemble` takes it.
 
     Raises:
         ConfigError: the store is unreachable, the sweep or experiment unknown, or there are no runs.
     """
     source = MlflowRuns(uri, directory)
-    return of_runs(source, experiment, where) if experiment or where else of_sweeps(source, sweeps)
+    if experiment or where:
+        return of_runs(source, experiment, where, judge)
+    return of_sweeps(source, sweeps, judge)
 
 
-def of_sweeps(source: MlflowRuns, wanted: Sequence[str]) -> Tables:
+def of_sweeps(source: MlflowRuns, wanted: Sequence[str], judge: str | None) -> Tables:
     """The tables of these sweeps, or of the newest."""
     named = [parent_of(source, sweep) for sweep in wanted] or [parent_of(source)]
     parents = {parent.info.run_id: parent for parent in named}.values()
@@ -83,10 +85,10 @@ def of_sweeps(source: MlflowRuns, wanted: Sequence[str]) -> Tables:
         raise ConfigError(f"{what} in {source.name}: has no runs yet; wait for the first one")
     about = {"what": what, "uri": source.name, "notes": notes, "sweeps": definitions}
     about["missing"] = "; ".join(filter(None, missing))
-    return assemble(with_seconds(source, rows), params, partial(curves, source), **about)
+    return assemble(with_seconds(source, rows), params, curves_of(source, rows), judge, **about)
 
 
-def of_runs(source: MlflowRuns, experiment: str | None, where: str | None) -> Tables:
+def of_runs(source: MlflowRuns, experiment: str | None, where: str | None, judge: str | None) -> Tables:
     """The tables of runs, whatever sweeps they are of; the arms come from what varies."""
     given = {"experiment": experiment, "filter": where}
     what = ", ".join(f"{key}={value}" for key, value in given.items() if value)
@@ -102,7 +104,7 @@ def of_runs(source: MlflowRuns, experiment: str | None, where: str | None) -> Ta
     rows = [row_of(run) | {"seed": number(run.data.params.get("seed"))} for run in runs]
     params = {run.info.run_id: run.data.params for run in runs}
     about = {"what": what, "uri": source.name, "notes": notes}
-    return assemble(with_seconds(source, rows), params, partial(curves, source), **about)
+    return assemble(with_seconds(source, rows), params, curves_of(source, rows), judge, **about)
 
 
 def renamed(where: str) -> str:
@@ -187,9 +189,10 @@ def row_of(run: "Run", sweep: str = "") -> dict[str, Any]:
     versions = [f"{key[8:]} {value}" for key, value in sorted(tags.items()) if key.startswith("version.")]
     status = tags.get("status", "unknown")
     row = UNKNOWN | {"status": status, "reason": tags.get("reason", "")}
-    row |= {key: metrics.figure(values, key) for key in LAST}
-    if status != "finished":  # figures of its end belong to a run that has ended well
-        row |= dict.fromkeys(("objective", "test_accuracy", "test_loss"), math.nan)
+    figures = {metrics.untracked(name): value for name, value in values.items()}
+    row |= {key: value for key, value in figures.items() if key.startswith("val_")}
+    if status == "finished":  # figures of its end belong to a run that has ended well
+        row |= {key: figures[key] for key in figures if key == "objective" or key.startswith("test_")}
     row |= {"seconds": metrics.figure(values, "training_seconds")}
     row |= {"shared": tags.get("shared_seconds") == "true", "reused": tags.get("sweep") != sweep}
     row |= {"started": (info.start_time or math.nan) / 1000}
@@ -212,14 +215,21 @@ def with_seconds(source: MlflowRuns, rows: list[dict[str, Any]]) -> list[dict[st
     return rows
 
 
-def curves(source: MlflowRuns, runs: Sequence[str]) -> pd.DataFrame:
-    """Validation figures of these runs, a row per run and epoch; see `Tables.curves`."""
+def curves_of(source: MlflowRuns, rows: Iterable[dict[str, Any]]) -> Callable[[Sequence[str]], pd.DataFrame]:
+    """`Tables.curves`, with the figures of validation that these runs have."""
+    figures = dict.fromkeys(key for row in rows for key in row if key.startswith("val_"))
+    return partial(curves, source, [*figures, "epoch_seconds"])
+
+
+def curves(source: MlflowRuns, figures: Sequence[str], runs: Sequence[str]) -> pd.DataFrame:
+    """Figures of these runs, a row per run and epoch; see `Tables.curves`."""
     columns = {"run_id": "run", "key": "key", "step": "step", "value": "value"}
-    names = {metrics.tracked(key): key for key in FIGURES} | {key: key for key in FIGURES}
+    names = {metrics.tracked(key): key for key in figures} | {key: key for key in figures}
     long = pd.DataFrame(source.histories(runs, [*names]), columns=[*columns]).rename(columns=columns)
     long["key"] = long["key"].map(names)
     # Of values that were uploaded twice for a step, the last.
     last = long.drop_duplicates(["run", "key", "step"], keep="last")
-    wide = last.pivot(index=["run", "step"], columns="key", values="value").reindex(columns=FIGURES)
+    wide = last.pivot(index=["run", "step"], columns="key", values="value").reindex(columns=figures)
     wide["seconds"] = wide["epoch_seconds"].astype(float).groupby("run").cumsum()
-    return wide.rename_axis(columns=None).reset_index()[CURVES]
+    wide = wide.rename_axis(columns=None).reset_index()
+    return wide[[*CURVES, *(key for key in figures if key != "epoch_seconds")]]

@@ -63,7 +63,7 @@ def fairness(found: Findings) -> list[str]:
             if stale := set(rows["seed"]) & search.get(arm, set()):
                 said.append(f"{arm}: seeds {sorted(stale)} were also used by the search: they are not fresh.")
         if missing := [arm for arm in found.arms if arm not in found.results]:
-            said.append(f"No confirm run of {listed(missing)} has a test accuracy.")
+            said.append(f"No confirm run of {listed(missing)} has a test {found.tables.tested.words}.")
         sizes = {arm: len(values) for arm, values in found.results.items()}
         if len(set(sizes.values())) > 1:
             each = listed(f"{arm} {size}" for arm, size in sizes.items())
@@ -71,7 +71,7 @@ def fairness(found: Findings) -> list[str]:
     if found.evidence == "untuned" and len(found.arms) > 1:
         said.append("Each arm has one setting and was not tuned: this compares settings, not optimizers.")
     if len(set(found.tables.params.get("data.name", [""]))) > 1:
-        said.append("The runs used different data sets: their accuracies cannot be compared.")
+        said.append("The runs used different data sets: their results cannot be compared.")
     return said
 
 
@@ -129,7 +129,7 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
     """What should have been the same for all runs, and was not."""
     said = []
     names = {
-        "data": ("versions of the data", "accuracies are not comparable"),
+        "data": ("versions of the data", "results are not comparable"),
         "code": ("versions of the training code", "the code may explain differences"),
         "device": ("devices", "times are not comparable"),
         "precision": ("precisions", "the precision may explain differences"),

@@ -48,11 +48,12 @@ def make(cfg: DictConfig, sweeps: Sequence[SweepFolder], console: Console) -> No
 
     uri = cfg.tracking.uri
     if sweeps:
-        given = folder_source.load(sweeps, uri)
+        given = folder_source.load(sweeps, uri, cfg.judge)
     else:
         with uploader.running(note):
             life.flush(cfg)
-        given = mlflow_tables.load(uri, cfg.record.dir, request.ids(cfg), cfg.experiment, cfg.filter)
+        ids = request.ids(cfg)
+        given = mlflow_tables.load(uri, cfg.record.dir, ids, cfg.experiment, cfg.filter, cfg.judge)
     folder = Path(cfg.output).expanduser().absolute()
     found = write(given, ReportSettings(cfg.relevant, cfg.target, cfg.ui), folder)
     tell(found, console)
@@ -190,6 +191,7 @@ def as_json(found: Findings) -> str:
         "evidence": found.evidence,
         "remarks": found.remarks,
         "objective": found.tables.objective,
+        "judge": found.tables.judge,
         "settings": asdict(found.settings),
         "target": found.target if math.isfinite(found.target) else None,
         "chosen": found.chosen,

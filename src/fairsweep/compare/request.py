@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fairsweep.config import (
+    NOT_NEGATIVE,
     RULES,
     TEXT,
     ConfigError,
@@ -14,6 +15,7 @@ from fairsweep.config import (
     either,
     leaves,
     list_of,
+    metric_key,
     number,
     or_null,
     resolved,
@@ -28,8 +30,9 @@ OWN = {
     "which": either(TEXT, list_of(TEXT)),
     "experiment": or_null(TEXT),
     "filter": or_null(TEXT),
-    "relevant": number("a difference of accuracies, from 0 to 1", lambda value: 0 <= value <= 1),
-    "target": or_null(number("an accuracy, above 0 and at most 1", lambda value: 0 < value <= 1)),
+    "judge": or_null(metric_key("test")),
+    "relevant": or_null(NOT_NEGATIVE),
+    "target": or_null(number("a number")),
     "ui": or_null(Rule("an address, http://... or https://...", lambda v: str(v).startswith(("http://", "https://")))),
     "output": TEXT,
 }  # fmt: skip

@@ -15,17 +15,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fairsweep.metrics import ACCURACY
+from fairsweep.metrics import Metric
 from fairsweep.wording import counted
 
 CONFIDENCE = 0.95
 
-# What arms are compared by on the test images, and the largest difference there can be.
-TESTED = ACCURACY
-WIDTH = TESTED.high - TESTED.low
-
-# All that selection gets to see.
-VALIDATION = ["arm", "trial", "phase", "seed", "status", "objective", "val_accuracy", "val_loss"]
+# All that selection gets to see, besides the objective as it was last.
+VALIDATION = ["arm", "trial", "phase", "seed", "status", "objective"]
 
 # Results this close are the same: they are counts divided by the number of images.
 EQUAL = 1e-9
@@ -40,7 +36,7 @@ def trials(runs: pd.DataFrame, objective: str, sign: int) -> pd.DataFrame:
     (yet); else "finished".
     """
     found: dict[tuple[str, int], list[tuple[str, float]]] = {}
-    for run in runs.loc[runs["phase"] == "search", VALIDATION].to_dict("records"):
+    for run in runs.loc[runs["phase"] == "search", [*VALIDATION, objective]].to_dict("records"):
         value = run[objective if run["status"] == "pruned" else "objective"]
         found.setdefault((run["arm"], run["trial"]), []).append((run["status"], value))
     rows = []
@@ -76,7 +72,7 @@ class Comparison:
         mean_better, mean_worse: over the runs that did not diverge; where runs are compared by pairs, over
             the seeds at which neither did. NaN where there is none.
         seeds: how many pairs of runs are compared; 0 where they are not paired.
-        difference: of these means.
+        difference: of these means: by how much `better` is ahead.
         low, high: its 95% interval, for all pairs of arms at once (Bonferroni); NaN where there is none.
         p: of no difference; NaN where it cannot be tested.
         adjusted: p for all pairs of arms (Bonferroni), below 5% where the interval excludes 0.
@@ -103,14 +99,15 @@ class Comparison:
         return self.adjusted < 1 - CONFIDENCE
 
 
-def comparisons(results: Mapping[str, pd.Series]) -> list[Comparison]:
+def comparisons(results: Mapping[str, pd.Series], metric: Metric) -> list[Comparison]:
     """All pairs of arms, the largest difference first.
 
     Args:
-        results: an arm's test accuracies by seed, -inf where the run diverged.
+        results: an arm's test results by seed, the worst there is where the run diverged.
+        metric: of the results.
     """
     pairs = list(combinations(results, 2))
-    made = [compare((a, results[a]), (b, results[b]), len(pairs)) for a, b in pairs]
+    made = [compare((a, results[a]), (b, results[b]), metric, len(pairs)) for a, b in pairs]
     return sorted(made, key=lambda pair: (-pair.probability, -pair.difference))
 
 
@@ -121,13 +118,16 @@ def shared_seeds(results: Iterable[pd.Series]) -> pd.Index | None:
     return shared if len(shared) >= max(2, *(len(index) / 2 for index in indices)) else None
 
 
-def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series], pairs: int = 1) -> Comparison:
+def compare(
+    first: tuple[str, pd.Series], second: tuple[str, pd.Series], metric: Metric, pairs: int = 1
+) -> Comparison:
     """Two arms' results: a t-test, paired where the seeds are shared; by rank where runs diverged.
 
     Args:
         pairs: how many pairs of arms are compared, for all of which the intervals hold at once.
     """
     (a, x), (b, y) = first, second
+    x, y = metric.sign * x, metric.sign * y  # higher is better
     shared = shared_seeds([x, y])
     if shared is not None:
         x, y = x[shared], y[shared]
@@ -145,12 +145,12 @@ def compare(first: tuple[str, pd.Series], second: tuple[str, pd.Series], pairs: 
     return Comparison(
         better=a,
         worse=b,
-        mean_better=means[0],
-        mean_worse=means[1],
+        mean_better=metric.sign * means[0],
+        mean_worse=metric.sign * means[1],
         seeds=0 if shared is None else len(shared),
         difference=difference,
-        low=max(low, -WIDTH),  # no two values differ by more; NaN stays
-        high=min(high, WIDTH),
+        low=max(low, -metric.width),  # no two values differ by more; NaN stays
+        high=min(high, metric.width),
         p=test.p,
         adjusted=min(pairs * test.p, 1.0),
         probability=wins,
@@ -222,7 +222,7 @@ def interval(test: Any, confidence: float = CONFIDENCE) -> tuple[float, float, f
     return float(bounds.low), float(bounds.high), float(test.pvalue)
 
 
-def mean_interval(values: pd.Series) -> tuple[float, float]:
+def mean_interval(values: pd.Series, metric: Metric) -> tuple[float, float]:
     """The 95% interval (Student's t) of a mean of test results; NaN where there is none.
 
     There is none where runs diverged, and where it would hold every value there can be.
@@ -231,9 +231,9 @@ def mean_interval(values: pd.Series) -> tuple[float, float]:
     if len(ended) < 2 or len(ended) < len(values) or np.ptp(ended) <= EQUAL:
         return math.nan, math.nan
     low, high, _ = interval(stats.ttest_1samp(ended, 0.0))
-    if low <= TESTED.low and high >= TESTED.high:
+    if low <= metric.low and high >= metric.high:
         return math.nan, math.nan
-    return max(low, TESTED.low), min(high, TESTED.high)
+    return max(low, metric.low), min(high, metric.high)
 
 
 @dataclass(frozen=True)
@@ -258,19 +258,22 @@ class Reach:
         return float(self.curve["share"].iloc[-1])
 
 
-def reach(curves: pd.DataFrame, statuses: Mapping[str, str], target: float, unit: str) -> Reach:
-    """How long runs took to a validation accuracy.
+def reach(
+    curves: pd.DataFrame, statuses: Mapping[str, str], objective: tuple[str, Metric], target: float, unit: str
+) -> Reach:
+    """How long runs took until their objective was as good as a target.
 
     Args:
         curves: as `Tables.curves` gives them, of one arm or more.
+        objective: its column, and its metric.
         statuses: of the runs to tell of. One that was trained to its end, or diverged, will never get there:
             it counts as tried for as long as the longest run. One that was stopped, until then.
         unit: `step` or `seconds`.
     """
     longest = curves[unit].max()
-    rows = []
+    (column, metric), rows = objective, []
     for run, curve in curves[curves["run"].isin(statuses)].groupby("run"):
-        there = curve.loc[curve["val_accuracy"] >= target, unit]
+        there = curve.loc[metric.sign * curve[column] >= metric.sign * target, unit]
         never = longest if statuses[run] in ("finished", "diverged") else curve[unit].max()
         rows.append((run, there.min() if len(there) else never, len(there) > 0))
     rows += [(run, longest, False) for run in statuses if run not in {row[0] for row in rows}]

@@ -10,14 +10,12 @@ from markupsafe import Markup, escape
 
 from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
-from fairsweep.compare.findings import Findings, points
+from fairsweep.compare.findings import Findings
 from fairsweep.compare.load import UNRECORDED, no_setting
-from fairsweep.metrics import ACCURACY, LOSS, Metric
+from fairsweep.metrics import Metric, metric_of
 from fairsweep.wording import duration, short, shown
 
-METRICS = {metric.name: metric for metric in (ACCURACY, LOSS)}
-
-# What the test accuracy of the chosen trials is of.
+# What the test results of the chosen trials are of.
 OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "search seeds", "": "no seeds"}
 
 
@@ -87,17 +85,18 @@ def arm_cell(found: Findings, arm: str, key: object = None) -> Cell:
 
 def arms(found: Findings) -> Table:
     """A row for each arm: what was chosen, and what came of it."""
-    objective = found.tables.objective
+    objective, judge, metric = found.tables.objective, found.tables.judge, found.tables.tested
     content = analysis.arm_rows(found)
     counts = ("diverged", "failed", "pruned", "unfinished", *UNRECORDED, "reused")
-    heads = ["arm", "best trial", f"#{objective}", f"#test accuracy, {OF[found.evidence]}", "#trials", "runs"]
+    test = f"#test {metric.words}, {OF[found.evidence]}"
+    heads = ["arm", "best trial", f"#{objective}", test, "#trials", "runs"]
     rows = []
     for row in content:
         said = []
-        if not math.isnan(row["test_accuracy"]):
+        if not math.isnan(row[judge]):
             deviation = None if math.isnan(row["sd"]) else row["sd"]
             ended = row["judged"] - row["judged_diverged"]
-            said.append(f"{ACCURACY.spread(row['test_accuracy'], deviation)} (n={ended})")
+            said.append(f"{metric.spread(row[judge], deviation)} (n={ended})")
         if row["judged_diverged"]:
             said.append(f"{row['judged_diverged']} diverged")
         setting = row["setting"] or ("its only one" if row["arm"] in found.chosen else "none")
@@ -111,18 +110,22 @@ def arms(found: Findings) -> Table:
 
 def pairs(found: Findings) -> Table:
     """A row for each pair of arms."""
-    rows = []
+    rows, metric = [], found.tables.tested
     for pair in found.comparisons:
-        difference = "" if math.isnan(pair.difference) else points(pair.difference)
-        interval = "" if math.isnan(pair.low) else f"{points(pair.low)} to {points(pair.high)}"
+        difference, low, high = (
+            metric.difference(value, units=False) for value in (pair.difference, pair.low, pair.high)
+        )
+        difference = "" if math.isnan(pair.difference) else difference
+        interval = "" if math.isnan(pair.low) else f"{low} to {high}"
         p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
-        means = f"{ACCURACY.text(pair.mean_better)}, {ACCURACY.text(pair.mean_worse)}"
+        means = f"{metric.text(pair.mean_better)}, {metric.text(pair.mean_worse)}"
         numbers = [number(text) for text in (means, difference, interval, p, f"{pair.probability:.2f}")]
         end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
     pairs = len(found.comparisons)
     adjusted = f", adjusted for {pairs} pairs (Bonferroni)" if pairs > 1 else ""
-    heads = ["pair", "#means", "#difference, points", f"#95% interval{adjusted}", f"#p{adjusted}"]
+    points = ", points" if metric.unit == "%" else ""
+    heads = ["pair", "#means", f"#difference{points}", f"#95% interval{adjusted}", f"#p{adjusted}"]
     heads += ["#probability to win", "shown", "method"]
     return Table(heads, rows)
 
@@ -163,7 +166,7 @@ def tuning(found: Findings) -> Table:
         }
         for gain in ("gain", "gain_over_median"):
             if metric.unit == "%" and not math.isnan(row[gain]):
-                cells[gain] = number(f"{points(row[gain])} points")
+                cells[gain] = number(metric.difference(row[gain]))
         if math.isnan(row["default"]):
             cells["default"] = number(row["default_is"])
         if math.isnan(row["median"]):
@@ -232,11 +235,12 @@ def held_fixed(found: Findings) -> Table:
 
 
 def runs(found: Findings) -> Table:
-    """All runs; test accuracy of those that decide, only."""
+    """All runs; the test result of those that decide, only."""
     table = found.tables.runs
     keys = list(dict.fromkeys(key for values in table["values"] for key in values))
     judged = set(found.judged["run"])
-    numbers = ("val_accuracy", "val_loss", "objective", "test_accuracy")
+    tables = found.tables
+    numbers = (*(f"val_{name}" for name in tables.metrics()), "objective", tables.judge)
     heads = ["arm", "trial", "phase", "seed", *map(short, keys), "status", *(f"#{name}" for name in numbers)]
     rows = []
     for place, row in enumerate(table.to_dict("records")):
@@ -248,9 +252,9 @@ def runs(found: Findings) -> Table:
         cells += [Cell(shown(values[key]), key=values[key]) if key in values else Cell("") for key in keys]
         cells.append(Cell(row["status"] + (", reused" if row["reused"] else "")))
         if row["run"] not in judged:
-            row["test_accuracy"] = math.nan
+            row[tables.judge] = math.nan
         for name in numbers:
-            metric = found.tables.metric if name == "objective" else METRICS[name.partition("_")[2]]
+            metric = tables.metric if name == "objective" else metric_of(name, tables.own)
             cells.append(figure(row[name], metric))
         text = f"{seconds:.1f}{', shared' if row['shared'] else ''}"
         cells.append(Cell("", "n", "") if pd.isna(seconds) else Cell(text, "n", seconds))

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare import statistics
-from fairsweep.compare.findings import Findings, points
+from fairsweep.compare.findings import Findings
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison
-from fairsweep.metrics import ACCURACY
+from fairsweep.metrics import Metric
 from fairsweep.wording import counted, listed
 
 
@@ -44,7 +44,7 @@ def judge(found: Findings) -> None:
     if len(found.results) > 1 and (shared := statistics.shared_seeds(found.results.values())) is not None:
         compare_shared(found, shared)
     if found.evidence != "search" and not found.tables.missing:
-        found.comparisons = statistics.comparisons(found.results)
+        found.comparisons = statistics.comparisons(found.results, found.tables.tested)
     in_progress = {"running", "interrupted"} & {sweep["status"] for sweep in found.tables.sweeps}
     if found.tables.missing:
         found.verdict = f"No verdict yet: {found.tables.missing}."
@@ -53,10 +53,11 @@ def judge(found: Findings) -> None:
 
 
 def results_of(found: Findings) -> dict[str, pd.Series]:
-    """Test accuracy of each arm's judged runs by seed, -inf where they diverged."""
+    """What judges each arm's runs by seed, the worst there is where they diverged."""
+    judge, worst = found.tables.judge, found.tables.tested.worst
     results: dict[str, dict[int, float]] = {}
-    for row in found.judged[["arm", "seed", "status", "test_accuracy"]].to_dict("records"):
-        value = -math.inf if row["status"] == "diverged" else row["test_accuracy"]
+    for row in found.judged[["arm", "seed", "status", judge]].to_dict("records"):
+        value = worst if row["status"] == "diverged" else row[judge]
         if row["status"] in ("finished", "diverged") and not math.isnan(value):
             results.setdefault(row["arm"], {})[row["seed"]] = value
     return {arm: pd.Series(results[arm]) for arm in found.arms if arm in results}
@@ -79,7 +80,7 @@ def compare_shared(found: Findings, shared: pd.Index) -> None:
 
 def say(found: Findings) -> str:
     """The verdict in one or two sentences."""
-    runs, results = found.tables.runs, found.results
+    runs, results, metric = found.tables.runs, found.results, found.tables.tested
     finished = {arm: ended for arm, values in results.items() if len(ended := values[np.isfinite(values)])}
     if (runs["status"] == "diverged").all():
         return f"No verdict: all {len(runs)} runs diverged. Try lower learning rates."
@@ -93,7 +94,7 @@ def say(found: Findings) -> str:
     if not finished:
         sizes = found.tables.params.get("data.test_size", pd.Series(dtype=str)).map(number)
         why = " There were no test images (data.test_size=0)." if len(sizes) and (sizes == 0).all() else ""
-        return f"No verdict: none of the runs that decide it has a test accuracy.{why}"
+        return f"No verdict: none of the runs that decide it has a test {metric.words}.{why}"
     if len(results) == 1:
         return of_one(found, *results)
     if all(math.isnan(pair.p) for pair in found.comparisons):
@@ -102,8 +103,8 @@ def say(found: Findings) -> str:
         why = "the arms differ by the same amount at every seed" if paired else "no result differs by seed"
         if few:
             why = "one seed cannot tell a difference from luck"
-        means = listed(f"{arm} {ACCURACY.text(ended.mean())}" for arm, ended in finished.items())
-        return f"No verdict: {why}. Test accuracy: {means}."
+        means = listed(f"{arm} {metric.text(ended.mean())}" for arm, ended in finished.items())
+        return f"No verdict: {why}. Test {metric.words}: {means}."
     if len(results) == 2:
         return of_two(found, found.comparisons[0])
     return of_many(found)
@@ -111,40 +112,39 @@ def say(found: Findings) -> str:
 
 def of_one(found: Findings, arm: str) -> str:
     """What there is to say of the only arm that has results."""
-    values = found.results[arm]
-    ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values)
+    values, metric = found.results[arm], found.tables.tested
+    ended, (low, high) = values[np.isfinite(values)], statistics.mean_interval(values, metric)
     others = [name for name in found.arms if name != arm]
     why = f"no result of {listed(others)}" if others else f"only one arm, {arm}"
-    span = f" (95% interval {ACCURACY.text(low)} to {ACCURACY.text(high)})"
+    span = f" (95% interval {metric.text(low)} to {metric.text(high)})"
     if math.isnan(low):
         span = " (too few seeds for an interval)" if len(ended) < 3 else ""
     setting = f"With {found.setting(arm)}, its" if found.setting(arm) else "Its"
     return (
-        f"No comparison: there is {why}. {setting} mean test accuracy over {counted(len(ended), 'seed')} is "
-        f"{ACCURACY.text(ended.mean())}{span}."
+        f"No comparison: there is {why}. {setting} mean test {metric.words} over "
+        f"{counted(len(ended), 'seed')} is {metric.text(ended.mean())}{span}."
     )
 
 
 def of_many(found: Findings) -> str:
     """The verdict on three arms or more."""
-    results, pairs = found.results, len(found.comparisons)
+    results, pairs, metric = found.results, len(found.comparisons), found.tables.tested
     wins = Counter(pair.better for pair in found.comparisons)
     means = {
         arm: ended.mean() for arm, values in results.items() if len(ended := values[np.isfinite(values)])
     }
-    leader = max(results, key=lambda arm: (wins[arm], means.get(arm, -math.inf)))
+    leader = max(results, key=lambda arm: (wins[arm], metric.sign * means.get(arm, metric.worst)))
     ahead = [pair for pair in found.comparisons if pair.better == leader]
     beaten = [pair.worse for pair in ahead if pair.claimed]
-    named = {
-        arm: f"{arm} ({ACCURACY.text(means[arm]) if arm in means else 'all diverged'})" for arm in results
-    }
+    named = {arm: f"{arm} ({metric.text(means[arm]) if arm in means else 'all diverged'})" for arm in results}
     if len(beaten) == len(results) - 1:
+        better = "higher" if metric.sign > 0 else "lower"
         found.best = leader
         others = listed(named[arm] for arm in results if arm != leader)
         return (
-            f"{leader} is the best of {len(results)} arms: its mean test accuracy, "
-            f"{ACCURACY.text(means[leader])}, is shown to be higher than that of {others} (Bonferroni's "
-            f"correction for {pairs} pairs)."
+            f"{leader} is the best of {len(results)} arms: its mean test {metric.words}, "
+            f"{metric.text(means[leader])}, is shown to be {better} than that of "
+            f"{others} (Bonferroni's correction for {pairs} pairs)."
         )
     still = listed((named[arm] for arm in results if arm not in (leader, *beaten)), "or")
     text = f"No single best arm is shown: {named[leader]} is ahead, but no difference to {still} is shown"
@@ -154,15 +154,16 @@ def of_many(found: Findings) -> str:
 
 def of_two(found: Findings, pair: Comparison) -> str:
     """The verdict on two arms."""
-    a, b = pair.better, pair.worse
+    a, b, metric = pair.better, pair.worse, found.tables.tested
     found.best = a if pair.claimed else None
     claim = f"{a} is better than {b}" if pair.claimed else f"No difference shown between {a} and {b}"
     lost = {arm: int(np.isinf(found.results[arm]).sum()) for arm in (a, b)}
-    means = f"mean test accuracy {ACCURACY.text(pair.mean_better)} against {ACCURACY.text(pair.mean_worse)}"
+    means = f"mean test {metric.words} {metric.text(pair.mean_better)} against {metric.text(pair.mean_worse)}"
     if not any(lost.values()):
-        means += f", a difference of {points(pair.difference)} points"
+        means += f", a difference of {metric.difference(pair.difference)}"
         if not math.isnan(pair.low):
-            means += f" (95% interval {points(pair.low)} to {points(pair.high)}; {pair.method})"
+            low, high = (metric.difference(end, units=False) for end in (pair.low, pair.high))
+            means += f" (95% interval {low} to {high}; {pair.method})"
     else:
         runs = {arm: len(found.results[arm]) for arm in (a, b)}
         each = listed(f"{n} of {counted(runs[arm], 'run')} of {arm}" for arm, n in lost.items() if n)
@@ -178,17 +179,23 @@ def of_two(found: Findings, pair: Comparison) -> str:
 
 def relevance(found: Findings, pair: Comparison) -> str:
     """What the interval says of the smallest difference that matters."""
-    least = found.settings.relevant
+    metric, least = found.tables.tested, found.settings.relevant or 0.0
     if math.isnan(pair.low):
         return ""
     most = max(pair.high, -pair.low)
-    matter = f"the {100 * least:.2g} points that matter"
+    matter = f"the {smallest(metric, least)} that matter{'' if metric.unit == '%' else 's'}"
     if most < least:
         return f" The difference is below {matter}."
     if not pair.claimed:
-        up_to = f"A difference of up to {points(most)} points" if most < 1 else "Any difference"
+        up_to = f"A difference of up to {metric.difference(most)}"
+        up_to = up_to if most < metric.width else "Any difference"
         return f" {up_to} remains possible."
     return f" It may still be below {matter}." if pair.low < least else ""
+
+
+def smallest(metric: Metric, least: float) -> str:
+    """The smallest difference that matters, as it was given: `0.1 points`."""
+    return f"{100 * least:.2g} points" if metric.unit == "%" else f"{least:g}"
 
 
 def without_confirmation(found: Findings) -> str:

@@ -97,6 +97,12 @@ class Trainer:
                 f"objective={cfg.objective}: must be {master.objective} in all runs, which are compared "
                 "by it; set it once for the whole sweep"
             )
+        for key in ("judge", "metrics"):
+            if cfg[key] != master[key]:
+                raise ConfigError(
+                    f"{key}={cfg[key]}: must be {master[key]} in all runs, which are compared by it; set it "
+                    "once for the whole sweep"
+                )
         if cfg.data.val_size == 0 and self.selects:
             raise ConfigError("data.val_size=0: arms are compared by validation; set it above 0")
         epochs = master.trainer.epochs

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.config import literal, redacted, without_credentials
 from fairsweep.files import write_atomically
-from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs import schema
 from fairsweep.runs.schema import Damaged, warn
 from fairsweep.runs.status import UNKNOWN, Status, read_status
@@ -221,7 +220,7 @@ class RunFolder:
         if not reached and not now.is_final:
             return None
         lines = [line for line in lines if line["epoch"] <= epoch]
-        metric = OBJECTIVES[key]
+        metric = now.selected
         diverged = not reached and now.name == "diverged"
         if diverged or any(line["val_loss"] is None for line in lines):
             return metric.worst

@@ -67,10 +67,11 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
 
 
 def described(folder: RunFolder) -> str:
-    """Model, data and test accuracy of a run: `two_conv on mnist, test accuracy 99.02%`."""
+    """Model, data and judged figure of a run: `two_conv on mnist, test accuracy 99.02%`."""
     text = f"{folder.config().model.name} on {folder.facts()['name']}"
-    accuracy = folder.status().test_accuracy
-    return text if accuracy is None else f"{text}, test accuracy {accuracy:.2%}"
+    status = folder.status()
+    value = status.judged
+    return text if value is None else f"{text}, test {status.tested.words} {status.tested.text(value)}"
 
 
 def find_input(text: str) -> range | list[Path]:

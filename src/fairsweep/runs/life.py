@@ -14,7 +14,7 @@ from typing import Any, Self
 from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import DictConfig
 
-from fairsweep.config import ConfigError
+from fairsweep.config import ConfigError, criteria_of
 from fairsweep.files import write_atomically
 from fairsweep.runs import checkpoint, markers, provenance, tensorboard, uploader
 from fairsweep.runs.folder import RunFolder, folder_of
@@ -203,11 +203,14 @@ class Run:
 
 def first_status(spec: RunSpec) -> dict[str, Any]:
     """The part of a run's status that comes from the request."""
+    given = criteria_of(spec.cfg)
     return {
         "single": spec.single,
         "trained_by": spec.trained_by,
         "sweep": spec.place.sweep if spec.place is not None else None,
-        "objective_key": str(spec.cfg.objective),
+        "objective_key": given.objective,
+        "judge": given.judge,
+        "metrics": dict(given.own),
     }
 
 

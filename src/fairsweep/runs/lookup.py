@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairsweep.config import ConfigError
-from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs import checkpoint, schema
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, warn
@@ -62,7 +61,7 @@ def find(
         rivals = [run for run in runs if run.status.objective_key == key]
         scored = [(run.status.objective, run) for run in rivals if run.status.objective is not None]
         # Of equals, the latest stays first.
-        runs = [run for _, run in sorted(scored, key=lambda pair: -OBJECTIVES[key].sign * pair[0])]
+        runs = [run for _, run in sorted(scored, key=lambda pair: -pair[1].status.selected.sign * pair[0])]
     for run in runs:
         if damage := run.folder.damage():
             warn(f"{damage}; this run is skipped")

@@ -45,7 +45,7 @@ def begin(folder: RunFolder, store: Store, status: Status, note: Note) -> dict[s
     state = {"run_id": run_id, "experiment": experiment, "experiment_name": cfg.tracking.experiment}
     state |= {"started": status.started, "step": -1, "mlflow_status": "RUNNING", "ended": None}
     known_metrics = {} if is_new else store.client.get_run(run_id).data.metrics
-    state["grouped"] = not any(key in metrics.TRACKED for key in known_metrics)
+    state["grouped"] = not any(metrics.tracked(key) != key for key in known_metrics)
     state["sweeps"] = folder.sweeps() if is_new else {}
     markers.write_state(folder.path, store.uri, **state)
     return state

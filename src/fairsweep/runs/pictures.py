@@ -26,9 +26,11 @@ from torch import Tensor
 from fairsweep.config import ConfigError
 from fairsweep.files import write_atomically
 from fairsweep.look import INK, LOOK
+from fairsweep.metrics import ACCURACY, LOSS, Metric, metric_of
 from fairsweep.runs import checkpoint, prediction
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.prediction import Prediction
+from fairsweep.runs.progress import tested
 from fairsweep.runs.status import Status
 from fairsweep.training.dataset import Data, Split
 from fairsweep.wording import printable
@@ -92,28 +94,38 @@ def png(figure: Figure) -> bytes:
 
 @matplotlib.rc_context(STYLE)
 def curves(journal: list[dict[str, float]], status: Status, cfg: DictConfig) -> Figure:
-    """Loss and accuracy against the epoch, in training, in validation and, if journaled, in test."""
+    """Loss and another metric against the epoch, in training, in validation and, if journaled, in test.
+
+    The other is the objective; where the loss is, what judges, or the first that there is.
+    """
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     optimizer = str(cfg.optimizer._target_).rpartition(".")[2]
     title = legible(
         f"{cfg.model.name} on {cfg.data.name}, {optimizer}, lr {cfg.optimizer.lr:g}, seed {cfg.seed}"
     )
-    if status.test_accuracy is not None:
-        title += f": test accuracy {status.test_accuracy:.2%}, loss {status.test_loss:.4f}"
+    if status.test:
+        title += f": test {tested(status)}"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
-    loss, accuracy = figure.subplots(1, 2)
-    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
-        panel(axes, journal, what, status.best_epoch)
+    there = [key.removeprefix("val_") for line in journal for key in line if key.startswith("val_")]
+    candidates = [status.selected.name, status.tested.name, *there, ACCURACY.name]
+    other = metric_of(next(name for name in candidates if name != LOSS.name), status.metrics)
+    loss, second = figure.subplots(1, 2)
+    for axes, metric in ((loss, LOSS), (second, other)):
+        panel(axes, journal, metric, status.best_epoch)
     scale_loss(loss)
-    scale_accuracy(accuracy)
+    if other.unit == "%":
+        scale_share(second, other.sign)
+    elif other.sign < 0:
+        scale_loss(second)
     handles, labels = loss.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
-def panel(axes: Axes, journal: list[dict[str, float]], what: str, best: int | None) -> None:
-    """The curves of `what`, loss or accuracy, with the `best` epoch marked."""
-    axes.set_title(what)
+def panel(axes: Axes, journal: list[dict[str, float]], metric: Metric, best: int | None) -> None:
+    """The curves of a metric, with the `best` epoch marked."""
+    what = metric.name
+    axes.set_title(legible(metric.words))
     axes.set_xlabel("epoch")
     axes.grid(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -144,12 +156,13 @@ def scale_loss(axes: Axes) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def scale_accuracy(axes: Axes) -> None:
-    """From a little below the worst epoch to 1: the steep rise within the first may leave the panel."""
-    values = [np.min(line.get_ydata()) for line in axes.get_lines()[1:]]
-    lowest = float(min(values, default=0.0))
-    margin = 0.15 * (1 - lowest) + 0.002
-    axes.set_ylim(max(0.0, lowest - margin), 1 + margin / 5)
+def scale_share(axes: Axes, sign: int) -> None:
+    """From a little beyond the worst epoch to the best there is: the steep start may leave the panel."""
+    values = [sign * np.asarray(line.get_ydata(), float) for line in axes.get_lines()[1:]]
+    best, end = (1.0, 0.0) if sign > 0 else (0.0, -1.0)
+    lowest = float(min((np.min(some) for some in values if len(some)), default=end))
+    margin = 0.15 * (best - lowest) + 0.002
+    axes.set_ylim(*sorted((sign * max(end, lowest - margin), sign * (best + margin / 5))))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fairsweep.config import ConfigError, without_credentials
+from fairsweep.metrics import ACCURACY, LOSS, Metric, metric_of, ordered
 from fairsweep.runs import checkpoint, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.status import Status
@@ -73,10 +74,16 @@ class Progress:
                     self.tasks[lane],
                     completed=step,
                     description=f"epoch {epoch + 1}/{epochs}",
-                    figures=f"loss {line['train_loss']:.4f}  accuracy {line['train_accuracy']:.2%}",
+                    figures=interval(line),
                 )
             if "epoch_seconds" in line:
-                print_line(self.console, epoch_line(line, epochs))
+                print_line(self.console, epoch_line(line, epochs, lane.metric))
+
+
+def interval(line: "Line") -> str:
+    """Loss and accuracy of the steps since the last line, where answers are counted."""
+    text = f"loss {line['train_loss']:.4f}"
+    return f"{text}  accuracy {line['train_accuracy']:.2%}" if "train_accuracy" in line else text
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
@@ -91,17 +98,34 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
         print_line(console, f"{name:<10} {text}")
 
 
-def epoch_line(line: "Line", epochs: int) -> str:
-    """One epoch's losses and accuracies, aligned with the epoch before, in at most 80 columns."""
+def epoch_line(line: "Line", epochs: int, metric: Metric) -> str:
+    """One epoch's losses, aligned with the epoch before, and beside each the objective.
+
+    The accuracy needs no name. It is also what stands beside the loss where that is the objective.
+    """
     parts = [f"epoch {line['epoch']:>{len(str(epochs))}.0f}/{epochs}"]
     for name, split in (("train", "epoch_train"), ("val", "val"), ("test", "epoch_test")):
-        if f"{split}_loss" in line:
-            loss = line[f"{split}_loss"]
-            digits = f"{loss:.4f}" if abs(loss) < 10 else f"{loss:.4g}"
-            parts.append(f"{name} {digits:>6} {line[f'{split}_accuracy']:7.2%}")
+        if f"{split}_loss" not in line:
+            continue
+        loss = line[f"{split}_loss"]
+        parts.append(f"{name} {f'{loss:.4f}' if abs(loss) < 10 else f'{loss:.4g}':>6}")
+        if metric not in (ACCURACY, LOSS) and f"{split}_{metric.name}" in line:
+            parts[-1] += f" {metric.words} {metric.text(line[f'{split}_{metric.name}'])}"
+        elif f"{split}_accuracy" in line:
+            parts[-1] += f" {line[f'{split}_accuracy']:7.2%}"
     if len(parts) < 4:  # three splits leave no room
         parts += [f"{line['epoch_seconds']:.1f} s", f"{line['images_per_second']:,.0f} images/s"]
     return "  ".join(parts)
+
+
+def tested(status: Status) -> str:
+    """A run's test figures: `accuracy 97.92%, loss 0.0834`, what judges it first."""
+    texts = []
+    for name in ordered(status.test, status.tested.name):
+        if name in status.test:
+            metric = metric_of(name, status.metrics)
+            texts.append(f"{metric.words} {metric.text(status.test[name])}")
+    return ", ".join(texts)
 
 
 def weights_file(folder: RunFolder) -> str:
@@ -124,8 +148,8 @@ def summary(console: Console, folder: RunFolder, status: Status, reused: bool, c
                 f"{status.objective_key} {status.objective:.4f} (epoch {status.best_epoch})",
             )
         )
-    if status.test_accuracy is not None:
-        rows.append(("test", f"accuracy {status.test_accuracy:.2%}, loss {status.test_loss:.4f}"))
+    if status.test:
+        rows.append(("test", tested(status)))
     epochs = counted(status.epoch, "epoch")
     rows.append(("trained", f"{epochs}, {status.seconds:.1f} s, on {status.device}"))
     rows.append(("files", str(folder.path)))

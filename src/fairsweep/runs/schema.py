@@ -24,7 +24,7 @@ from fairsweep.config import (
     one_of,
     or_null,
 )  # fmt: skip
-from fairsweep.metrics import OBJECTIVES
+from fairsweep.metrics import criteria
 from fairsweep.wording import printable
 
 # Names that become paths.
@@ -68,7 +68,7 @@ DEFINITION: Mapping[str, Rule] = {
     "name": ANY_TEXT,
     "command": ANY_TEXT,
     "overrides": TEXTS,
-    "objective": one_of(*OBJECTIVES),
+    "objective": RULES["objective"],
     "named_arms": BOOLEAN,
     "arms": Rule(
         "arms, each with `fixed`, `space` and `default`",
@@ -93,6 +93,14 @@ DEFINITION: Mapping[str, Rule] = {
     "best_objective": or_null(NUMBER),
     **dict.fromkeys(("data", "model"), or_null(TEXTS)),  # older sweeps have none
     **dict.fromkeys(("seeds", "confirm_seeds"), list_of(COUNT)),
+}
+
+# What older sweeps have not.
+JUDGING: Mapping[str, Rule] = {
+    "judge": RULES["judge"],
+    "metrics": Rule(
+        "a mapping of mappings", lambda v: isinstance(v, dict) and all(map(MAPPING.holds, v.values()))
+    ),
 }
 
 ROW: Mapping[str, Rule] = {
@@ -177,6 +185,12 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     """
     path = directory / "sweep.json"
     content = read_json(path, DEFINITION)
+    check(path, content, {key: rule for key, rule in JUDGING.items() if key in content})
+    try:
+        given = criteria(content)
+        _ = given.metric, given.tested
+    except KeyError as error:
+        raise Damaged(f"{path}: is damaged: there is no metric {error}") from error
     for pinned in (content.get("weights") or {}).values():
         check(path, pinned, PINNED)
     known = content["id"] == directory.name and re.fullmatch(r"\w+", directory.name)

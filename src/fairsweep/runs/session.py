@@ -413,6 +413,7 @@ class Job:
         ending, lane = self.lane.ending, self.lane
         assert ending is not None
         last = self.run.folder.journal()[-1] if ending.status == "finished" else {}
+        tested = {key: value for key, value in last.items() if key.startswith("test_") and value is not None}
         return {
             "step": lane.step,
             "epoch": lane.epoch,
@@ -420,7 +421,8 @@ class Job:
             "shared": lane.shared,
             "best_epoch": lane.selection.best["epoch"] if lane.selection.best else None,
             **weights_mark(self.run.spec),
-            **{key: last.get(key) for key in ("objective", "test_loss", "test_accuracy")},
+            "objective": last.get("objective"),
+            "test": {key.removeprefix("test_"): value for key, value in tested.items()},
         }
 
 

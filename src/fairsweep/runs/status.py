@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fairsweep import config
 from fairsweep.config import BOOLEAN, TEXT, Rule, integer, one_of, or_null
-from fairsweep.metrics import OBJECTIVES
-from fairsweep.runs.schema import ANY_TEXT, COUNT, MAPPING, NUMBER, SIGNATURE, check, read_json
+from fairsweep.metrics import Metric, metric_of
+from fairsweep.runs.schema import (
+    ANY_TEXT,
+    COUNT,
+    JUDGING,
+    MAPPING,
+    NUMBER,
+    SIGNATURE,
+    Damaged,
+    check,
+    read_json,
+)
 
 Name = Literal["waiting", "running", "finished", "diverged", "failed", "paused", "pruned", "interrupted"]
 
@@ -35,6 +46,8 @@ class Status:
         trained_by: the command of a sweep that trains it, or did last.
         sweep: the first sweep that asked for it.
         objective: at the tested weights; None unless it finished, with validation.
+        judge: the test figure that compares it, `test_accuracy`. metrics: of its configuration.
+        test: figures of the tested weights, by metric; in the file `test_accuracy` and so on.
         code, data: hashes of what trains, and of what it trains on.
         shared: whether other runs trained beside it, so that `seconds` are shares.
         steps: of the whole run. step, epoch, seconds: done so far.
@@ -51,8 +64,10 @@ class Status:
     single: bool = False
     trained_by: str | None = None
     sweep: str | None = None
-    objective_key: str = ""
+    objective_key: str = "val_accuracy"
     objective: float | None = None
+    judge: str = "test_accuracy"
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     code: str = ""
     data: str = UNKNOWN
     device: str = ""
@@ -68,8 +83,7 @@ class Status:
     seconds: float | None = None
     epoch: int = 0
     best_epoch: int | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    test: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str | None = None
 
     @property
@@ -85,12 +99,28 @@ class Status:
     def ranked_objective(self) -> float | None:
         """The objective as sweeps rank it: the worst there is if it diverged, None if it is not final."""
         if self.name == "diverged":
-            return OBJECTIVES[self.objective_key].worst
+            return self.selected.worst
         return self.objective if self.is_final else None
+
+    @property
+    def selected(self) -> Metric:
+        """The objective's metric."""
+        return metric_of(self.objective_key, self.metrics)
+
+    @property
+    def tested(self) -> Metric:
+        """The judge's metric."""
+        return metric_of(self.judge, self.metrics)
+
+    @property
+    def judged(self) -> float | None:
+        """What a comparison judges it by; None unless it finished, with test data."""
+        return self.test.get(self.tested.name)
 
     def text(self) -> str:
         """The content of the file; entries that are not known yet are left out."""
         values = dataclasses.asdict(self)
+        values |= {f"test_{name}": value for name, value in values.pop("test").items()}
         known = {key: value for key, value in values.items() if value is not None or key in RULES}
         return json.dumps({"status": known.pop("name"), **known}, indent=1, allow_nan=False)
 
@@ -105,7 +135,7 @@ RULES: Mapping[str, Rule] = {
     "single": BOOLEAN,
     "trained_by": or_null(ANY_TEXT),
     "sweep": or_null(ANY_TEXT),
-    "objective_key": one_of(*OBJECTIVES),
+    "objective_key": config.RULES["objective"],
     "objective": or_null(NUMBER),
     "code": TEXT,
     "data": ANY_TEXT,
@@ -124,14 +154,13 @@ OPTIONAL: Mapping[str, Rule] = {
     **PROGRESS,
     "shared": BOOLEAN,
     "weights": one_of("undecided", "kept", "champion", *REMOVED),
+    **JUDGING,
 }
 ENDING: Mapping[str, Rule] = {"ended": NUMBER, "reason": ANY_TEXT}
 FINAL_FIGURES: Mapping[str, Rule] = {
     **PROGRESS,
     "epoch": COUNT,
     "best_epoch": or_null(integer(1)),
-    "test_loss": or_null(NUMBER),
-    "test_accuracy": or_null(NUMBER),
 }
 
 
@@ -148,11 +177,19 @@ def read_status(path: Path) -> Status:
     if content["status"] in FINAL:
         check(path, content, FINAL_FIGURES)
     check(path, content, {key: rule for key, rule in OPTIONAL.items() if key in content})
-    return status_of(content)
+    check(path, content, {key: or_null(NUMBER) for key in content if key.startswith("test_")})
+    status = status_of(content)
+    try:
+        _ = status.selected, status.tested
+    except KeyError as error:
+        raise Damaged(f"{path}: is damaged: there is no metric {error}") from error
+    return status
 
 
 def status_of(content: Mapping[str, Any]) -> Status:
     """The status of a file's content."""
     fields = {field.name for field in dataclasses.fields(Status)}
     known = {key: value for key, value in content.items() if key in fields}  # later versions may write more
-    return Status(**{**known, "name": content["status"]})
+    figures = {key: value for key, value in content.items() if key.startswith("test_") and value is not None}
+    test = {key.removeprefix("test_"): value for key, value in figures.items()}
+    return Status(**{**known, "name": content["status"], "test": test})

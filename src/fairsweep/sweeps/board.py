@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsweep.look import plain_table
-from fairsweep.metrics import ACCURACY
+from fairsweep.metrics import Criteria
 from fairsweep.runs import tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.progress import print_line, print_rows, weights_file
@@ -49,6 +49,7 @@ class Board:
 
     Args:
         status_of: how a run stands now, by its signature.
+        given: what selects and what judges.
         command: what it trains says so in `trained_by`; all else is reused.
         confirm: confirm runs that will be planned.
     """
@@ -58,12 +59,12 @@ class Board:
         console: Console,
         folder: SweepFolder,
         status_of: Callable[[str], Status],
-        objective_key: str,
+        given: Criteria,
         command: str,
         confirm: int = 0,
     ) -> None:
         self.console, self.folder, self.status_of, self.command = console, folder, status_of, command
-        self.standing = Standing(objective_key)
+        self.standing = Standing(given)
         self.more = 0  # runs that are still to be planned
         self.confirm = confirm
         self.launched: dict[str, Row] = {}  # and not ended, by signature
@@ -314,7 +315,7 @@ def show_arms(console: Console, folder: SweepFolder) -> None:
 
 
 def arm_table(standing: Standing, is_live: bool = False) -> Table:
-    """A line for each arm: its best trial, the test accuracy of that on fresh seeds, its runs by status."""
+    """A line for each arm: its best trial, how that is judged on fresh seeds, its runs by status."""
     arms = standing.arms()
     confirmed = any(arm.confirmed for arm in arms) and not is_live
     table = plain_table("arm", "best trial", standing.objective_key)
@@ -322,7 +323,8 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
         column.no_wrap = True  # the values of a trial stand below each other
     table.columns[2].justify = "right"
     if confirmed:
-        table.add_column("test, fresh seeds", justify="right")
+        other = "" if standing.tested == standing.metric else f" {standing.tested.words}"
+        table.add_column(f"test{other}, fresh seeds", justify="right")
     present = {status for arm in arms for status in arm.statuses}
     always = ("finished", "running", "waiting") if is_live else ("finished",)
     shown = [status for status in MARKS if status in present or status in always]
@@ -333,7 +335,8 @@ def arm_table(standing: Standing, is_live: bool = False) -> Table:
         values = "\n".join(described({key: value}) for key, value in best.items())
         cells = [arm.name or "all", values, spread(standing.metric, [arm.objective])]
         if confirmed:
-            cells.append(spread(ACCURACY, (status.test_accuracy for status in arm.confirmed)))
+            name = standing.tested.name
+            cells.append(spread(standing.tested, (status.test.get(name) for status in arm.confirmed)))
         # Not as markup, which would eat [d].
         table.add_row(*(Text(printable(cell)) for cell in cells), *(f"{arm.statuses[s]}" for s in shown))
     return table

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from fairsweep.config import ConfigError, redacted
 from fairsweep.files import is_locked, write_atomically
+from fairsweep.metrics import criteria, ordered
 from fairsweep.runs import schema
 from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.schema import Damaged, warn
@@ -230,13 +231,19 @@ class SweepFolder:
         """`table.csv`: a line for each row of the plan, with how its run ended."""
         rows = self.rows()
         keys = list(dict.fromkeys(key for row in rows for key in row.values))
-        figures = ("status", "objective", "test_accuracy", "test_loss", "seconds", "reason")
+        statuses = {row.signature: status_of(row.signature) for row in rows}
+        names = ordered(
+            (name for status in statuses.values() for name in status.test), criteria(self.read()).tested.name
+        )
+        tested = [f"test_{name}" for name in names]
+        figures = ("status", "objective", *tested, "seconds", "reason")
         text = io.StringIO()
         table = csv.writer(text)
         table.writerow(["arm", "trial", "phase", "seed", *keys, *figures, "signature"])
         for row in rows:
-            status = status_of(row.signature)
+            status = statuses[row.signature]
             found = {**asdict(status), "status": status.name if status.has_begun else None}
+            found |= {key: status.test.get(name) for key, name in zip(tested, names, strict=True)}
             table.writerow(
                 [row.arm, row.trial, row.phase, row.seed]
                 + [row.values.get(key) for key in keys]

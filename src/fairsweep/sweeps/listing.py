@@ -20,7 +20,7 @@ from fairsweep.config import (
 )
 from fairsweep.files import is_locked
 from fairsweep.look import plain_table
-from fairsweep.metrics import ACCURACY, OBJECTIVES
+from fairsweep.metrics import ACCURACY, Metric
 from fairsweep.runs import schema, store
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.schema import Damaged, read_json, warn
@@ -41,7 +41,7 @@ WIDE = 120
 class ListRow(NamedTuple):
     """A line of the list.
 
-    at: when it was begun, in seconds since 1970. figures: objective and test accuracy. size: in bytes.
+    at: when it was begun, in seconds since 1970. figures: objective and judged figure. size: in bytes.
     """
 
     name: str
@@ -105,7 +105,7 @@ def of_sweep(sweep: SweepFolder) -> Table:
     for row in now.unique():
         folder, status = sweep.run(row.signature), now.statuses[row.signature]
         how = "champion" if status.weights == "champion" else state(folder, status)
-        cells = [row.signature[:8], row.phase, how, *figures_of(now.objective_key, status)]
+        cells = [row.signature[:8], row.phase, how, *figures_of(status)]
         cells += [size(on_disk(folder.path)), row.name]
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
@@ -164,17 +164,17 @@ def of_one_sweep(sweep: SweepFolder) -> ListRow:
     }
     best = max(scored, key=lambda signature: now.metric.sign * scored[signature], default="")
     bytes_ = on_disk(sweep.path) + sum(on_disk(folder.path) for folder in folders)
-    figures = figures_of(now.objective_key, now.status(best))
-    what = described_sweep(content)
+    figures = figures_of(now.status(best))
+    what = described_sweep(content) + by(now.metric, now.tested)
     return ListRow(content["id"], content["resumed"], status, figures, bytes_, what, verdict(sweep))
 
 
 def of_one_run(folder: RunFolder) -> ListRow:
     """A single run."""
     status = folder.status()
-    figures = figures_of(status.objective_key, status)
-    how = state(folder, status)
-    return ListRow(folder.signature, status.resumed, how, figures, on_disk(folder.path), described(folder))
+    figures = figures_of(status)
+    how, what = state(folder, status), described(folder) + by(status.selected, status.tested)
+    return ListRow(folder.signature, status.resumed, how, figures, on_disk(folder.path), what)
 
 
 def described(folder: RunFolder) -> str:
@@ -199,11 +199,18 @@ def state(folder: RunFolder, status: Status) -> str:
     return "running" if is_locked(folder.lock_file) else "died"
 
 
-def figures_of(key: str, status: Status) -> tuple[str, str]:
-    """A finished run's objective and test accuracy."""
-    objective, test = status.objective, status.test_accuracy
-    selected = "-" if objective is None else OBJECTIVES[key].text(objective)
-    return selected, "-" if test is None else ACCURACY.text(test)
+def figures_of(status: Status) -> tuple[str, str]:
+    """A finished run's objective and judged figure."""
+    objective, test = status.objective, status.judged
+    selected = "-" if objective is None else status.selected.text(objective)
+    return selected, "-" if test is None else status.tested.text(test)
+
+
+def by(metric: Metric, tested: Metric) -> str:
+    """What the figures are, unless they are accuracies: `, by F1`."""
+    if metric == tested == ACCURACY:
+        return ""
+    return f", by {metric.words}" + ("" if tested == metric else f", test {tested.words}")
 
 
 def verdict(sweep: SweepFolder) -> str:

@@ -110,11 +110,14 @@ class Plan:
     def definition(self, master: DictConfig) -> dict[str, Any]:
         """The request, as the sweep's record has it."""
         arms, settings = self.request.arms, self.request.settings
+        given = config.criteria_of(master)
         return {
             "name": " vs ".join(arm.name for arm in arms if arm.name) or "grid",
             "command": command(),
             "overrides": self.request.common,
-            "objective": str(master.objective),
+            "objective": given.objective,
+            "judge": given.judge,
+            "metrics": dict(given.own),
             "named_arms": self.request.named_arms,
             **{group: self.names(group) for group in ("data", "model")},
             "arms": {

@@ -18,13 +18,13 @@ from fairsweep.config import (
     NOT_IN_SIGNATURE,
     ConfigError,
     check_common,
+    criteria_of,
     either,
     integer,
     leaves,
     list_of,
     nearest,
 )
-from fairsweep.metrics import OBJECTIVES
 from fairsweep.runs.reproduce import grammatical
 from fairsweep.sweeper import SHORT
 from fairsweep.sweeps import words
@@ -149,7 +149,7 @@ def read(master: DictConfig, arguments: list[str], composer: Composer) -> Reques
         seeds=seeds,
         confirm_seeds=tuple(range(first, first + confirm)),
         epochs=master.trainer.epochs,
-        sign=OBJECTIVES[master.objective].sign,
+        sign=criteria_of(master).metric.sign,
     )
     common = [word.text for word in fixed if word.name != "seed"]
     return Request(tuple(common), tuple(arms), settings, bool(named))

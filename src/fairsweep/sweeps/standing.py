@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from fairsweep.metrics import OBJECTIVES, Metric
+from fairsweep.metrics import Criteria, Metric, criteria
 from fairsweep.runs.schema import warn
 from fairsweep.runs.status import Status
 from fairsweep.sweeps.folder import Row, SweepFolder
@@ -31,9 +31,9 @@ class ArmStanding(NamedTuple):
 class Standing:
     """The runs of a sweep with what is known of each."""
 
-    def __init__(self, objective_key: str) -> None:
-        self.metric = OBJECTIVES[objective_key]
-        self.objective_key = objective_key
+    def __init__(self, given: Criteria) -> None:
+        self.metric, self.tested = given.metric, given.tested
+        self.objective_key = given.objective
         self.rows: list[Row] = []
         self.statuses: dict[str, Status] = {}
         self.reused: set[str] = set()
@@ -96,7 +96,7 @@ class Standing:
 
 def read(folder: SweepFolder) -> Standing:
     """The standing of a sweep that may be in progress in another process."""
-    standing = Standing(folder.read()["objective"])
+    standing = Standing(criteria(folder.read()))
     standing.rows = folder.rows()
     for signature in dict.fromkeys(row.signature for row in standing.rows):
         run = folder.run(signature)

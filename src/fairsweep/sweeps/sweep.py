@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from rich import get_console
 
 from fairsweep import signals
+from fairsweep.config import criteria_of
 from fairsweep.runs import life, uploader
 from fairsweep.runs.folder import Place, RunFolder
 from fairsweep.runs.identity import RunSpec
@@ -59,7 +60,7 @@ class Sweep:
         self.pinned = executor.pin(chain(*runs.values()), known)
         confirm = len(request.arms) * len(self.settings.confirm_seeds)
         self.board = Board(
-            get_console(), self.folder, executor.status, str(master.objective), self.command, confirm
+            get_console(), self.folder, executor.status, criteria_of(master), self.command, confirm
         )
         self.unplanned = 0  # runs that are still to come, at most
         self.begun: set[str] = set()  # signatures of the runs that were executed

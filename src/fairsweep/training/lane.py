@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
-from fairsweep.metrics import OBJECTIVES
 from fairsweep.training import build, schedulefree
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
@@ -51,7 +50,6 @@ class Lane:
         default = default_threads()
         self.threads: int = threads or self.trainer.threads or default
         self.seed = int(cfg.seed)
-        self.objective_key = str(cfg.objective)
         self.device = build.device(cfg)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -76,7 +74,8 @@ class Lane:
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
         self.tally = Tally(self.device)
-        self.selection = Selection(OBJECTIVES[self.objective_key].sign)
+        self.objective_key, self.metric = str(cfg.objective), self.task.scores.criteria.metric
+        self.selection = Selection(self.metric.sign)
         self.order = torch.zeros(0)  # of this epoch's images: their indices
         self.order_of_epoch = -1
         self.stream: torch.cuda.Stream | None = None

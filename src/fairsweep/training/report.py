@@ -41,10 +41,13 @@ def epoch_end(lane: Lane) -> Line:
     with lane.averaged():
         if len(data.val):
             figures |= named("val", lane.evaluate(data.val))
-            if np.isfinite(figures["val_loss"]):
-                lane.selection.see(figures[lane.objective_key], lane.model, lane.epoch, lane.step)
+            loss, objective = figures["val_loss"], figures[lane.objective_key]
+            if not np.isfinite(loss):
+                lane.end("diverged", f"the validation loss after step {lane.step} is {loss}")
+            elif np.isfinite(objective):
+                lane.selection.see(objective, lane.model, lane.epoch, lane.step)
             else:
-                lane.end("diverged", f"the validation loss after step {lane.step} is {figures['val_loss']}")
+                lane.end("failed", f"{lane.objective_key} after step {lane.step} is {objective}")
         if lane.trainer.test_each_epoch and len(data.test):
             figures |= named("epoch_test", lane.evaluate(data.test))
     patience = lane.trainer.patience

@@ -14,6 +14,7 @@ from fairsweep.losses import is_mean_of_images
 from fairsweep.training import build
 from fairsweep.training.dataset import Split, augment
 from fairsweep.training.memory import is_out_of_memory
+from fairsweep.training.scores import Scores
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -51,6 +52,8 @@ class Classification:
             for figure in (self.data.mean, self.data.std)
         )
         self.scale, self.shift = 1 / (255 * std), -mean / std
+        classes = self.data.classes
+        self.scores = Scores(cfg, "classification", len(classes), ["accuracy"], counted=["loss", "accuracy"])
 
     def model(self) -> nn.Module:
         """A new model, initialised from torch's global generator."""
@@ -80,7 +83,7 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: Split, autocast: Autocast) -> dict[str, float]:
-        """Figures of the model as it is, on a whole split: `loss`, its mean, and `accuracy`."""
+        """Figures of the model as it is, on a whole split: `loss`, its mean; `accuracy`; and others."""
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -96,21 +99,26 @@ class Classification:
                 logits = model(self.normalise(pixels))
             if self.averages_images:
                 loss += self.loss(logits.float(), labels) * len(labels)
-            else:
+            if not self.averages_images or self.scores.functions:
                 outputs.append(logits.float())
             correct += self.correct(logits, labels)
-        if outputs:
+        if not self.averages_images:
             loss += self.loss(torch.cat(outputs), split.labels) * len(split.labels)
         model.train()
-        return {"loss": float(loss) / len(split.labels), "accuracy": int(correct) / len(split.labels)}
+        figures = {"loss": float(loss) / len(split.labels), "accuracy": int(correct) / len(split.labels)}
+        if self.scores.functions:
+            figures |= self.scores(torch.cat(outputs).cpu(), split.labels.cpu())
+        return figures
 
     def check(self, model: nn.Module) -> None:
         """A batch through copies of model and loss, so that what does not fit is said before training.
 
         Raises:
             ConfigError: model, loss and images do not fit each other, the loss is not a mean, or it has state
-                that no checkpoint holds.
+                that no checkpoint holds; or a metric does not fit the targets.
         """
+        for name, split in (("validation", self.data.val), ("test", self.data.test)):
+            self.scores.check(name, split.labels.cpu(), self.data.classes)
         size = min(2, self.cfg.trainer.batch_size)
         images, labels = self.data.train.images[:size], self.data.train.labels[:size]
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
