@@ -46,7 +46,7 @@ def class_counts(data: "Data") -> Table:
     table.columns[0].footer = "all"
     columns = []
     for name in ("train", "val", "test"):
-        counts = getattr(data, name).labels.bincount(minlength=len(data.classes)).tolist()
+        counts = getattr(data, name).targets.bincount(minlength=len(data.classes)).tolist()
         columns.append([f"{count:,}" for count in counts])
         table.add_column(name, f"{sum(counts):,}", justify="right")
     for name, *counts in zip(data.classes, *columns, strict=True):

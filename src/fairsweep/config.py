@@ -159,6 +159,14 @@ RULES: Mapping[str, Rule] = {
     "data.limit": or_null(integer(1)),
     "data.mean": or_null(either(PIXEL_STATISTIC, list_of(PIXEL_STATISTIC))),
     "data.std": or_null(either(ABOVE_ZERO, list_of(ABOVE_ZERO))),
+    "data.file": TEXT,
+    "data.targets_file": or_null(TEXT),
+    "data.test_file": or_null(TEXT),
+    "data.test_targets_file": or_null(TEXT),
+    "data.inputs": or_null(either(TEXT, list_of(TEXT))),
+    "data.target": or_null(either(TEXT, list_of(TEXT))),
+    "data.task": one_of("auto", "classification", "regression"),
+    "data.standardize": BOOLEAN,
     "data.augment.shift": integer(0),
     "data.augment.rotate": NOT_NEGATIVE,
     "model._target_": TARGET,
@@ -172,7 +180,7 @@ RULES: Mapping[str, Rule] = {
     "model.pool": one_of("each", "last"),
     "model.dropout": BELOW_ONE,
     "loss._target_": TARGET,
-    "loss.label_smoothing": BELOW_ONE,
+    "loss.label_smoothing": or_null(BELOW_ONE),
     "loss.reduction": one_of("mean"),
     "optimizer._target_": TARGET,
     "optimizer.lr": ABOVE_ZERO,
@@ -227,10 +235,13 @@ OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
 OF_DATA = ("shape", "channels", "features", "classes")
 
 # Our own data sets, whose keys are all known; one that a user adds may have others.
-SOURCES = ("fairsweep.data.digits", "fairsweep.data.mnist", "fairsweep.data.image_folder")
+SOURCES = tuple(f"fairsweep.data.{name}" for name in ("digits", "mnist", "image_folder", "arrays"))
 
-# What is done to the images after they were read.
-CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "augment")
+# What is done to the data after they were read.
+CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "standardize", "augment")
+
+# What `data` says whatever reads it; the other keys are arguments of what does.
+OF_ALL_DATA = ("_target_", "task", *CUTS)
 
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
@@ -250,6 +261,7 @@ NOT_IN_SIGNATURE = (
     "record",
     "tracking",
     "data.root",  # what lies there is, below
+    *(f"data.{name}" for name in ("file", "targets_file", "test_file", "test_targets_file")),
     "trainer.device",
     "trainer.threads",
     "trainer.cuda_graphs",
@@ -410,6 +422,8 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for key, value in values.items():
         group, _, name = key.partition(".")
         rule = RULES.get(key)
+        if group == "data" and "data" in open_groups and name.split(".")[0] not in OF_ALL_DATA:
+            rule = None  # an argument of the user's own function
         if rule is not None:
             check_value(key, value)
         elif group not in open_groups or not name or name.startswith("_"):
@@ -568,7 +582,12 @@ def check_common(cfg: DictConfig) -> None:
 
 
 def unresolved(error: OmegaConfBaseException) -> ConfigError:
-    """The line for a value that is missing, or an interpolation of nothing."""
+    """The line for a value that is missing, an interpolation of nothing, or what a resolver complains of."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}; give it a value")
 
 

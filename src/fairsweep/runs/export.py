@@ -41,7 +41,7 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
         ConfigError: the model cannot be exported in this format, or the file cannot be written.
     """
     file = output or folder.path.parents[1] / "exports" / f"{folder.signature}{inputs.SUFFIXES[kind]}"
-    model = prediction.classifier(folder)
+    model = prediction.predictor(folder)
     images, compared = examples(folder)
     partial = file.with_name(f".{file.name}")  # a failed export leaves an older file alone
     try:
@@ -50,7 +50,7 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answers = answers_of_export(model, kind, partial, images)
-        difference = float((answers - prediction.probabilities(model, images)).abs().max())
+        difference = float((answers - prediction.outputs(model, images)).abs().max())
         if difference > TOLERANCE:
             raise ValueError(f"the file's predictions differ from the run's by {difference:.1e}")
         partial.replace(file)
@@ -75,7 +75,7 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
 def examples(folder: RunFolder) -> tuple[Tensor, str]:
     """Images, uint8 (N, C, H, W), and what they are: the run's test images, or noise if they are not here."""
     with suppress(ConfigError):  # the data may not be here
-        images = prediction.test_split(folder).images[:COMPARED]
+        images = prediction.test_split(folder).inputs[:COMPARED]
         if len(images) > 1:
             return images, f"{len(images)} test images"
     generator = torch.Generator().manual_seed(0)

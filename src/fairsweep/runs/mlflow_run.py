@@ -235,7 +235,7 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
 
     from fairsweep.training import build
 
-    model = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))
+    model = build.predictor(folder.config(), folder.facts(), checkpoint.tested_weights(folder))
     # Two rows: with one, the exported model would take batches of one image only.
     example = np.zeros((2, *folder.facts()["shape"]), np.float32)
     with torch.inference_mode():

@@ -60,8 +60,8 @@ def draw(folder: RunFolder) -> list[Path]:
     figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
     if checkpoint.stay(folder) and len(split := prediction.test_split(folder)):
         classes = folder.facts()["classes"]
-        probabilities = prediction.probabilities(prediction.classifier(folder), split.images)
-        figures["confusion.png"] = confusion(split.labels, probabilities.argmax(1), classes)
+        probabilities = prediction.outputs(prediction.predictor(folder), split.inputs)
+        figures["confusion.png"] = confusion(split.targets, probabilities.argmax(1), classes)
         figures["worst.png"] = worst(split, probabilities, classes)
     folder.pictures.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -204,17 +204,17 @@ def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> Figu
 def worst(split: Split, probabilities: Tensor, classes: Sequence[str]) -> Figure:
     """The images with the highest cross-entropy: true class, predicted class, its probability."""
     # The loss is a function of this, and unlike the loss it is finite.
-    of_truth = probabilities.gather(1, split.labels[:, None])[:, 0]
+    of_truth = probabilities.gather(1, split.targets[:, None])[:, 0]
     order = of_truth.argsort(stable=True)[:WORST]
     best, predicted = probabilities[order].max(1)
     captions, right = [], []
     for label, guess, probability in zip(
-        split.labels[order].tolist(), predicted.tolist(), best.tolist(), strict=True
+        split.targets[order].tolist(), predicted.tolist(), best.tolist(), strict=True
     ):
         captions.append(verdict(classes[guess], probability, classes[label]))
         right.append(label == guess)
     title = f"Highest loss of {len(split):,} test images: true → predicted, with its probability"
-    return grid(split.images[order], captions, title, columns=8, right=right)
+    return grid(split.inputs[order], captions, title, columns=8, right=right)
 
 
 def predictions(results: Sequence[Prediction]) -> Figure:
@@ -236,12 +236,12 @@ def samples(data: Data) -> Figure:
     """Training images, equally many of each class; with up to 12 classes, each has its column."""
     count = len(data.classes)
     columns = COLUMNS // count * count or COLUMNS
-    of_class = [(data.train.labels == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
+    of_class = [(data.train.targets == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
     rounds = range(SAMPLES // columns * columns // len(of_class))
     order = [int(index[turn]) for turn in rounds for index in of_class if turn < len(index)]
-    captions = [shortened(data.classes[label], 16) for label in data.train.labels[order].tolist()]
+    captions = [shortened(data.classes[label], 16) for label in data.train.targets[order].tolist()]
     title = f"{legible(data.name)}: {len(order)} of {len(data.train):,} training images"
-    return grid(data.train.images[order], captions, title, columns)
+    return grid(data.train.inputs[order], captions, title, columns)
 
 
 def verdict(label: str, probability: float, true: str | None) -> str:

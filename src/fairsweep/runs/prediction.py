@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from fairsweep.config import ConfigError
-from fairsweep.models import Classifier
+from fairsweep.models import Predictor
 from fairsweep.runs import checkpoint
 from fairsweep.runs.folder import RunFolder
 from fairsweep.training import build, images
@@ -46,15 +46,15 @@ class Prediction(NamedTuple):
     unlike: tuple[str, ...] = ()
 
 
-def classifier(folder: RunFolder) -> Classifier:
-    """The tested weights of a run, on the CPU, ready to classify.
+def predictor(folder: RunFolder) -> Predictor:
+    """The tested weights of a run, on the CPU, ready to predict.
 
     Raises:
         ConfigError: the weights were not kept, are damaged, or are another model's.
     """
     weights = checkpoint.tested_weights(folder)
     try:
-        return build.classifier(folder.config(), folder.facts(), weights)
+        return build.predictor(folder.config(), folder.facts(), weights)
     except RuntimeError as error:
         raise ConfigError(
             f"{folder.path}: its weights no longer fit its model "
@@ -63,12 +63,11 @@ def classifier(folder: RunFolder) -> Classifier:
 
 
 @torch.inference_mode()
-def probabilities(classifier: Classifier, images: Tensor) -> Tensor:
-    """Probabilities (N, classes) of images, uint8 (N, C, H, W)."""
-    batches = (
-        batch.to(torch.float32, memory_format=torch.channels_last) for batch in torch.split(images, BATCH)
-    )
-    return torch.cat([classifier(batch) for batch in batches])
+def outputs(predictor: Predictor, inputs: Tensor) -> Tensor:
+    """Probabilities (N, classes), or numbers (N, targets), of inputs as they are stored (see `Split`)."""
+    layout = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
+    batches = (batch.to(torch.float32, memory_format=layout) for batch in torch.split(inputs, BATCH))
+    return torch.cat([predictor(batch) for batch in batches])
 
 
 def test_split(folder: RunFolder) -> Split:
@@ -97,15 +96,15 @@ def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Predicti
             most = f"must be at most test:{len(split) - 1}" if len(split) else "this run has no test images"
             raise ConfigError(f"input=test:{wanted[-1]}: {most}")
         names = [f"test:{number}" for number in wanted]
-        images = split.images[list(wanted)]
-        truth: list[str | None] = [classes[label] for label in split.labels[list(wanted)]]
+        images = split.inputs[list(wanted)]
+        truth: list[str | None] = [classes[label] for label in split.targets[list(wanted)]]
         unlike: list[tuple[str, ...]] = [()] * len(wanted)
     else:
         names = [str(path) for path in wanted]
         pixels, unlike = map(list, zip(*(read(path, facts) for path in wanted), strict=True))
         images = torch.stack([torch.from_numpy(image) for image in pixels])
         truth = [None] * len(wanted)
-    best, labels = probabilities(classifier(folder), images).max(1)
+    best, labels = outputs(predictor(folder), images).max(1)
     known = zip(truth, unlike, strict=True)
     rows = zip(names, images, labels.tolist(), best.tolist(), known, strict=True)
     return [

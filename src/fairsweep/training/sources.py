@@ -13,8 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from fairsweep.config import ConfigError
+from omegaconf import DictConfig, OmegaConf
+
+from fairsweep.config import CUTS, ConfigError
 from fairsweep.files import write_atomically
+from fairsweep.training import tables
 from fairsweep.wording import counted, printable
 
 IDX_FILES = (
@@ -191,13 +194,57 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], li
     return tuple(folder.name for folder in folders), files, passed_over
 
 
+def by_task(classes: Any, numbers: Any, *, _root_: DictConfig) -> Any:
+    """`${by_task:<for classes>,<for numbers>}`: the one that suits the data of the configuration.
+
+    Where a sweep's runs name the file and not the configuration that they have in common: the first.
+
+    Raises:
+        ConfigError: the data cannot be read.
+    """
+    data = _root_.get("data")
+    if data is None or OmegaConf.missing_keys(data):
+        return classes
+    return (
+        numbers
+        if task_of(cast(dict[str, Any], OmegaConf.to_container(data, resolve=True))) == "regression"
+        else classes
+    )
+
+
+OmegaConf.register_new_resolver("by_task", by_task, replace=True)
+
+
+def task_of(cfg: Mapping[str, Any]) -> str:
+    """What is learned from a data set, `classification` or `regression`; it may call a user's function.
+
+    Args:
+        cfg: `data` of a configuration, resolved.
+    """
+    target = str(cfg["_target_"])
+    if target == "fairsweep.data.arrays":
+        return tables.task_of(cfg)
+    if cfg.get("task", "auto") != "auto":
+        return str(cfg["task"])
+    if target.startswith("fairsweep."):
+        return "classification"
+    from fairsweep.training import build
+
+    return build.task_of(text_of(cfg))
+
+
+def text_of(cfg: Mapping[str, Any]) -> str:
+    """What is read of a data configuration, as JSON: cuts and augmentation do not change it."""
+    return json.dumps({key: value for key, value in cfg.items() if key not in CUTS}, sort_keys=True)
+
+
 def note(cfg: Mapping[str, Any]) -> str:
     """A note on files of a data configuration that are not read; often empty.
 
     Raises:
         ConfigError: the files are missing or incomplete, or do not fit the layout.
     """
-    source = str(cfg["_target_"]).rpartition(".")[2]
+    source = str(cfg["_target_"]).removeprefix("fairsweep.data.")
     if source == "mnist":
         idx_files(cfg["dataset"], cfg["root"])
     if source != "image_folder":
@@ -228,7 +275,7 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
     Raises:
         ConfigError: the files are incomplete or cannot be read.
     """
-    source = str(cfg["_target_"]).rpartition(".")[2]
+    source = str(cfg["_target_"]).removeprefix("fairsweep.data.")
     how = {key: cfg[key] for key in ("dataset", "channels", "size") if key in cfg}
     head = json.dumps([source, how]).encode()
     try:
@@ -237,6 +284,12 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
         if source == "mnist":
             files = idx_files(cfg["dataset"], cfg["root"])
             return None if files is None else cached(cache, head, files, unpacked)
+        if source == "arrays":
+            keys = ("file", "targets_file", "test_file", "test_targets_file")
+            how = {key: cfg[key] for key in ("inputs", "target", "task")}
+            how["files"] = [key for key in keys if cfg[key] is not None]
+            paths = [tables.existing(f"data.{key}={cfg[key]}", cfg[key]) for key in how["files"]]
+            return cached(cache, json.dumps([source, how]).encode(), paths, Path.read_bytes)
         if source == "image_folder":
             classes, train, test, _ = image_files(cfg["root"])
             head += json.dumps([classes, len(train)]).encode()
@@ -249,7 +302,7 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
 
             return cached(cache, head, list(labels), labelled)
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"data.root: a file cannot be read: {error}") from error
+        raise ConfigError(f"data: a file cannot be read: {error}") from error
     return None
 
 
