@@ -17,6 +17,7 @@ from fairsweep.config import ROOT, ConfigError, check, resolved
 from fairsweep.losses import MSEOneHot
 from fairsweep.models import CNN, MLP
 from fairsweep.training import build
+from fairsweep.training.augment import Augment
 from fairsweep.training.sources import IDX_FILES
 
 Compose = Callable[..., DictConfig]
@@ -152,7 +153,7 @@ def test_each_common_option_of_data_counts(compose: Compose) -> None:
     assert (set_here.mean, set_here.std) == ((0.25,), (0.5,))
     assert plain.mean[0] == pytest.approx(plain.train.inputs.double().mean().item() / 255)
     augmented = build.data(compose("data.augment.shift=2", "data.augment.rotate=10"))
-    assert augmented.augment == (2, 10.0)
+    assert augmented.augment == Augment(shift=2, rotate=10)
     assert augmented.train is plain.train
 
 

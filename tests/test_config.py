@@ -54,6 +54,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "data.name": (["x", "x y"], [*NAME[1], "some/where", "a\\b", "a\x1b"]),
     "data.root": NAME,
     "data.dataset": (["MNIST", "FashionMNIST", "KMNIST"], ["EMNIST", "mnist", None]),
+    "data.split": (["balanced", "letters"], ["all", None, 1]),
     "data.channels": ([1, 3], [0, 2, 4, 1.0, True, "rgb"]),
     "data.size": COUNT,
     "data.val_size": SHARE_OR_COUNT,
@@ -64,6 +65,9 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "data.std": ([*STATISTIC[0][:2], [0.5], [0.1, 0.2, 0.3]], [*STATISTIC[1], 0, -1, [0.5, 0]]),
     "data.augment.shift": COUNT_FROM_ZERO,
     "data.augment.rotate": NOT_NEGATIVE,
+    "data.augment.flip": SWITCH,
+    "data.augment.crop": COUNT_FROM_ZERO,
+    "data.augment.cutout": COUNT_FROM_ZERO,
     "model._target_": TARGET,
     "model.name": NAME,
     "model.widths": WIDTHS,
@@ -84,8 +88,8 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.nesterov": ([False], SWITCH[1]),
     "optimizer.betas": (
-        [[0.9, 0.999], [0, 0]],
-        [[0.9], [0.9, 1.0], [0.9, 0.99, 0.9], [-0.1, 0.9], 0.9, "x", [0.9, NAN], None],
+        [[0.9, 0.999], [0, 0], [0.9, 0.9, 0.99]],
+        [[0.9], [0.9, 1.0], [0.9, 0.9, 0.9, 0.9], [-0.1, 0.9], 0.9, "x", [0.9, NAN], None],
     ),
     "optimizer.eps": NOT_NEGATIVE,
     "optimizer.alpha": BELOW_ONE,
@@ -169,6 +173,25 @@ def test_refused_values_are_told_with_key_value_and_what_is_allowed(
         with pytest.raises(ConfigError) as caught:
             check(configured({key: value}))
         assert str(caught.value) == f"{key}={json.dumps(value)}: must be {RULES[key].allowed}"
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [
+        ("model", {"norm": "layer", "widths": 64, "kernel": [3, 5]}),
+        ("data", {"channels": 4, "split": "mine", "size": 0.5, "root": None}),
+        ("loss", {"reduction": "none", "label_smoothing": 2}),
+        ("optimizer", {"momentum": 1.5, "betas": 0.9}),
+        ("scheduler", {"gamma": -1, "T_max": [3]}),
+    ],
+)
+def test_arguments_of_a_users_own_target_may_be_anything(
+    group: str, values: dict[str, Any], configured: Callable[..., DictConfig]
+) -> None:
+    own = {f"{group}.{name}": value for name, value in values.items()}
+    check(configured({f"{group}._target_": "mine.parts.Part", **own}))
+    with pytest.raises(ConfigError):
+        check(configured(own))
 
 
 def test_what_is_allowed_is_told_in_words() -> None:

@@ -555,10 +555,11 @@ def test_splits_of_different_shapes_and_images_without_channels_are_refused() ->
             Source(train, test, ("a", "b")).check()
 
 
-def test_a_shift_beyond_the_image_is_refused() -> None:
+def test_augmentation_beyond_the_image_is_refused() -> None:
     ready = prepare(Source(numbered([20, 20]), None, ("a", "b")))
-    with pytest.raises(ConfigError, match=r"data.augment.shift=8: must be below 8"):
-        ready.augmented(8, 0)
+    for name in ("shift", "crop", "cutout"):
+        with pytest.raises(ConfigError, match=rf"data.augment.{name}=8: must be below 8"):
+            ready.augmented(**{name: 8})
 
 
 def test_images_without_any_contrast_are_refused() -> None:
@@ -585,57 +586,6 @@ def test_data_moves_as_a_whole() -> None:
     moved = prepare(Source(numbered([20, 20]), None, ("a", "b"))).to("meta")
     for part in (moved.train, moved.val, moved.test):
         assert part.inputs.device.type == part.targets.device.type == "meta"
-
-
-# Augmentation
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def test_shifts_are_whole_pixels_up_to_the_limit_and_all_occur() -> None:
-    batch = torch.zeros(500, 1, 9, 11)
-    batch[:, :, 4, 5] = 200
-    shifted = dataset.augment(batch, 2, 0, generator())
-    assert torch.allclose(shifted.sum((1, 2, 3)), torch.tensor(200.0), atol=0.01)
-    spots = (shifted > 199.9).nonzero()
-    assert len(spots) == 500
-    assert set(map(tuple, spots[:, 2:].tolist())) == {
-        (row, column) for row in range(2, 7) for column in range(3, 8)
-    }
-
-
-def test_rotation_keeps_to_its_limit_and_to_the_aspect() -> None:
-    batch = torch.zeros(300, 1, 41, 81)
-    batch[:, :, 20, 60] = 255  # 20 pixels to the right of the centre
-    turned = dataset.augment(batch, 0, 30, generator())
-    spots = turned.flatten(1).argmax(1)
-    rows, columns = spots // 81 - 20, spots % 81 - 40
-    assert torch.allclose((rows.square() + columns.square()).sqrt(), torch.tensor(20.0), atol=1)
-    angles = torch.atan2(rows.float(), columns.float()).rad2deg()
-    assert angles.abs().max() < 32
-    assert angles.max() > 20
-    assert angles.min() < -20
-
-
-def test_what_comes_in_from_outside_is_the_border() -> None:
-    for value in (0.0, 255.0, -0.42):
-        batch = torch.full((50, 2, 12, 12), value)
-        assert torch.allclose(dataset.augment(batch, 5, 45, generator()), batch, atol=1e-4)
-
-
-def test_augmentation_depends_on_its_generator_alone() -> None:
-    batch = torch.rand(20, 3, 28, 28)
-    torch.manual_seed(1)
-    first = dataset.augment(batch, 3, 10, generator())
-    state = torch.random.get_rng_state()
-    torch.rand(5)
-    assert torch.equal(dataset.augment(batch, 3, 10, generator()), first)
-    assert not torch.equal(dataset.augment(batch, 3, 10, generator(1)), first)
-    torch.manual_seed(1)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.allclose(dataset.augment(batch, 0, 0, generator()), batch, atol=1e-5)
 
 
 # Fingerprints
@@ -731,7 +681,7 @@ def test_each_data_set_composes(
         "limit": None,
         "mean": None,
         "std": None,
-        "augment": {"shift": 0, "rotate": 0},
+        "augment": {"shift": 0, "rotate": 0, "flip": False, "crop": 0, "cutout": 0},
     }
     if "dataset" in group:
         expected = expected | {"root": str(ROOT / "outputs" / "data")}

@@ -32,7 +32,7 @@ DELICATE = (
     ("model=cnn", "model.widths=[4]", "model.hidden=[8]", "model.norm=batch", "model.dropout=0.2"),
     ("model=mlp", "model.widths=[16]", "optimizer=sgd", "scheduler=onecycle", "scheduler.warmup=1"),
     ("model=mlp", "model.widths=[16]", "optimizer=rmsprop", "scheduler=cosine", "trainer.clip_norm=0.5"),
-    ("model=mlp", "model.widths=[16]", "data.augment.shift=2", "data.augment.rotate=10"),
+    ("model=mlp", "model.widths=[16]", "data.augment={shift: 2, rotate: 10, flip: true, crop: 2, cutout: 5}"),
 )
 
 

@@ -151,6 +151,7 @@ RULES: Mapping[str, Rule] = {
     "data.name": FILE_NAME,
     "data.root": TEXT,
     "data.dataset": one_of("MNIST", "FashionMNIST", "KMNIST"),
+    "data.split": one_of("byclass", "bymerge", "balanced", "letters", "digits", "mnist"),
     "data.channels": Rule("1 (grey) or 3 (RGB)", lambda value: is_integer(value) and value in (1, 3)),
     "data.size": integer(1),
     "data.val_size": SIZE,
@@ -169,6 +170,9 @@ RULES: Mapping[str, Rule] = {
     "data.standardize": BOOLEAN,
     "data.augment.shift": integer(0),
     "data.augment.rotate": NOT_NEGATIVE,
+    "data.augment.flip": BOOLEAN,
+    "data.augment.crop": integer(0),
+    "data.augment.cutout": integer(0),
     "model._target_": TARGET,
     "model.name": TEXT,
     "model.widths": CHANNEL_WIDTHS,
@@ -235,13 +239,16 @@ OPEN_GROUPS = ("model", "loss", "optimizer", "scheduler")
 OF_DATA = ("shape", "channels", "features", "classes")
 
 # Our own data sets, whose keys are all known; one that a user adds may have others.
-SOURCES = tuple(f"fairsweep.data.{name}" for name in ("digits", "mnist", "image_folder", "arrays"))
+SOURCES = tuple(
+    f"fairsweep.data.{name}"
+    for name in ("digits", "mnist", "image_folder", "cifar10", "cifar100", "svhn", "emnist", "arrays")
+)
 
 # What is done to the data after they were read.
 CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "standardize", "augment")
 
-# What `data` says whatever reads it; the other keys are arguments of what does.
-OF_ALL_DATA = ("_target_", "task", *CUTS)
+# Keys of a group that are not arguments of its target.
+COMMON = (*CUTS, "task", "decay_norms_and_biases")
 
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
@@ -252,7 +259,12 @@ REQUIRED = (
 )
 
 # Keys whose value, if it is this one, changes nothing: then they are not part of the signature either.
-NEUTRAL = {"optimizer.decay_norms_and_biases": True}
+NEUTRAL = {
+    "optimizer.decay_norms_and_biases": True,
+    "data.augment.flip": False,
+    "data.augment.crop": 0,
+    "data.augment.cutout": 0,
+}
 
 # Keys that cannot affect a run's result are not part of its signature.
 NOT_IN_SIGNATURE = (
@@ -421,15 +433,13 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     open_groups = (*OPEN_GROUPS, *(() if values.get("data._target_") in SOURCES else ("data",)))
     for key, value in values.items():
         group, _, name = key.partition(".")
-        rule = RULES.get(key)
-        if group == "data" and "data" in open_groups and name.split(".")[0] not in OF_ALL_DATA:
-            rule = None  # an argument of the user's own function
-        if rule is not None:
+        above = key.rpartition(".")[0]
+        if has_rule(key, nested):
             check_value(key, value)
         elif group not in open_groups or not name or name.startswith("_"):
             raise ConfigError(no_rule(key))
-        elif (parent := RULES.get(key.rpartition(".")[0])) is not None:
-            raise ConfigError(f"{key.rpartition('.')[0]}: must be {parent.allowed}, has the key {name}")
+        elif has_rule(above, nested):
+            raise ConfigError(f"{above}: must be {RULES[above].allowed}, has the key {name}")
     for group in open_groups:
         arguments = [value for name, value in nested.get(group, {}).items() if name != "_target_"]
         for found in targets(arguments):
@@ -461,6 +471,21 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     return nested
 
 
+def has_rule(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a rule applies to a key of a resolved configuration.
+
+    Those of a target's arguments apply to our targets and torch's: others may mean something else by a name.
+    """
+    group, _, name = key.partition(".")
+    is_argument = group in TARGET_GROUPS and key not in REQUIRED and name.partition(".")[0] not in COMMON
+    return key in RULES and not (is_argument and not is_familiar(group, values))
+
+
+def is_familiar(group: str, values: Mapping[str, Any]) -> bool:
+    """Whether a group's target is one of ours or torch's."""
+    return str(values.get(group, {}).get("_target_")).rpartition(".")[0] in FAMILIAR[group]
+
+
 def check_familiar(values: Mapping[str, Any]) -> None:
     """Check that a record from elsewhere names only our own and torch's classes: nobody has vouched for it.
 
@@ -468,8 +493,8 @@ def check_familiar(values: Mapping[str, Any]) -> None:
         ConfigError: it names another.
     """
     for group, modules in FAMILIAR.items():
-        name = str(values[group]["_target_"])
-        if name.rpartition(".")[0] not in modules:
+        if not is_familiar(group, values):
+            name = values[group]["_target_"]
             raise ConfigError(
                 f"{group}._target_={name}: in a record from elsewhere it must be a class of "
                 f"{' or '.join(modules)}; to use {name}, name it in a configuration of your own"

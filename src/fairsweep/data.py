@@ -136,6 +136,36 @@ def download(dataset: str, root: str) -> tuple[Path, ...]:
     return files
 
 
+def cifar10(root: str) -> Source:
+    """CIFAR-10: 50,000 and 10,000 images of 3x32x32 in 10 classes, downloaded if there are none.
+
+    Raises:
+        ConfigError: a file is missing or altered, or the download fails.
+    """
+    return of_torchvision("cifar10", root)
+
+
+def cifar100(root: str) -> Source:
+    """CIFAR-100, the same with 100 classes."""
+    return of_torchvision("cifar100", root)
+
+
+def svhn(root: str) -> Source:
+    """SVHN: 73,257 and 26,032 house numbers' digits of 3x32x32; raises as `cifar10`."""
+    return of_torchvision("svhn", root)
+
+
+def emnist(root: str, split: str) -> Source:
+    """EMNIST: letters and digits of 1x28x28 in one of its splits; raises as `cifar10`."""
+    return of_torchvision("emnist", root, split)
+
+
+def of_torchvision(source: str, root: str, split: str | None = None) -> Source:
+    from fairsweep.training import torchvision_sets  # slow to import, and rarely needed
+
+    return torchvision_sets.read(source, root, split)
+
+
 def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
     """A folder of images per class (see `image_files`) as grey (1) or RGB (3) squares.
 

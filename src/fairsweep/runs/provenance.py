@@ -15,7 +15,10 @@ from omegaconf import DictConfig
 from fairsweep.cli import overrides
 from fairsweep.config import ROOT, TARGET_GROUPS, without_credentials
 from fairsweep.runs.status import UNKNOWN, Status
-from fairsweep.training import targets
+from fairsweep.training import (
+    by_task,  # noqa: F401 - registers a resolver
+    targets,
+)
 from fairsweep.training.sources import fingerprint, text_of
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A data set as resident tensors: checked, split, measured, and augmented on the device."""
+"""A data set as resident tensors: checked, split and measured."""
 
 import dataclasses
 import hashlib
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from fairsweep.config import ConfigError
+from fairsweep.training.augment import Augment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,13 +145,6 @@ def described(array: Any) -> str:
     return f"{getattr(array, 'dtype', type(array).__name__)} {tuple(getattr(array, 'shape', ()))}"
 
 
-class Augment(NamedTuple):
-    """The largest shift in pixels and rotation in degrees, in either direction; 0: none."""
-
-    shift: int
-    rotate: float
-
-
 @dataclasses.dataclass(frozen=True)
 class Data:
     """A data set ready for training.
@@ -203,20 +196,23 @@ class Data:
             self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device)
         )
 
-    def augmented(self, shift: int, rotate: float) -> "Data":
-        """The same with augmentation, by pixels and degrees; it shares the images.
+    def augmented(self, **options: Any) -> "Data":
+        """The same with augmentation (see `Augment`); it shares the images.
 
         Raises:
-            ConfigError: a shift by a whole side or more.
+            ConfigError: a shift, a crop or a cutout as large as an image.
         """
-        if len(self.shape) == 1 and (shift or rotate):
-            raise ConfigError(f"data.augment: {self.name} has no images to augment; set it to 0")
-        side = min(self.shape[1:], default=1)
-        if shift >= side:
-            raise ConfigError(
-                f"data.augment.shift={shift}: must be below {side}, the pixels of an image's side"
-            )
-        return dataclasses.replace(self, augment=Augment(int(shift), float(rotate)))
+        if len(self.shape) == 1:
+            if any(options.values()):
+                raise ConfigError(f"data.augment: {self.name} has no images to augment; set it to 0")
+            return self
+        side = min(self.shape[1:])
+        for name in ("shift", "crop", "cutout"):
+            if (pixels := options.get(name, 0)) >= side:
+                raise ConfigError(
+                    f"data.augment.{name}={pixels}: must be below {side}, the pixels of an image's side"
+                )
+        return dataclasses.replace(self, augment=Augment(**options))
 
     def facts(self) -> dict[str, Any]:
         """What is needed to bring any input to the form of these; goes into JSON. See `_measured`, too."""
@@ -354,7 +350,7 @@ def prepare(
         classes=source.classes,
         mean=means,
         std=stds,
-        augment=Augment(0, 0),
+        augment=Augment(),
         fingerprint=fingerprint,
         full_scales=dict(source.full_scales),
         target_names=source.target_names,
@@ -451,26 +447,3 @@ def per_channel(
             f"each of the {channels} channel(s)"
         )
     return tuple(values * channels if len(values) == 1 else values)
-
-
-def augment(batch: Tensor, shift_pixels: int, rotate_degrees: float, generator: torch.Generator) -> Tensor:
-    """Turn each image about its centre and shift it by whole pixels, at random up to the limits.
-
-    `batch` is float32 (N, C, H, W); normalised or not makes no difference, because what comes in
-    from outside the frame repeats the border: a background stays as dark or light as it is. The
-    random numbers come from `generator`; give one of the batch's device to spare a copy.
-    """
-    count, _, height, width = batch.shape
-    random = torch.rand(3, count, 1, 1, generator=generator, device=generator.device)
-    random = random.to(batch.device, non_blocking=True)
-    across, down = (random[:2] * (2 * shift_pixels + 1)).floor() - shift_pixels
-    radians = (random[2] * 2 - 1) * math.radians(rotate_degrees)
-    cos, sin = radians.cos(), radians.sin()
-    # In pixels from the centre. Not affine_grid: it multiplies matrices, and so in bf16 or TF32
-    # wherever those are allowed, which blurs.
-    x = torch.arange(width, device=batch.device) - (width - 1) / 2
-    y = torch.arange(height, device=batch.device)[:, None] - (height - 1) / 2
-    from_x = (cos * x + sin * y + across) * (2 / width)
-    from_y = (cos * y - sin * x + down) * (2 / height)
-    grid = torch.stack((from_x, from_y), dim=3)
-    return grid_sample(batch, grid, padding_mode="border", align_corners=False)

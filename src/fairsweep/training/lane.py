@@ -11,7 +11,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
-from fairsweep.training import build, schedulefree
+from fairsweep.training import (
+    build,
+    by_task,  # noqa: F401 - registers a resolver
+    schedulefree,
+)
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
 from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory

@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from omegaconf import DictConfig, OmegaConf
-
 from fairsweep.config import CUTS, ConfigError
 from fairsweep.files import write_atomically
 from fairsweep.training import tables
@@ -26,6 +24,23 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+# Of torchvision's other data sets: the folder below data.root, and the files that are read.
+TORCHVISION: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cifar10": (
+        "cifar-10-batches-py",
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    "cifar100": ("cifar-100-python", ("train", "test", "meta")),
+    "svhn": ("", ("train_32x32.mat", "test_32x32.mat")),
+    "emnist": (
+        "EMNIST/raw",
+        tuple(
+            f"emnist-{{split}}-{part}-{kind}-ubyte"
+            for part in ("train", "test")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+    ),
+}
 # Where Debian's packages install data sets, by other names; only read.
 SYSTEM_DATA = Path("/usr/share/datasets")
 SYSTEM_NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist"}
@@ -95,6 +110,24 @@ def idx_files(dataset: str, root: str) -> tuple[Path, ...] | None:
                 )
             return tuple(found[name] for name in IDX_FILES)
     return None
+
+
+def torchvision_files(source: str, root: str, split: str | None = None) -> tuple[Path, ...] | None:
+    """The files of a data set of `TORCHVISION`, as torchvision leaves them; None if there are none.
+
+    Raises:
+        ConfigError: some of them are missing.
+    """
+    below, names = TORCHVISION[source]
+    folder = Path(root).expanduser() / below
+    files = [folder / name.format(split=split) for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing and len(missing) < len(files):
+        raise ConfigError(
+            f"data.root={root}: {folder} has no {', '.join(missing)}; add it, or remove the other files "
+            "there to have the data set downloaded"
+        )
+    return None if missing else tuple(files)
 
 
 def idx_name(path: Path) -> str:
@@ -194,45 +227,6 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], li
     return tuple(folder.name for folder in folders), files, passed_over
 
 
-def by_task(classes: Any, numbers: Any, *, _root_: DictConfig) -> Any:
-    """`${by_task:<for classes>,<for numbers>}`: the one that suits the data of the configuration.
-
-    Where a sweep's runs name the file and not the configuration that they have in common: the first.
-
-    Raises:
-        ConfigError: the data cannot be read.
-    """
-    data = _root_.get("data")
-    if data is None or OmegaConf.missing_keys(data):
-        return classes
-    return (
-        numbers
-        if task_of(cast(dict[str, Any], OmegaConf.to_container(data, resolve=True))) == "regression"
-        else classes
-    )
-
-
-OmegaConf.register_new_resolver("by_task", by_task, replace=True)
-
-
-def task_of(cfg: Mapping[str, Any]) -> str:
-    """What is learned from a data set, `classification` or `regression`; it may call a user's function.
-
-    Args:
-        cfg: `data` of a configuration, resolved.
-    """
-    target = str(cfg["_target_"])
-    if target == "fairsweep.data.arrays":
-        return tables.task_of(cfg)
-    if cfg.get("task", "auto") != "auto":
-        return str(cfg["task"])
-    if target.startswith("fairsweep."):
-        return "classification"
-    from fairsweep.training import build
-
-    return build.task_of(text_of(cfg))
-
-
 def text_of(cfg: Mapping[str, Any]) -> str:
     """What is read of a data configuration, as JSON: cuts and augmentation do not change it."""
     return json.dumps({key: value for key, value in cfg.items() if key not in CUTS}, sort_keys=True)
@@ -244,9 +238,13 @@ def note(cfg: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: the files are missing or incomplete, or do not fit the layout.
     """
-    source = str(cfg["_target_"]).removeprefix("fairsweep.data.")
+    module, _, source = str(cfg["_target_"]).rpartition(".")
+    if module != "fairsweep.data":
+        return ""
     if source == "mnist":
         idx_files(cfg["dataset"], cfg["root"])
+    if source in TORCHVISION:
+        torchvision_files(source, cfg["root"], cfg.get("split"))
     if source != "image_folder":
         return ""
     return not_read(f"data.root={cfg['root']}", image_files(cfg["root"]).passed_over)
@@ -275,8 +273,10 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
     Raises:
         ConfigError: the files are incomplete or cannot be read.
     """
-    source = str(cfg["_target_"]).removeprefix("fairsweep.data.")
-    how = {key: cfg[key] for key in ("dataset", "channels", "size") if key in cfg}
+    module, _, source = str(cfg["_target_"]).rpartition(".")
+    if module != "fairsweep.data":
+        return None
+    how = {key: cfg[key] for key in ("dataset", "channels", "size", "split") if key in cfg}
     head = json.dumps([source, how]).encode()
     try:
         if source == "digits":
@@ -285,11 +285,10 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
             files = idx_files(cfg["dataset"], cfg["root"])
             return None if files is None else cached(cache, head, files, unpacked)
         if source == "arrays":
-            keys = ("file", "targets_file", "test_file", "test_targets_file")
-            how = {key: cfg[key] for key in ("inputs", "target", "task")}
-            how["files"] = [key for key in keys if cfg[key] is not None]
-            paths = [tables.existing(f"data.{key}={cfg[key]}", cfg[key]) for key in how["files"]]
-            return cached(cache, json.dumps([source, how]).encode(), paths, Path.read_bytes)
+            return arrays_fingerprint(cfg, cache)
+        if source in TORCHVISION:
+            found = torchvision_files(source, cfg["root"], cfg.get("split"))
+            return None if found is None else cached(cache, head, found, Path.read_bytes)
         if source == "image_folder":
             classes, train, test, _ = image_files(cfg["root"])
             head += json.dumps([classes, len(train)]).encode()
@@ -304,6 +303,15 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"data: a file cannot be read: {error}") from error
     return None
+
+
+def arrays_fingerprint(cfg: Mapping[str, Any], cache: Path | None) -> str:
+    """The hash of the files of `data=arrays`, and of how they are read."""
+    keys = ("file", "targets_file", "test_file", "test_targets_file")
+    given = [key for key in keys if cfg[key] is not None]
+    how = {"files": given, **{key: cfg[key] for key in ("inputs", "target", "task")}}
+    paths = [tables.existing(f"data.{key}={cfg[key]}", cfg[key]) for key in given]
+    return cached(cache, json.dumps(["arrays", how]).encode(), paths, Path.read_bytes)
 
 
 def unpacked(path: Path) -> bytes:

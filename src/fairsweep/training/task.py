@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fairsweep import losses
 from fairsweep.config import ConfigError
 from fairsweep.training import build
-from fairsweep.training.dataset import Data, Split, augment
+from fairsweep.training.dataset import Data, Split
 from fairsweep.training.memory import is_out_of_memory
 from fairsweep.training.scores import Scores
 
@@ -57,7 +57,6 @@ class Task(ABC):
         self.steps_per_epoch = self.count // batch_size + (self.count % batch_size > 1)
         self.loss = build.loss(cfg).to(device)
         self.averages = True
-        self.augmentation = data.augment if any(data.augment) else None
         has_pixels = data.train.inputs.dtype == torch.uint8
         axes = (1, -1, 1, 1) if len(data.shape) == 3 else (1, -1)
         self.mean, std = (torch.tensor(one, device=device).view(axes) for one in (data.mean, data.std))
@@ -76,9 +75,9 @@ class Task(ABC):
             generator: for augmentation.
         """
         inputs = self.data.train.inputs.index_select(0, index).to(torch.float32, memory_format=self.layout)
-        if self.augmentation is not None:
-            inputs = augment(inputs, self.augmentation.shift, self.augmentation.rotate, generator)
-        return self.normalise(inputs), self.targets(self.data.train.targets.index_select(0, index))
+        inputs = self.data.augment.of_pixels(inputs, generator)
+        inputs = self.data.augment.of_normalised(self.normalise(inputs), generator)
+        return inputs, self.targets(self.data.train.targets.index_select(0, index))
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Inputs as they are stored, but float32, in place: to zero mean and unit deviation."""
