@@ -35,6 +35,8 @@ GIVEN = {
         "model._target_=fairsweep.models.MLP",
         *("+model.widths=[256,128]", "+model.norm=none", "+model.activation=relu", "+model.dropout=0.0"),
     ],
+    "data=arrays": ["data.file=some.npz", "data.task=classification"],
+    "data=other": ["data._target_=mine.data.load", "data.task=regression"],
     "loss=other": ["loss._target_=torch.nn.MultiMarginLoss"],
     "optimizer=other": ["optimizer._target_=torch.optim.RAdam", "optimizer.lr=2e-3"],
     "tracking=mlflow": ["tracking.uri=set here"],

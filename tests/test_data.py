@@ -90,7 +90,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_digits_have_the_form_of_mnist() -> None:
-    train, test, classes, _ = data.digits()
+    train, test, classes = data.digits()[:3]
     assert train.inputs.shape == (1797, 1, 28, 28)
     assert train.inputs.dtype == torch.uint8
     assert train.targets.dtype == torch.int64
@@ -150,7 +150,7 @@ def test_idx_files_are_read_where_they_lie(
     tmp_path: Path, folder: str, suffix: str, no_download: None
 ) -> None:
     write_dataset(tmp_path / folder, suffix)
-    train, test, classes, _ = data.mnist(str(tmp_path), "FashionMNIST")
+    train, test, classes = data.mnist(str(tmp_path), "FashionMNIST")[:3]
     assert train.inputs.shape == (40, 1, 28, 28)
     assert train.inputs[0, 0, 0, 0] == np.random.default_rng(0).integers(0, 256, (1,), np.uint8)[0]
     assert test is not None
@@ -280,7 +280,7 @@ def test_a_data_set_that_the_system_installed_is_read_in_place(
 )
 def test_image_folder_reads_common_formats(tmp_path: Path, suffix: str) -> None:
     write_images(tmp_path, {"b": 3, "a": 2}, suffix)
-    train, test, classes, _ = data.image_folder(str(tmp_path))
+    train, test, classes = data.image_folder(str(tmp_path))[:3]
     assert test is None
     assert classes == ("a", "b")
     assert train.targets.tolist() == [0, 0, 1, 1, 1]
@@ -519,22 +519,22 @@ def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any
     ("images", "labels", "told"),
     [
         (
-            torch.rand(6, 1, 8, 8),
+            torch.rand(6, 1, 8, 8).double(),
             torch.arange(6) % 2,
-            r"images of torch.float32 \(6, 1, 8, 8\); must be torch.uint8",
+            r"inputs of torch.float64 \(6, 1, 8, 8\); must be one or more torch.uint8",
         ),
-        (np.zeros((6, 1, 8, 8), np.uint8), torch.arange(6) % 2, "images of uint8 .*; must be torch.uint8"),
+        (np.zeros((6, 1, 8, 8), np.uint8), torch.arange(6) % 2, "inputs of uint8 .*; must be one or more"),
         (
             torch.zeros(0, 1, 8, 8, dtype=torch.uint8),
             torch.arange(0),
-            r"images of .*; must be one or more of shape \(1, 8, 8\)",
+            r"inputs of torch.uint8 \(0, 1, 8, 8\); must be one or more",
         ),
         (
             numbered([3, 3]).inputs,
             torch.arange(5) % 2,
-            r"labels of torch.int64 \(5,\); must be torch.int64 \(6,\)",
+            r"targets of torch.int64 \(5,\); must be torch.int64 \(6,\)",
         ),
-        (numbered([3, 3]).inputs, torch.rand(6), "labels of torch.float32 .*must be torch.int64"),
+        (numbered([3, 3]).inputs, torch.rand(6), "targets of torch.float32 .*must be torch.int64"),
         (numbered([3, 3]).inputs, torch.arange(6), "labels from 0 to 5; must be 0 to 1, one for each class"),
         (numbered([3, 3]).inputs, torch.arange(6) - 5, "labels from -5 to 0; must be 0 to 1"),
     ],
@@ -551,7 +551,7 @@ def test_a_source_that_is_not_what_training_expects_is_refused(
 def test_splits_of_different_shapes_and_images_without_channels_are_refused() -> None:
     flat = Split(torch.zeros(4, 8, 8, dtype=torch.uint8), torch.arange(4) % 2)
     for train, test in ((numbered([2, 2]), numbered([2, 2], channels=3)), (flat, None)):
-        with pytest.raises(ConfigError, match=r"data: images of torch.uint8 \(4, .*; must be"):
+        with pytest.raises(ConfigError, match=r"data: (test )?inputs of torch.uint8 \(4, .*; must be"):
             Source(train, test, ("a", "b")).check()
 
 

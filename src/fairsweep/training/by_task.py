@@ -5,7 +5,6 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from fairsweep.training import tables
 from fairsweep.training.sources import text_of
 
 
@@ -18,7 +17,7 @@ def by_task(classes: Any, numbers: Any, *, _root_: DictConfig) -> Any:
         ConfigError: the data cannot be read.
     """
     data = _root_.get("data")
-    if data is None or OmegaConf.missing_keys(data):
+    if data is None or "_target_" not in data or OmegaConf.missing_keys(data):
         return classes
     return (
         numbers
@@ -38,6 +37,8 @@ def task_of(cfg: Mapping[str, Any]) -> str:
     """
     target = str(cfg["_target_"])
     if target == "fairsweep.data.arrays":
+        from fairsweep.training import tables  # numpy
+
         return tables.task_of(cfg)
     if cfg.get("task", "auto") != "auto":
         return str(cfg["task"])

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from fairsweep.config import CUTS, ConfigError
 from fairsweep.files import write_atomically
-from fairsweep.training import tables
 from fairsweep.wording import counted, printable
 
 IDX_FILES = (
@@ -48,6 +47,8 @@ IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+
+ARRAY_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 
 # The cache keeps this many hashes, of files that have not changed for this long.
 MOST_CACHED, SETTLED_SECONDS = 100, 2.0
@@ -310,8 +311,18 @@ def arrays_fingerprint(cfg: Mapping[str, Any], cache: Path | None) -> str:
     keys = ("file", "targets_file", "test_file", "test_targets_file")
     given = [key for key in keys if cfg[key] is not None]
     how = {"files": given, **{key: cfg[key] for key in ("inputs", "target", "task")}}
-    paths = [tables.existing(f"data.{key}={cfg[key]}", cfg[key]) for key in given]
+    paths = [existing(f"data.{key}={cfg[key]}", cfg[key]) for key in given]
     return cached(cache, json.dumps(["arrays", how]).encode(), paths, Path.read_bytes)
+
+
+def existing(where: str, file: str) -> Path:
+    """The path of a file of a kind that we read."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{where}: no such file; must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
+    if path.suffix not in ARRAY_SUFFIXES:
+        raise ConfigError(f"{where}: must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
+    return path
 
 
 def unpacked(path: Path) -> bytes:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairsweep.config import ConfigError, nearest
+from fairsweep.training.sources import existing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (".csv", ".parquet")
-SUFFIXES = (".npz", ".npy", *TABLES)
 
 # What the arrays of an .npz are called, if the configuration does not say.
 INPUTS, TARGETS = ("inputs", "x"), ("targets", "y")
@@ -60,22 +60,19 @@ def read(key: str, file: str, targets_file: str | None, inputs: Columns, target:
             read_array(where, path, "data.inputs", (first,) if first else INPUTS),
             read_array(where, path, "data.target", (second,) if second else TARGETS),
         )
+    return Content(read_npy(where, path), read_npy(*of_targets(key, file, targets_file)))
+
+
+def of_targets(key: str, file: str, targets_file: str | None) -> tuple[str, Path]:
+    """The .npy of targets that belongs to one of inputs, and what to call it."""
+    other = key.replace("file", "targets_file")
     if targets_file is None:
-        raise ConfigError(f"{where}: an .npy has one array; set {key.replace('file', 'targets_file')}, too")
-    path_of_targets = existing(f"{key.replace('file', 'targets_file')}={targets_file}", targets_file)
-    if path_of_targets.suffix != ".npy":
-        raise ConfigError(f"{key.replace('file', 'targets_file')}={targets_file}: must be an .npy file")
-    return Content(read_npy(where, path), read_npy(f"data.targets_file={targets_file}", path_of_targets))
-
-
-def existing(where: str, file: str) -> Path:
-    """The path of a file of a kind that we read."""
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{where}: no such file; must be a file that ends in {', '.join(SUFFIXES)}")
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{where}: must be a file that ends in {', '.join(SUFFIXES)}")
-    return path
+        raise ConfigError(f"{key}={file}: an .npy has one array; set {other}, too")
+    where = f"{other}={targets_file}"
+    path = existing(where, targets_file)
+    if path.suffix != ".npy":
+        raise ConfigError(f"{where}: must be an .npy file")
+    return where, path
 
 
 def name_of(given: Columns, what: str) -> str | None:
@@ -236,8 +233,9 @@ def task_of(node: Mapping[str, Any]) -> str:
     if (declared := node.get("task", "auto")) != "auto":
         return str(declared)
     where = f"data.file={node['file']}"
-    named = node["targets_file"] if Path(node["file"]).suffix == ".npy" else node["file"]
-    path = existing(where, str(named or node["file"]))
+    path = existing(where, node["file"])
+    if path.suffix == ".npy":
+        where, path = of_targets("data.file", node["file"], node["targets_file"])
     stat = path.stat()
     return task_of_version(where, path, tuple(listed(node["target"])), stat.st_size, stat.st_mtime_ns)
 
