@@ -58,7 +58,8 @@ def log_data(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if folder.path.is_dir() and (facts := folder.facts()):
-        profile = {"shape": facts["shape"], "classes": len(facts["classes"])}
+        learned = "targets" if "targets" in facts else "classes"
+        profile = {"shape": facts["shape"], learned: len(facts[learned])}
         data = Dataset(
             name=facts["name"],
             digest=facts["fingerprint"][:32] or "unknown",

@@ -243,7 +243,7 @@ def read(values: dict[str, Any]) -> Source:
 
 @lru_cache(maxsize=64)
 def task_of(text: str) -> str:
-    """What is learned from a data set that must be read to know; see `sources.task_of`.
+    """What is learned from a data set that must be read to know; see `by_task`.
 
     Args:
         text: its configuration as JSON, without cuts.

@@ -7,43 +7,40 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairsweep.training.sources import text_of
 
+ARRAYS = "fairsweep.data.arrays"
+
 
 def by_task(classes: Any, numbers: Any, *, _root_: DictConfig) -> Any:
     """`${by_task:<for classes>,<for numbers>}`: the one that suits the data of the configuration.
 
-    Where a sweep's runs name the file and not the configuration that they have in common: the first.
+    The first where data are not named yet, as in what the runs of a sweep over data have in common.
 
     Raises:
         ConfigError: the data cannot be read.
     """
     data = _root_.get("data")
-    if data is None or "_target_" not in data or OmegaConf.missing_keys(data):
+    if data is None or OmegaConf.is_missing(data, "_target_") or "_target_" not in data:
         return classes
-    return (
-        numbers
-        if task_of(cast(dict[str, Any], OmegaConf.to_container(data, resolve=True))) == "regression"
-        else classes
-    )
+    declared = data.get("task", "auto")
+    if declared != "auto":
+        return numbers if declared == "regression" else classes
+    target = str(data["_target_"])
+    is_of_classes = target.startswith("fairsweep.") and target != ARRAYS
+    if is_of_classes or OmegaConf.missing_keys(data):
+        return classes
+    values = cast(dict[str, Any], OmegaConf.to_container(data, resolve=True))
+    return numbers if task_of(target, values) == "regression" else classes
 
 
 OmegaConf.register_new_resolver("by_task", by_task, replace=True)
 
 
-def task_of(cfg: Mapping[str, Any]) -> str:
-    """What is learned from a data set, `classification` or `regression`; it may call a user's function.
-
-    Args:
-        cfg: `data` of a configuration, resolved.
-    """
-    target = str(cfg["_target_"])
-    if target == "fairsweep.data.arrays":
+def task_of(target: str, values: Mapping[str, Any]) -> str:
+    """`classification` or `regression`, by the targets in a file, or by what a user's function returns."""
+    if target == ARRAYS:
         from fairsweep.training import tables  # numpy
 
-        return tables.task_of(cfg)
-    if cfg.get("task", "auto") != "auto":
-        return str(cfg["task"])
-    if target.startswith("fairsweep."):
-        return "classification"
+        return tables.task_of(values)
     from fairsweep.training import build  # torch
 
-    return build.task_of(text_of(cfg))
+    return build.task_of(text_of(values))

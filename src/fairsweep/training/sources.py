@@ -48,7 +48,8 @@ IMAGE_SUFFIXES = (
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
-ARRAY_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".parquet")
+ARRAY_SUFFIXES = (".npz", ".npy", *TABLE_SUFFIXES)
 
 # The cache keeps this many hashes, of files that have not changed for this long.
 MOST_CACHED, SETTLED_SECONDS = 100, 2.0
@@ -323,6 +324,11 @@ def existing(where: str, file: str) -> Path:
     if path.suffix not in ARRAY_SUFFIXES:
         raise ConfigError(f"{where}: must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
     return path
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table, by its name."""
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def unpacked(path: Path) -> bytes:

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairsweep.config import ConfigError, nearest
-from fairsweep.training.sources import existing
+from fairsweep.training.sources import existing, is_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TABLES = (".csv", ".parquet")
 
 # What the arrays of an .npz are called, if the configuration does not say.
 INPUTS, TARGETS = ("inputs", "x"), ("targets", "y")
@@ -49,7 +47,7 @@ def read(key: str, file: str, targets_file: str | None, inputs: Columns, target:
     """
     where = f"{key}={file}"
     path = existing(where, file)
-    if path.suffix in TABLES:
+    if is_table(path):
         frame = read_frame(where, path)
         targets, names = target_columns(where, frame, target)
         values, features = feature_columns(where, frame, inputs, names)
@@ -129,7 +127,7 @@ def read_frame(where: str, path: Path, columns: Sequence[str] | None = None) -> 
     import pandas as pd
 
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             return pd.read_csv(path, usecols=columns)
         return pd.read_parquet(path, columns=columns)
     except (ValueError, OSError, ImportError) as error:
@@ -180,14 +178,14 @@ def target_columns(
 
 
 def feature_columns(
-    where: str, frame: "pd.DataFrame", inputs: Columns, targets: Sequence[str]
+    where: str, frame: "pd.DataFrame", inputs: Columns, targets: Sequence[str], key: str = "data.inputs"
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """The features of a table, float32 (N, F), and their names."""
     from pandas.api import types
 
     known = [str(name) for name in frame.columns]
     names = listed(inputs) or [name for name in known if name not in targets]
-    check_columns(where, "data.inputs", names, known)
+    check_columns(where, key, names, known)
     if both := sorted({*names} & {*targets}):
         raise ConfigError(f"data.inputs={', '.join(both)}: is a target; what is learned cannot be a feature")
     columns = frame.set_axis(known, axis=1)[names]
@@ -195,8 +193,8 @@ def feature_columns(
         numbers = ",".join(name for name in names if name not in others)
         raise ConfigError(
             f"{where}: {', '.join(map(str, others[:5]))}{', ...' * (len(others) > 5)} "
-            f"{'has' if len(others) == 1 else 'have'} no numbers; encode as numbers, or leave out with "
-            f"'data.inputs=[{numbers}]'"
+            f"{'has' if len(others) == 1 else 'have'} no numbers; encode as numbers, or leave out"
+            + (f" with 'data.inputs=[{numbers}]'" if key == "data.inputs" else "")
         )
     return columns.to_numpy(dtype=np.float32, na_value=np.nan), tuple(names)
 
@@ -225,13 +223,11 @@ def decide(declared: str, targets: NDArray[Any]) -> str:
 
 
 def task_of(node: Mapping[str, Any]) -> str:
-    """What is learned from a file, by its targets alone.
+    """What is learned from a file where that is not declared, by its targets alone.
 
     Args:
         node: `data` of a configuration.
     """
-    if (declared := node.get("task", "auto")) != "auto":
-        return str(declared)
     where = f"data.file={node['file']}"
     path = existing(where, node["file"])
     if path.suffix == ".npy":
@@ -242,7 +238,7 @@ def task_of(node: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=64)
 def task_of_version(where: str, path: Path, target: tuple[str, ...], _size: int, _time: int) -> str:
-    if path.suffix in TABLES:
+    if is_table(path):
         frame = read_frame(where, path)
         return decide("auto", target_columns(where, frame, target)[0])
     if path.suffix == ".npz":
