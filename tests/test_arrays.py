@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from recording import Recording
 from rich.console import Console
 
 from fairsweep.config import ConfigError, resolved
@@ -18,8 +19,9 @@ from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
 from fairsweep.training import build
+from fairsweep.training.capture import CapturedSteps
 from fairsweep.training.dataset import float_statistics
-from fairsweep.training.lane import Lane
+from fairsweep.training.lane import WARM_UP, Lane
 from fairsweep.training.loop import fit
 
 Compose = Callable[..., DictConfig]
@@ -399,6 +401,28 @@ def test_a_resumed_regression_has_the_same_bits(numbers: str, compose: Compose) 
     assert [{k: v for k, v in line.items() if k not in timed} for line in rest] == [
         {k: v for k, v in line.items() if k not in timed} for line in lines[-len(rest) :]
     ]
+
+
+def test_steps_of_a_regression_can_be_recorded_once_and_repeated(numbers: str, compose: Compose) -> None:
+    """As a CUDA graph repeats them."""
+    words = ("data=arrays", f"data.file={numbers}", "model=mlp", "trainer.epochs=2", "optimizer=sgd")
+    lanes = [Lane(compose(*words, "optimizer.lr=0.1", "trainer.log_every=4")) for _ in range(2)]
+    for lane in lanes:
+        with lane.own_state():
+            lane.advance(WARM_UP, lambda: False)
+            lane.captured = CapturedSteps(lane)
+            lane.captured.begin_epoch(lane.order)
+    captured = lanes[1].captured
+    assert captured is not None
+    with lanes[1].own_state():
+        captured.graph = Recording(captured)  # type: ignore[assignment]
+    losses = [
+        [line["train_loss"] for event in fit([lane]) for line in event.lines if "train_loss" in line]
+        for lane in lanes
+    ]
+    assert losses[0] == losses[1]
+    for first, second in zip(lanes[0].model.parameters(), lanes[1].model.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_facts_of_features_say_how_they_were_scaled(numbers: str, compose: Compose) -> None:

@@ -217,7 +217,7 @@ def test_test_images_that_have_changed_are_refused(
         ("empty", "no images in this folder"),
         ("folder/notes.txt", "is not a readable image"),
         ("folder", "broken.png is not a readable image"),
-        ("", "must be an image file, a folder of images, a glob, test:N"),
+        ("", "must be an image file, a folder of images, a glob, a table"),
         ("test:", "must be test:N or test:N-M"),
         ("test:7-3", "must be test:N or test:N-M"),
         ("test:x", "must be test:N or test:N-M"),

@@ -218,7 +218,9 @@ def worst(split: Split, probabilities: Tensor, classes: Sequence[str]) -> Figure
     ):
         captions.append(verdict(classes[guess], probability, classes[label]))
         right.append(label == guess)
-    title = f"Highest loss of {len(split):,} test examples: true → predicted, with its probability"
+    title = (
+        f"Highest loss of {len(split):,} test {noun(split.inputs)}: true → predicted, with its probability"
+    )
     return gallery(split.inputs[order], order.tolist(), captions, title, right)
 
 
@@ -248,8 +250,13 @@ def largest_errors(split: Split, outputs: Tensor, facts: Mapping[str, Any]) -> F
     order = ((outputs - split.targets) / scale).square().sum(1).argsort(descending=True, stable=True)[:WORST]
     pairs = (prediction.in_words(values[order], facts) for values in (split.targets, outputs))
     captions = [f"{true} → {found}" for true, found in zip(*pairs, strict=True)]
-    title = f"Largest errors of {len(split):,} test examples: true → predicted"
+    title = f"Largest errors of {len(split):,} test {noun(split.inputs)}: true → predicted"
     return gallery(split.inputs[order], order.tolist(), captions, title)
+
+
+def noun(inputs: Tensor) -> str:
+    """What examples are, in a sentence."""
+    return "images" if inputs.ndim == 4 else "rows"
 
 
 def gallery(

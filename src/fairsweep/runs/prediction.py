@@ -161,7 +161,7 @@ def read_rows(path: Path, facts: Mapping[str, Any]) -> Tensor:
     values, names = feature_columns(where, read_frame(where, path), facts["features"] or None, (), "input")
     if len(names) != count:
         raise ConfigError(f"{where}: has {len(names)} columns; must have the {count} features of this run")
-    inputs = torch.from_numpy(values)
+    inputs = torch.from_numpy(values.copy())  # pandas may share its memory
     check_finite(where, inputs, names)
     return inputs
 
