@@ -1,4 +1,4 @@
-"""Features, and numbers as targets, from end to end: predictions, pictures, show, models elsewhere, report."""
+"""Features, and numbers as targets, from end to end: predictions, pictures, show, other formats, report."""
 
 import re
 from collections.abc import Callable
