@@ -193,12 +193,18 @@ UNFIT: dict[tuple[str, ...], str] = {
     own("several"): "metrics.several: must give a number, gives tensor",
     own("percent", unit='"%"'): "metrics.percent.unit=%: must give a share, from 0 to 1, gives 87.3",
     own("broken"): "metrics.broken: fails on the validation data: out of luck",
-    (*own("undefined"), "objective=val_undefined"): "objective=val_undefined: is undefined: it is nan",
+    (
+        *own("undefined"),
+        "objective=val_undefined",
+    ): "objective=val_undefined: is undefined in validation: it is nan for random outputs",
     (
         "objective=val_roc_auc",
         "data.val_size=5",
-    ): "objective=val_roc_auc: is undefined: class '.' has no example",
-    ("judge=test_average_precision", "data.test_size=5"): "judge=test_average_precision: is undefined: class",
+    ): "objective=val_roc_auc: is undefined in validation: class '0' has no example among 5",
+    (
+        "judge=test_average_precision",
+        "data.test_size=5",
+    ): "judge=test_average_precision: is undefined in test: class",
 }
 
 
@@ -215,7 +221,7 @@ def test_a_metric_that_does_not_fit_is_told_before_training(
 
 
 def scores(compose: Compose, task: str, size: int, *words: str, defaults: tuple[str, ...] = ()) -> Scores:
-    return Scores(compose(*words), task, size, defaults, counted=["loss", "accuracy"])
+    return Scores(compose(*words), task, "abcdef"[:size], defaults, counted=["loss", "accuracy"])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -266,6 +272,29 @@ def test_arguments_reach_scikit_learn(compose: Compose) -> None:
     outputs, targets = torch.eye(3)[[0, 1, 1, 2]], torch.tensor([0, 1, 2, 2])
     found = scores(compose, "classification", 3, "+metrics.f1.average=weighted")(outputs, targets)
     assert found["f1"] == pytest.approx(sklearn.f1_score([0, 1, 2, 2], [0, 1, 1, 2], average="weighted"))
+
+
+def test_what_is_undefined_is_never_a_number(compose: Compose) -> None:
+    given = scores(compose, "regression", 2, defaults=("r2", "mae"))
+    targets = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
+    assert math.isnan(given(targets, targets)["r2"])  # scikit-learn says 1
+    given.check("validation", targets)
+    assert given.notes == ["R² is undefined in validation: all 2 values of 'b' are the same"]
+    chosen = scores(compose, "regression", 2, "objective=val_r2")
+    with pytest.raises(
+        ConfigError, match="objective=val_r2: is undefined in validation: all 2 values of 'b'"
+    ):
+        chosen.check("validation", targets)
+
+
+def test_an_undefined_metric_that_decides_nothing_is_noted(outputs: Outputs) -> None:
+    answer = outputs.start(*QUICK, "data.val_size=5", "+metrics.roc_auc={}", single=True).wait()
+    assert "ROC AUC is undefined in validation: class '0' has no example among 5" in answer.stdout
+    (folder,) = outputs.runs.values()
+    assert [line["val_roc_auc"] for line in folder.journal() if "val_loss" in line] == [None, None]
+    shown = outputs.tracked[folder.signature].data.metrics
+    assert "test/roc_auc" in shown
+    assert "val/roc_auc" not in shown
 
 
 def test_no_function_changes_what_the_next_one_sees(compose: Compose, mine: Path) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,19 +28,27 @@ class Scores:
 
     Args:
         task: `classification` or `regression`.
-        size: outputs of the model for each example: classes, or regression targets.
+        outputs: the names of the model's outputs for an example: classes, or regression targets.
         defaults: the names of the task's metrics that nobody has to ask for.
         counted: the names of those that the task computes itself.
+
+    Attributes:
+        notes: which metrics are undefined, and why, once they were checked.
 
     Raises:
         ConfigError: a metric is of another task, or its function is not there or does not take its arguments.
     """
 
     def __init__(
-        self, cfg: DictConfig, task: str, size: int, defaults: Iterable[str], counted: Iterable[str]
+        self,
+        cfg: DictConfig,
+        task: str,
+        outputs: Sequence[str],
+        defaults: Iterable[str],
+        counted: Iterable[str],
     ) -> None:
         self.criteria = criteria_of(cfg)
-        self.task, self.size = task, size
+        self.task, self.outputs, self.notes = task, outputs, list[str]()
         own = self.criteria.own
         asked = {
             **{name: f"metrics.{name}" for name in own},
@@ -65,7 +73,7 @@ class Scores:
         if "_target_" in arguments:
             return own_function(metric.name, arguments)
         makers = {"classification": of_classes, "regression": of_numbers}
-        return makers[self.task](metric.name, dict(arguments), self.size)
+        return makers[self.task](metric.name, dict(arguments), len(self.outputs))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """The figures by name; NaN where one is undefined.
@@ -83,7 +91,7 @@ class Scores:
         Raises:
             ConfigError: the function gives no number, or a share that is none.
         """
-        if self.lacks_class(name, targets) is not None:
+        if self.undefined(name, targets):
             return math.nan
         # A copy, for no function to change what the next one sees.
         result = self.functions[name](outputs.clone(), targets.clone())
@@ -96,14 +104,20 @@ class Scores:
             raise ConfigError(f"metrics.{name}.unit=%: must give a share, from 0 to 1, gives {value:g}")
         return value
 
-    def lacks_class(self, name: str, targets: Tensor) -> int | None:
-        """The first class without an example, where the metric is undefined then."""
-        if name not in RANKED or (self.criteria.own.get(name) or {}).get("average") == "micro":
-            return None
-        counts = targets.bincount(minlength=self.size)
-        return int(counts.argmin()) if int(counts.min()) == 0 else None
+    def undefined(self, name: str, targets: Tensor) -> str:
+        """Why a metric has no value for these targets; empty if it has one."""
+        arguments = self.criteria.own.get(name) or {}
+        if name in RANKED and arguments.get("average") != "micro":
+            counts = targets.bincount(minlength=len(self.outputs))
+            if not counts.all():
+                return f"class {self.outputs[int(counts.argmin())]!r} has no example among {len(targets)}"
+        if name == "r2" and "force_finite" not in arguments:  # scikit-learn would give 0
+            same = (targets == targets[0]).all(0)
+            if same.any():
+                return f"all {len(targets)} values of {self.outputs[int(same.int().argmax())]!r} are the same"
+        return ""
 
-    def check(self, split: str, targets: Tensor, classes: Iterable[str] = ()) -> None:
+    def check(self, split: str, targets: Tensor) -> None:
         """Try each metric with random outputs for these targets, so that what does not fit is said at once.
 
         Args:
@@ -116,10 +130,13 @@ class Scores:
         if not self.functions or not len(targets):
             return
         generator = torch.Generator().manual_seed(0)
-        outputs = torch.randn(len(targets), self.size, generator=generator)
-        decides = {"validation": self.criteria.metric.name, "test": self.criteria.tested.name}[split]
-        key = {"validation": f"objective={self.criteria.objective}", "test": f"judge={self.criteria.judge}"}
-        for name in self.functions:
+        outputs = torch.randn(len(targets), len(self.outputs), generator=generator)
+        given = self.criteria
+        decides, key = {
+            "validation": (given.metric, f"objective={given.objective}"),
+            "test": (given.tested, f"judge={given.judge}"),
+        }[split]
+        for name, metric in self.metrics.items():
             try:
                 value = self.value(name, outputs, targets)
             except ConfigError:
@@ -127,15 +144,13 @@ class Scores:
             except Exception as error:  # whatever scikit-learn or the user's function raises
                 text = " ".join(str(error).split()) or type(error).__name__
                 raise ConfigError(f"metrics.{name}: fails on the {split} data: {text}") from error
-            if name == decides and not math.isfinite(value):
-                lacking, named = self.lacks_class(name, targets), list(classes)
-                why = f"it is {value} for any outputs"
-                if lacking is not None:
-                    which = repr(named[lacking]) if named else str(lacking)
-                    why = f"class {which} has no example among the {len(targets)} of {split}"
+            why = self.undefined(name, targets) or f"it is {value} for random outputs"
+            if metric == decides and not math.isfinite(value):
                 raise ConfigError(
-                    f"{key[split]}: is undefined: {why}; choose another metric, or a larger split"
+                    f"{key}: is undefined in {split}: {why}; choose another metric, or a larger split"
                 )
+            if math.isnan(value):
+                self.notes.append(f"{metric.words} is undefined in {split}: {why}")
 
 
 def own_function(name: str, node: Mapping[str, Any]) -> Function:
