@@ -200,11 +200,11 @@ UNFIT: dict[tuple[str, ...], str] = {
     (
         "objective=val_roc_auc",
         "data.val_size=5",
-    ): "objective=val_roc_auc: is undefined in validation: class '0' has no example among 5",
+    ): "objective=val_roc_auc: is undefined in validation: there is no example among 5 of class '0'",
     (
         "judge=test_average_precision",
         "data.test_size=5",
-    ): "judge=test_average_precision: is undefined in test: class",
+    ): "judge=test_average_precision: is undefined in test: there is no example",
 }
 
 
@@ -221,7 +221,7 @@ def test_a_metric_that_does_not_fit_is_told_before_training(
 
 
 def scores(compose: Compose, task: str, size: int, *words: str, defaults: tuple[str, ...] = ()) -> Scores:
-    return Scores(compose(*words), task, "abcdef"[:size], defaults, counted=["loss", "accuracy"])
+    return Scores(compose(*words), task, size, defaults, counted=["loss", "accuracy"])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -278,18 +278,19 @@ def test_what_is_undefined_is_never_a_number(compose: Compose) -> None:
     given = scores(compose, "regression", 2, defaults=("r2", "mae"))
     targets = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
     assert math.isnan(given(targets, targets)["r2"])  # scikit-learn says 1
-    given.check("validation", targets)
-    assert given.notes == ["R² is undefined in validation: all 2 values of 'b' are the same"]
+    given.check("validation", targets, ["a", "b"])
+    assert given.notes == ["R² is undefined in validation: all 2 values are the same of target 'b'"]
     chosen = scores(compose, "regression", 2, "objective=val_r2")
     with pytest.raises(
-        ConfigError, match="objective=val_r2: is undefined in validation: all 2 values of 'b'"
+        ConfigError,
+        match="objective=val_r2: is undefined in validation: all 2 values are the same of target 1",
     ):
         chosen.check("validation", targets)
 
 
 def test_an_undefined_metric_that_decides_nothing_is_noted(outputs: Outputs) -> None:
     answer = outputs.start(*QUICK, "data.val_size=5", "+metrics.roc_auc={}", single=True).wait()
-    assert "ROC AUC is undefined in validation: class '0' has no example among 5" in answer.stdout
+    assert "ROC AUC is undefined in validation: there is no example among 5 of class '0'" in answer.stdout
     (folder,) = outputs.runs.values()
     assert [line["val_roc_auc"] for line in folder.journal() if "val_loss" in line] == [None, None]
     shown = outputs.tracked[folder.signature].data.metrics
@@ -438,4 +439,4 @@ def test_a_status_of_a_metric_that_nobody_knows_is_damaged(outputs: Outputs) -> 
     outputs.start(*QUICK, single=True).wait()
     (folder,) = outputs.runs.values()
     folder.set_status(objective_key="val_nothing")
-    assert "there is no metric 'val_nothing'" in folder.damage()
+    assert "val_nothing is of no metric" in folder.damage()

@@ -28,7 +28,7 @@ class Scores:
 
     Args:
         task: `classification` or `regression`.
-        outputs: the names of the model's outputs for an example: classes, or regression targets.
+        size: outputs of the model for each example: classes, or regression targets.
         defaults: the names of the task's metrics that nobody has to ask for.
         counted: the names of those that the task computes itself.
 
@@ -40,15 +40,10 @@ class Scores:
     """
 
     def __init__(
-        self,
-        cfg: DictConfig,
-        task: str,
-        outputs: Sequence[str],
-        defaults: Iterable[str],
-        counted: Iterable[str],
+        self, cfg: DictConfig, task: str, size: int, defaults: Iterable[str], counted: Iterable[str]
     ) -> None:
         self.criteria = criteria_of(cfg)
-        self.task, self.outputs, self.notes = task, outputs, list[str]()
+        self.task, self.size, self.notes = task, size, list[str]()
         own = self.criteria.own
         asked = {
             **{name: f"metrics.{name}" for name in own},
@@ -73,7 +68,7 @@ class Scores:
         if "_target_" in arguments:
             return own_function(metric.name, arguments)
         makers = {"classification": of_classes, "regression": of_numbers}
-        return makers[self.task](metric.name, dict(arguments), len(self.outputs))
+        return makers[self.task](metric.name, dict(arguments), self.size)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """The figures by name; NaN where one is undefined.
@@ -91,7 +86,7 @@ class Scores:
         Raises:
             ConfigError: the function gives no number, or a share that is none.
         """
-        if self.undefined(name, targets):
+        if self.undefined(name, targets) is not None:
             return math.nan
         # A copy, for no function to change what the next one sees.
         result = self.functions[name](outputs.clone(), targets.clone())
@@ -104,24 +99,25 @@ class Scores:
             raise ConfigError(f"metrics.{name}.unit=%: must give a share, from 0 to 1, gives {value:g}")
         return value
 
-    def undefined(self, name: str, targets: Tensor) -> str:
-        """Why a metric has no value for these targets; empty if it has one."""
+    def undefined(self, name: str, targets: Tensor) -> tuple[str, int] | None:
+        """Why a metric has no value for these targets, and which output that is of; None if it has one."""
         arguments = self.criteria.own.get(name) or {}
         if name in RANKED and arguments.get("average") != "micro":
-            counts = targets.bincount(minlength=len(self.outputs))
+            counts = targets.bincount(minlength=self.size)
             if not counts.all():
-                return f"class {self.outputs[int(counts.argmin())]!r} has no example among {len(targets)}"
+                return f"there is no example among {len(targets)} of class", int(counts.argmin())
         if name == "r2" and "force_finite" not in arguments:  # scikit-learn would give 0
             same = (targets == targets[0]).all(0)
             if same.any():
-                return f"all {len(targets)} values of {self.outputs[int(same.int().argmax())]!r} are the same"
-        return ""
+                return f"all {len(targets)} values are the same of target", int(same.int().argmax())
+        return None
 
-    def check(self, split: str, targets: Tensor) -> None:
+    def check(self, split: str, targets: Tensor, names: Sequence[str] = ()) -> None:
         """Try each metric with random outputs for these targets, so that what does not fit is said at once.
 
         Args:
             split: `validation` or `test`. targets: on the CPU.
+            names: of the outputs: the classes, or the regression targets.
 
         Raises:
             ConfigError: a function raises an error or gives no number, or the objective or the judge is
@@ -130,7 +126,7 @@ class Scores:
         if not self.functions or not len(targets):
             return
         generator = torch.Generator().manual_seed(0)
-        outputs = torch.randn(len(targets), len(self.outputs), generator=generator)
+        outputs = torch.randn(len(targets), self.size, generator=generator)
         given = self.criteria
         decides, key = {
             "validation": (given.metric, f"objective={given.objective}"),
@@ -144,7 +140,9 @@ class Scores:
             except Exception as error:  # whatever scikit-learn or the user's function raises
                 text = " ".join(str(error).split()) or type(error).__name__
                 raise ConfigError(f"metrics.{name}: fails on the {split} data: {text}") from error
-            why = self.undefined(name, targets) or f"it is {value} for random outputs"
+            why = f"it is {value} for random outputs"
+            if (lack := self.undefined(name, targets)) is not None:
+                why = f"{lack[0]} {repr(names[lack[1]]) if names else lack[1]}"
             if metric == decides and not math.isfinite(value):
                 raise ConfigError(
                     f"{key}: is undefined in {split}: {why}; choose another metric, or a larger split"

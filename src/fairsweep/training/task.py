@@ -52,8 +52,8 @@ class Classification:
             for figure in (self.data.mean, self.data.std)
         )
         self.scale, self.shift = 1 / (255 * std), -mean / std
-        counted = ["loss", "accuracy"]
-        self.scores = Scores(cfg, "classification", self.data.classes, ["accuracy"], counted)
+        classes = self.data.classes
+        self.scores = Scores(cfg, "classification", len(classes), ["accuracy"], counted=["loss", "accuracy"])
 
     def model(self) -> nn.Module:
         """A new model, initialised from torch's global generator."""
@@ -118,7 +118,7 @@ class Classification:
                 that no checkpoint holds; or a metric does not fit the targets.
         """
         for name, split in (("validation", self.data.val), ("test", self.data.test)):
-            self.scores.check(name, split.labels.cpu())
+            self.scores.check(name, split.labels.cpu(), self.data.classes)
         size = min(2, self.cfg.trainer.batch_size)
         images, labels = self.data.train.images[:size], self.data.train.labels[:size]
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
