@@ -17,7 +17,7 @@ from servers import free_port
 from test_cli import assert_one_line
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
-from fairsweep.config import resolved
+from fairsweep.config import ConfigError, resolved
 from fairsweep.runs import identity, reproduce
 from fairsweep.runs.identity import RunSpec
 
@@ -45,6 +45,25 @@ def test_a_recorded_run_is_composed_again_from_its_name_its_folder_and_mlflow(
     assert signature(compose, f"http://host/#/experiments/1/runs/{run_id}", *elsewhere) == ours
     answer = outputs.start("from=latest", "-m", "seed=0,1", "dry_run=true", single=True).wait()
     assert [line.split()[1] for line in answer.stdout.splitlines()[:2]] == ["exists", "to"], answer
+
+
+def test_a_record_from_elsewhere_names_no_function_unless_the_user_does(
+    compose: Compose, tmp_path: Path
+) -> None:
+    metrics = {"top2": {"_target_": "mine.scores.top2", "better": "lower"}, "f1": {}}
+    recorded = resolved(compose(*MLP, "objective=val_f1")) | {"metrics": metrics}
+    for folder in (tmp_path / "runs" / "a0123456789abcde", tmp_path / "downloaded"):
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(recorded))
+    here, word = f"record.dir={tmp_path}", "+metrics.top2._target_=mine.scores.top2"
+    with pytest.raises(
+        ConfigError, match=r"comes from elsewhere and names a function, mine\.scores\.top2"
+    ) as caught:
+        reproduce.words(str(tmp_path / "downloaded"), [here])
+    assert str(caught.value).endswith(f"add {word}")
+    for which, given in (("downloaded", (here, word)), ("runs/a0123456789abcde", (here,))):
+        cfg = compose(*reproduce.words(str(tmp_path / which), given), *given)
+        assert (cfg.metrics, cfg.objective) == (metrics, "val_f1")
 
 
 def test_a_recorded_text_is_taken_as_it_is(compose: Compose, tmp_path: Path) -> None:

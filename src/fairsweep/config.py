@@ -360,7 +360,8 @@ def no_rule(key: str) -> str:
     """The line for a key that RULES does not know."""
     above = ""
     for name in key.split("."):
-        known = {rule.removeprefix(above).split(".")[0] for rule in RULES if rule.startswith(above)}
+        rules = (*RULES, "metrics")
+        known = {rule.removeprefix(above).split(".")[0] for rule in rules if rule.startswith(above)}
         if name not in known:
             return unknown(above + name, known)
         above += f"{name}."

@@ -43,13 +43,16 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         given: the other overrides of the command line. They come last, and win.
 
     Raises:
-        ConfigError: there is no such run, or its configuration is damaged.
+        ConfigError: there is no such run, or its configuration is damaged, or it comes from elsewhere and
+            names a function of metrics.
     """
     chosen = {word.lstrip("+").partition("=")[0] for word in given}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         place = compose("train", [word for word in given if word.startswith(PLACES)])
         with found(which, place) as folder:
             recorded = read_config(folder.path / "config.yaml")
+            if folder.path.parent != Path(place.record.dir).absolute() / "runs":
+                check_functions(which, recorded, chosen)
         choices = {
             group: choice
             for group, node in recorded.items()
@@ -63,6 +66,20 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         if not is_of(key, OWN) and not is_of(key, chosen) and (key not in base or base[key] != value)
     }
     return [*groups, *(f"++{key}={grammatical(escaped(value))}" for key, value in values.items())]
+
+
+def check_functions(which: str, recorded: Mapping[str, Any], chosen: Iterable[str]) -> None:
+    """Check that a record from elsewhere names no function to be called, unless the user names it, too.
+
+    Raises:
+        ConfigError: a metric of it has one.
+    """
+    for key, value in leaves(recorded.get("metrics") or {}, "metrics").items():
+        if key.endswith("._target_") and not is_of(key, chosen):
+            raise ConfigError(
+                f"from={which}: comes from elsewhere and names a function, {value}; if it is yours, add "
+                f"+{key}={value}"
+            )
 
 
 @contextmanager

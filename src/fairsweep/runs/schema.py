@@ -198,11 +198,8 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     path = directory / "sweep.json"
     content = read_json(path, DEFINITION)
     check(path, content, {key: rule for key, rule in JUDGING.items() if key in content})
-    try:
-        given = criteria(content)
-        _ = given.metric, given.tested
-    except KeyError as error:
-        raise Damaged(f"{path}: is damaged: there is no metric {error}") from error
+    if not (given := criteria(content)).is_known:
+        raise Damaged(f"{path}: is damaged: {given.objective} or {given.judge} is of no metric")
     for pinned in (content.get("weights") or {}).values():
         check(path, pinned, PINNED)
     known = content["id"] == directory.name and re.fullmatch(r"\w+", directory.name)

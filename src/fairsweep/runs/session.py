@@ -329,7 +329,8 @@ class Job:
                 self.tell(f"its checkpoint was made on {state['device']}; it continues on {lane.device.type}")
         else:
             run.begin(lane.task.data.facts(), lane.total_steps, **provenance.of(self.cfg, lane))
-        notes = [*self.complaints, sources.note(self.cfg.data), *lane.task.data.notes]
+        task = lane.task
+        notes = [*self.complaints, sources.note(self.cfg.data), *task.data.notes, *task.scores.notes]
         for text in filter(None, notes):
             self.tell(text)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:

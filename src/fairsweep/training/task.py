@@ -135,7 +135,7 @@ class Task(ABC):
                 that no checkpoint holds; or a metric does not fit the targets.
         """
         for name, split in (("validation", self.data.val), ("test", self.data.test)):
-            self.scores.check(name, split.targets.cpu(), self.data.classes)
+            self.scores.check(name, split.targets.cpu(), self.data.target_names or self.data.classes)
         size, wanted = min(2, self.cfg.trainer.batch_size), self.data.outputs
         inputs, targets = self.data.train.inputs[:size], self.targets(self.data.train.targets[:size])
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
