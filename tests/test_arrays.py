@@ -223,6 +223,16 @@ def test_npy_csv_and_parquet_hold_the_same_as_npz(numbers: str, tmp_path: Path, 
     assert build.data(cfg).target_names == ("price", "d")
 
 
+def test_nullable_columns_of_parquet_are_numbers_too(tmp_path: Path, compose: Compose) -> None:
+    frame = pd.DataFrame({"a": range(30), "b": [1.5, 2.5, 3.5] * 10, "sick": [True, False, False] * 10})
+    frame = frame.assign(grade=frame.a % 3).astype({"a": "Int64", "b": "Float64", "grade": "Int64"})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    words = ("data=arrays", f"data.file={tmp_path}/rows.parquet")
+    for target, classes in {"grade": ("0", "1", "2"), "sick": ("False", "True"), "b": ()}.items():
+        inputs = "data.inputs=[a]" if target == "b" else "data.inputs=[a,b]"
+        assert build.data(compose(*words, inputs, f"data.target={target}")).classes == classes
+
+
 def test_texts_in_a_table_are_classes_of_training_and_of_test(tmp_path: Path, compose: Compose) -> None:
     table = pd.DataFrame({"a": np.arange(30.0), "kind": ["oak", "ash", "elm"] * 10})
     table.to_csv(tmp_path / "train.csv", index=False)

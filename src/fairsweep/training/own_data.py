@@ -72,7 +72,7 @@ def as_source(made: Any, task: str) -> Source:
     if classes is None and is_dataset(train):
         classes = getattr(train, "classes", None)
     content = as_content("training", train)
-    names = list(map(str, classes)) if isinstance(classes, list | tuple) else None
+    names = [str(name) for name in classes] if isinstance(classes, list | tuple | np.ndarray) else None
     return source_of(content, None if test is None else as_content("test", test), task, names)
 
 

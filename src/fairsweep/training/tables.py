@@ -173,7 +173,12 @@ def target_columns(
     are_numbers = all(
         types.is_numeric_dtype(kind) and not types.is_bool_dtype(kind) for kind in columns.dtypes
     )
-    values = columns.to_numpy() if are_numbers else columns.astype(str).to_numpy(dtype=str)
+    are_whole = all(types.is_integer_dtype(kind) for kind in columns.dtypes)
+    values = (
+        columns.to_numpy(dtype=np.int64 if are_whole else np.float64)  # pandas' own types are objects
+        if are_numbers
+        else columns.astype(str).to_numpy(dtype=str)
+    )
     return (values[:, 0] if len(names) == 1 else values), tuple(names)
 
 
