@@ -1,4 +1,4 @@
-"""Classify images with a trained run: `python src/predict.py run=best input=digit.png`."""
+"""Predict with a trained run: `python src/predict.py run=best input=digit.png`."""
 
 import sys
 
@@ -10,7 +10,7 @@ from fairsweep.runs import inputs
 
 @entry_point("predict", short={"data": "dataset"})  # conf/data/ is a group of train.py's
 def main(cfg: DictConfig) -> None:
-    """Classify images, print labels and probabilities, and write a picture."""
+    """Predict, print labels and probabilities or numbers, and write a picture of images."""
     inputs.check(cfg)
     wanted = inputs.find_input(str(cfg.input))
     output = inputs.picture_file(cfg.output)
@@ -21,11 +21,15 @@ def main(cfg: DictConfig) -> None:
 
         results = prediction.classify(folder, wanted)
         print(prediction.table(results))
-        pictures.save(pictures.predictions(results), output)
+        picture = pictures.predictions(results)
+        if picture is not None:
+            pictures.save(picture, output)
         print()
         for note in prediction.notes(results):
             print(f"note     {note}")
-        print(f"run      {folder.path}\ntrained  {inputs.described(folder)}\npicture  {output}")
+        print(f"run      {folder.path}\ntrained  {inputs.described(folder)}")
+        if picture is not None:
+            print(f"picture  {output}")
 
 
 if __name__ == "__main__":

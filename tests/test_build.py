@@ -35,6 +35,8 @@ GIVEN = {
         "model._target_=fairsweep.models.MLP",
         *("+model.widths=[256,128]", "+model.norm=none", "+model.activation=relu", "+model.dropout=0.0"),
     ],
+    "data=arrays": ["data.file=some.npz", "data.task=classification"],
+    "data=other": ["data._target_=mine.data.load", "data.task=regression"],
     "loss=other": ["loss._target_=torch.nn.MultiMarginLoss"],
     "optimizer=other": ["optimizer._target_=torch.optim.RAdam", "optimizer.lr=2e-3"],
     "tracking=mlflow": ["tracking.uri=set here"],
@@ -148,10 +150,10 @@ def test_each_common_option_of_data_counts(compose: Compose) -> None:
     sized = build.data(compose("data.val_size=100", "data.test_size=0.1"))
     assert (len(sized.train), len(sized.val), len(sized.test)) == (1517, 100, 180)
     assert len(build.data(compose("data.limit=50")).train) == 50
-    assert not torch.equal(build.data(compose("data.val_seed=1")).val.images, plain.val.images)
+    assert not torch.equal(build.data(compose("data.val_seed=1")).val.inputs, plain.val.inputs)
     set_here = build.data(compose("data.mean=0.25", "data.std=[0.5]"))
     assert (set_here.mean, set_here.std) == ((0.25,), (0.5,))
-    assert plain.mean[0] == pytest.approx(plain.train.images.double().mean().item() / 255)
+    assert plain.mean[0] == pytest.approx(plain.train.inputs.double().mean().item() / 255)
     augmented = build.data(compose("data.augment.shift=2", "data.augment.rotate=10"))
     assert augmented.augment == Augment(shift=2, rotate=10)
     assert augmented.train is plain.train

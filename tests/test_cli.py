@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "scheduler=linear": ("scheduler=linear", "allowed: constant, cosine, onecycle, step"),
     "data.augment.shfit=1": ("data.augment.shfit: unknown key", "did you mean 'shift'", "rotate"),
     # unknown keys that are appended, and keys that are taken out
-    "+foo=1": ("foo: unknown key", "allowed: data, loss"),
+    "+foo=1": ("foo: unknown key", "allowed: data, judge, loss, metrics"),
     "+trainer.epoch=1": ("trainer.epoch: unknown key", "did you mean 'epochs'", "batch_size"),
     "++record.a.b=1": ("record.a: unknown key", "allowed: dir, keep, pictures"),
     "~trainer": ("trainer.epochs: is missing", "a whole number, 1 or more"),

@@ -169,6 +169,16 @@ def test_what_matters_of_a_figure_without_bounds_is_not_guessed() -> None:
     assert "below the 5 that matters." in found_in(by_loss(given), relevant=5.0).verdict
 
 
+def test_figures_of_no_metric_that_is_known_here_disturb_nothing() -> None:
+    given = replace(changed(small(), put("test_strange", 1.0)), objective="val_loss", judge="test_loss")
+    strange = replace(given, curves=lambda runs: given.curves(runs).assign(val_strange=1.0))
+    found = found_in(strange)
+    assert report.tables.runs(found).rows
+    assert [panel.y.label for panel in report.figures(found)[2].panels[::2]] == [
+        "validation loss", "validation accuracy",
+    ]  # fmt: skip
+
+
 def test_sweeps_that_were_judged_by_different_metrics_need_a_choice() -> None:
     given = study()
     params = {run: {**row, "judge": "None"} for run, row in given.params.to_dict("index").items()}

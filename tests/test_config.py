@@ -63,6 +63,14 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "data.limit": COUNT_OR_NULL,
     "data.mean": STATISTIC,
     "data.std": ([*STATISTIC[0][:2], [0.5], [0.1, 0.2, 0.3]], [*STATISTIC[1], 0, -1, [0.5, 0]]),
+    "data.file": NAME,
+    "data.targets_file": ([None, *NAME[0]], ["", 3, True]),
+    "data.test_file": ([None, *NAME[0]], ["", 3, True]),
+    "data.test_targets_file": ([None, *NAME[0]], ["", 3, True]),
+    "data.inputs": ([None, "x", ["a", "b"]], ["", 3, [1]]),
+    "data.target": ([None, "y", ["a", "b"]], ["", 3, [1]]),
+    "data.task": (["auto", "classification", "regression"], ["numbers", None, 1]),
+    "data.standardize": SWITCH,
     "data.augment.shift": COUNT_FROM_ZERO,
     "data.augment.rotate": NOT_NEGATIVE,
     "data.augment.flip": SWITCH,
@@ -79,7 +87,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "model.pool": (["each", "last"], ["none", None]),
     "model.dropout": BELOW_ONE,
     "loss._target_": TARGET,
-    "loss.label_smoothing": BELOW_ONE,
+    "loss.label_smoothing": ([*BELOW_ONE[0], None], BELOW_ONE[1][:-1]),
     "loss.reduction": (["mean"], ["sum", "none", None]),
     "optimizer._target_": TARGET,
     "optimizer.lr": NUMBER_ABOVE_ZERO,
@@ -162,7 +170,8 @@ def test_every_rule_has_examples_here() -> None:
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_allowed_values_pass(key: str, configured: Callable[..., DictConfig]) -> None:
     for value in EXAMPLES[key][0]:
-        check(configured({key: value}))
+        task = {"data.task": "classification"} if key == "data._target_" else {}  # else it would be called
+        check(configured({key: value, **task}))
 
 
 @pytest.mark.parametrize("key", EXAMPLES)
@@ -171,7 +180,10 @@ def test_refused_values_are_told_with_key_value_and_what_is_allowed(
 ) -> None:
     for value in EXAMPLES[key][1]:
         with pytest.raises(ConfigError) as caught:
-            check(configured({key: value}))
+            task = (
+                {"data.task": "classification"} if key == "data._target_" else {}
+            )  # else it would be called
+        check(configured({key: value, **task}))
         assert str(caught.value) == f"{key}={json.dumps(value)}: must be {RULES[key].allowed}"
 
 
@@ -189,7 +201,8 @@ def test_arguments_of_a_users_own_target_may_be_anything(
     group: str, values: dict[str, Any], configured: Callable[..., DictConfig]
 ) -> None:
     own = {f"{group}.{name}": value for name, value in values.items()}
-    check(configured({f"{group}._target_": "mine.parts.Part", **own}))
+    task = {"data.task": "classification"}  # else the data would be read to know it
+    check(configured({f"{group}._target_": "mine.parts.Part", **own, **task}))
     with pytest.raises(ConfigError):
         check(configured(own))
 
@@ -284,6 +297,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
 ) -> None:
     free = [
         *("rerun", "reuse", "data.root"),
+        *("data.file", "data.targets_file", "data.test_file", "data.test_targets_file"),
         *("trainer.device", "trainer.threads", "trainer.log_every", "trainer.stop_epoch"),
         "trainer.cuda_graphs",
         *(key for key in leaves(resolved(base)) if key.split(".")[0] in ("record", "tracking")),

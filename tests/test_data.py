@@ -52,7 +52,7 @@ def numbered(counts: list[int], channels: int = 1) -> Split:
 
 
 def indices(split: Split) -> list[int]:
-    pixels = split.images[:, 0, 0].long()
+    pixels = split.inputs[:, 0, 0].long()
     return (pixels[:, 0] * 256 + pixels[:, 1]).tolist()
 
 
@@ -90,15 +90,15 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_digits_have_the_form_of_mnist() -> None:
-    train, test, classes, _ = data.digits()
-    assert train.images.shape == (1797, 1, 28, 28)
-    assert train.images.dtype == torch.uint8
-    assert train.labels.dtype == torch.int64
+    train, test, classes = data.digits()[:3]
+    assert train.inputs.shape == (1797, 1, 28, 28)
+    assert train.inputs.dtype == torch.uint8
+    assert train.targets.dtype == torch.int64
     assert test is None
     assert classes == tuple("0123456789")
-    assert train.labels[:10].tolist() == list(range(10))
-    assert train.images.max() == 255
-    frame = train.images.clone()
+    assert train.targets[:10].tolist() == list(range(10))
+    assert train.inputs.max() == 255
+    frame = train.inputs.clone()
     frame[:, :, 4:24, 4:24] = 0
     assert frame.max() == 0
     assert prepare(data.digits()).facts()["extent"] == pytest.approx(20 / 28, abs=0.08)
@@ -117,10 +117,10 @@ def test_digits_and_fingerprints_import_neither_sklearn_nor_torch() -> None:
 
 def test_real_mnist_is_read_whole(real_mnist: str, no_download: None) -> None:
     source = data.mnist(real_mnist)
-    assert source.train.images.shape == (60000, 1, 28, 28)
+    assert source.train.inputs.shape == (60000, 1, 28, 28)
     assert source.test is not None
     assert len(source.test) == 10000
-    assert source.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert source.train.targets[:5].tolist() == [5, 0, 4, 1, 9]
     ready = prepare(source, val_size=0)
     assert ready.mean == pytest.approx((0.13066047,), abs=1e-7)
     assert ready.std == pytest.approx((0.30810780,), abs=1e-7)
@@ -150,11 +150,11 @@ def test_idx_files_are_read_where_they_lie(
     tmp_path: Path, folder: str, suffix: str, no_download: None
 ) -> None:
     write_dataset(tmp_path / folder, suffix)
-    train, test, classes, _ = data.mnist(str(tmp_path), "FashionMNIST")
-    assert train.images.shape == (40, 1, 28, 28)
-    assert train.images[0, 0, 0, 0] == np.random.default_rng(0).integers(0, 256, (1,), np.uint8)[0]
+    train, test, classes = data.mnist(str(tmp_path), "FashionMNIST")[:3]
+    assert train.inputs.shape == (40, 1, 28, 28)
+    assert train.inputs[0, 0, 0, 0] == np.random.default_rng(0).integers(0, 256, (1,), np.uint8)[0]
     assert test is not None
-    assert test.labels.tolist() == [*range(10), *range(10)]
+    assert test.targets.tolist() == [*range(10), *range(10)]
     assert classes[9] == "Ankle boot"
 
 
@@ -280,11 +280,11 @@ def test_a_data_set_that_the_system_installed_is_read_in_place(
 )
 def test_image_folder_reads_common_formats(tmp_path: Path, suffix: str) -> None:
     write_images(tmp_path, {"b": 3, "a": 2}, suffix)
-    train, test, classes, _ = data.image_folder(str(tmp_path))
+    train, test, classes = data.image_folder(str(tmp_path))[:3]
     assert test is None
     assert classes == ("a", "b")
-    assert train.labels.tolist() == [0, 0, 1, 1, 1]
-    greys = train.images.float().mean(dim=(1, 2, 3))
+    assert train.targets.tolist() == [0, 0, 1, 1, 1]
+    greys = train.inputs.float().mean(dim=(1, 2, 3))
     assert torch.allclose(greys, torch.tensor([20.0, 21, 0, 1, 2]), atol=2)
 
 
@@ -295,14 +295,14 @@ def test_image_folder_turns_colours_and_sizes_into_what_is_asked_for(tmp_path: P
     deep = np.full((28, 28), 257 * 77, np.uint16)
     Image.fromarray(deep).save(tmp_path / "b" / "16bit.png")
     train = data.image_folder(str(tmp_path), channels=3, size=14).train
-    assert train.images.shape == (4, 3, 14, 14)
+    assert train.inputs.shape == (4, 3, 14, 14)
     colour = torch.tensor([200, 100, 0])[:, None, None]
-    assert (train.images[0].int() - colour).abs().max() <= 3
-    assert (train.images[2] == 255).all()  # transparent
-    assert (train.images[3] == 77).all()
+    assert (train.inputs[0].int() - colour).abs().max() <= 3
+    assert (train.inputs[2] == 255).all()  # transparent
+    assert (train.inputs[3] == 77).all()
     grey = data.image_folder(str(tmp_path), channels=1, size=20).train
-    assert grey.images.shape == (4, 1, 20, 20)
-    assert grey.images[0].float().mean().item() == pytest.approx(118.5, abs=2)
+    assert grey.inputs.shape == (4, 1, 20, 20)
+    assert grey.inputs[0].float().mean().item() == pytest.approx(118.5, abs=2)
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("training", "testing")])
@@ -323,7 +323,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path, names: tuple[str,
     )
     source = data.image_folder(str(tmp_path))
     assert source.classes == tuple(map(str, range(11)))  # 10 after 9
-    assert source.train.labels.bincount().tolist() == [4] * 11
+    assert source.train.targets.bincount().tolist() == [4] * 11
     assert source.test is not None
     ready = prepare(source, test_size=0.9)
     assert len(ready.test) == 22
@@ -441,10 +441,10 @@ def test_splits_are_disjoint_complete_stratified_and_fixed_by_val_seed() -> None
     ready = prepare(source)
     parts = [indices(part) for part in (ready.train, ready.val, ready.test)]
     assert sorted(parts[0] + parts[1] + parts[2]) == list(range(160))
-    assert ready.test.labels.bincount().tolist() == [20, 10, 2]
-    assert ready.val.labels.bincount().tolist() == pytest.approx([16, 8, 2], abs=1)
+    assert ready.test.targets.bincount().tolist() == [20, 10, 2]
+    assert ready.val.targets.bincount().tolist() == pytest.approx([16, 8, 2], abs=1)
     for part in (ready.train, ready.val, ready.test):
-        assert torch.equal(source.train.labels[indices(part)], part.labels)
+        assert torch.equal(source.train.targets[indices(part)], part.targets)
     again = prepare(source)
     assert [indices(part) for part in (again.train, again.val, again.test)] == parts
     assert indices(prepare(source, val_seed=1).val) != parts[1]
@@ -460,7 +460,7 @@ def test_an_official_test_split_is_left_as_it_is() -> None:
 def test_size_zero_is_an_empty_split() -> None:
     ready = prepare(Source(numbered([20, 20]), None, ("a", "b")), val_size=0, test_size=0)
     assert (len(ready.train), len(ready.val), len(ready.test)) == (40, 0, 0)
-    assert ready.val.images.shape == (0, 1, 8, 8)
+    assert ready.val.inputs.shape == (0, 1, 8, 8)
 
 
 def test_a_limit_keeps_all_classes_and_the_splits_apart() -> None:
@@ -470,8 +470,8 @@ def test_a_limit_keeps_all_classes_and_the_splits_apart() -> None:
         part = getattr(small, name)
         assert len(part) == 20
         assert set(indices(part)) <= set(indices(getattr(whole, name)))
-    assert all(small.train.labels.bincount() >= 1)
-    assert small.train.labels.bincount()[:2].tolist() == pytest.approx([11, 8], abs=1)
+    assert all(small.train.targets.bincount() >= 1)
+    assert small.train.targets.bincount()[:2].tolist() == pytest.approx([11, 8], abs=1)
     assert indices(prepare(source, limit=10**6).train) == indices(whole.train)
 
 
@@ -487,7 +487,7 @@ def test_a_cut_that_leaves_too_little_is_refused(key: str, size: float) -> None:
 def test_statistics_are_those_of_the_training_split_exactly() -> None:
     images = torch.randint(0, 256, (2500, 3, 8, 8), dtype=torch.uint8)
     ready = prepare(Source(Split(images, torch.arange(2500) % 5), None, tuple("abcde")))
-    scaled = ready.train.images.double() / 255
+    scaled = ready.train.inputs.double() / 255
     dims = (0, 2, 3)
     assert ready.mean == pytest.approx(scaled.mean(dims).tolist(), rel=1e-12)
     assert ready.std == pytest.approx(scaled.std(dims, correction=0).tolist(), rel=1e-12)
@@ -519,24 +519,24 @@ def test_settings_that_do_not_fit_the_images_are_refused(settings: dict[str, Any
     ("images", "labels", "told"),
     [
         (
-            torch.rand(6, 1, 8, 8),
+            torch.rand(6, 1, 8, 8).double(),
             torch.arange(6) % 2,
-            r"images of torch.float32 \(6, 1, 8, 8\); must be torch.uint8",
+            r"inputs of torch.float64 \(6, 1, 8, 8\); must be one or more torch.uint8",
         ),
-        (np.zeros((6, 1, 8, 8), np.uint8), torch.arange(6) % 2, "images of uint8 .*; must be torch.uint8"),
+        (np.zeros((6, 1, 8, 8), np.uint8), torch.arange(6) % 2, "inputs of uint8 .*; must be one or more"),
         (
             torch.zeros(0, 1, 8, 8, dtype=torch.uint8),
             torch.arange(0),
-            r"images of .*; must be one or more of shape \(1, 8, 8\)",
+            r"inputs of torch.uint8 \(0, 1, 8, 8\); must be one or more",
         ),
         (
-            numbered([3, 3]).images,
+            numbered([3, 3]).inputs,
             torch.arange(5) % 2,
-            r"labels of torch.int64 \(5,\); must be torch.int64 \(6,\)",
+            r"targets of torch.int64 \(5,\); must be torch.int64 \(6,\)",
         ),
-        (numbered([3, 3]).images, torch.rand(6), "labels of torch.float32 .*must be torch.int64"),
-        (numbered([3, 3]).images, torch.arange(6), "labels from 0 to 5; must be 0 to 1, one for each class"),
-        (numbered([3, 3]).images, torch.arange(6) - 5, "labels from -5 to 0; must be 0 to 1"),
+        (numbered([3, 3]).inputs, torch.rand(6), "targets of torch.float32 .*must be torch.int64"),
+        (numbered([3, 3]).inputs, torch.arange(6), "labels from 0 to 5; must be 0 to 1, one for each class"),
+        (numbered([3, 3]).inputs, torch.arange(6) - 5, "labels from -5 to 0; must be 0 to 1"),
     ],
 )
 def test_a_source_that_is_not_what_training_expects_is_refused(
@@ -551,7 +551,7 @@ def test_a_source_that_is_not_what_training_expects_is_refused(
 def test_splits_of_different_shapes_and_images_without_channels_are_refused() -> None:
     flat = Split(torch.zeros(4, 8, 8, dtype=torch.uint8), torch.arange(4) % 2)
     for train, test in ((numbered([2, 2]), numbered([2, 2], channels=3)), (flat, None)):
-        with pytest.raises(ConfigError, match=r"data: images of torch.uint8 \(4, .*; must be"):
+        with pytest.raises(ConfigError, match=r"data: (test )?inputs of torch.uint8 \(4, .*; must be"):
             Source(train, test, ("a", "b")).check()
 
 
@@ -585,7 +585,7 @@ def test_facts_tell_background_and_extent(background: int, ink: int, told: str) 
 def test_data_moves_as_a_whole() -> None:
     moved = prepare(Source(numbered([20, 20]), None, ("a", "b"))).to("meta")
     for part in (moved.train, moved.val, moved.test):
-        assert part.images.device.type == part.labels.device.type == "meta"
+        assert part.inputs.device.type == part.targets.device.type == "meta"
 
 
 # Fingerprints

@@ -49,7 +49,7 @@ def test_a_file_answers_as_the_run_does_for_any_number_of_images(kind: str, trai
     assert exported.compared == "100 test images"
     assert exported.difference < 1e-5
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 1, 28, 28), np.uint8))
-    ours = prediction.probabilities(prediction.classifier(trained), images)
+    ours = prediction.outputs(prediction.predictor(trained), images)
     for number in (1, 7):
         theirs = answers(exported.file, images[:number].float())
         torch.testing.assert_close(theirs, ours[:number], atol=1e-5, rtol=0)

@@ -66,7 +66,7 @@ def test_the_same_picture_at_any_depth_is_the_same_tensor(depth: str, tmp_path: 
     suffix, of, full_scales = DEEP[depth]
     write_classes(tmp_path, of, suffix)
     source = data.image_folder(str(tmp_path), size=16)
-    for number, image in enumerate(source.train.images):
+    for number, image in enumerate(source.train.inputs):
         assert torch.equal(image[0], torch.from_numpy(np.roll(RAMP, number, axis=0)))
     assert source.full_scales == full_scales
 
@@ -80,7 +80,7 @@ def test_one_scale_holds_for_all_images_of_a_kind_so_that_brightness_stays_compa
     source = data.image_folder(str(tmp_path), size=4)
     assert source.full_scales == {"I;16": 2**14 - 1, "F": 1}
     assert source.test is not None
-    greys = [part.images[:, 0, 0, 0].tolist() for part in (source.train, source.test)]
+    greys = [part.inputs[:, 0, 0, 0].tolist() for part in (source.train, source.test)]
     assert greys == [[3, 128, 77, 62, 128, 77], [77, 128, 77, 0, 128, 77]]
     ready = dataset.prepare(
         "x", source, "", val_size=0, val_seed=0, test_size=0, limit=None, mean=None, std=None
@@ -115,7 +115,7 @@ def test_colours_of_16_bits_are_read_where_their_upper_half_holds_them(tmp_path:
         (tmp_path / folder / "b").mkdir()
         png16(tmp_path / folder / "b" / "0.png", np.stack([RAMP.astype(np.uint16) * factor] * 3, axis=2))
     train = data.image_folder(str(tmp_path / "full"), channels=3, size=16).train
-    assert torch.equal(train.images[0], train.images[1])
+    assert torch.equal(train.inputs[0], train.inputs[1])
     with pytest.raises(ConfigError, match="values from 0 to 4095 in mode RGB;16, of which only the upper 8"):
         data.image_folder(str(tmp_path / "twelve"), channels=3, size=16)
     twelve = np.stack([RAMP.astype(int) * 16] * 3, axis=2).astype(">u2")

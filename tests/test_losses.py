@@ -98,8 +98,8 @@ def test_figures_of_a_weighted_loss_are_those_of_the_whole_split(compose: Compos
     assert lane.ending.status == "finished"
     for part, key in ((split, None), (lane.task.data.val, "val_loss")):
         with torch.inference_mode():
-            logits = lane.model.eval()(lane.task.normalise(part.images.float()))
-        expected = F.cross_entropy(logits, part.labels, torch.tensor(WEIGHTS, dtype=torch.float32))
+            logits = lane.model.eval()(lane.task.normalise(part.inputs.float()))
+        expected = F.cross_entropy(logits, part.targets, torch.tensor(WEIGHTS, dtype=torch.float32))
         assert lane.evaluate(part)["loss"] == pytest.approx(float(expected), rel=1e-5)
         assert key is None or lines[-2][key] == pytest.approx(float(expected), rel=1e-5)
 

@@ -193,12 +193,18 @@ UNFIT: dict[tuple[str, ...], str] = {
     own("several"): "metrics.several: must give a number, gives tensor",
     own("percent", unit='"%"'): "metrics.percent.unit=%: must give a share, from 0 to 1, gives 87.3",
     own("broken"): "metrics.broken: fails on the validation data: out of luck",
-    (*own("undefined"), "objective=val_undefined"): "objective=val_undefined: is undefined: it is nan",
+    (
+        *own("undefined"),
+        "objective=val_undefined",
+    ): "objective=val_undefined: is undefined in validation: it is nan for random outputs",
     (
         "objective=val_roc_auc",
         "data.val_size=5",
-    ): "objective=val_roc_auc: is undefined: class '.' has no example",
-    ("judge=test_average_precision", "data.test_size=5"): "judge=test_average_precision: is undefined: class",
+    ): "objective=val_roc_auc: is undefined in validation: there is no example among 5 of class '0'",
+    (
+        "judge=test_average_precision",
+        "data.test_size=5",
+    ): "judge=test_average_precision: is undefined in test: there is no example",
 }
 
 
@@ -268,6 +274,30 @@ def test_arguments_reach_scikit_learn(compose: Compose) -> None:
     assert found["f1"] == pytest.approx(sklearn.f1_score([0, 1, 2, 2], [0, 1, 1, 2], average="weighted"))
 
 
+def test_what_is_undefined_is_never_a_number(compose: Compose) -> None:
+    given = scores(compose, "regression", 2, defaults=("r2", "mae"))
+    targets = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
+    assert math.isnan(given(targets, targets)["r2"])  # scikit-learn says 1
+    given.check("validation", targets, ["a", "b"])
+    assert given.notes == ["R² is undefined in validation: all 2 values are the same of target 'b'"]
+    chosen = scores(compose, "regression", 2, "objective=val_r2")
+    with pytest.raises(
+        ConfigError,
+        match="objective=val_r2: is undefined in validation: all 2 values are the same of target 1",
+    ):
+        chosen.check("validation", targets)
+
+
+def test_an_undefined_metric_that_decides_nothing_is_noted(outputs: Outputs) -> None:
+    answer = outputs.start(*QUICK, "data.val_size=5", "+metrics.roc_auc={}", single=True).wait()
+    assert "ROC AUC is undefined in validation: there is no example among 5 of class '0'" in answer.stdout
+    (folder,) = outputs.runs.values()
+    assert [line["val_roc_auc"] for line in folder.journal() if "val_loss" in line] == [None, None]
+    shown = outputs.tracked[folder.signature].data.metrics
+    assert "test/roc_auc" in shown
+    assert "val/roc_auc" not in shown
+
+
 def test_no_function_changes_what_the_next_one_sees(compose: Compose, mine: Path) -> None:
     outputs, targets = torch.eye(3)[[2, 1, 0]], torch.tensor([2, 1, 0])
     given = scores(compose, "classification", 3, *own("spoiling"), "+metrics.f1={}", *own("top2"))
@@ -319,8 +349,8 @@ def test_f1_selects_and_judges_a_run(outputs: Outputs) -> None:
     lane = Lane(folder.config())
     lane.load_weights(torch.load(folder.path / "best.pt", weights_only=True)["model"], "best")
     test = lane.task.data.test
-    guess = lane.model.eval()(lane.task.normalise(test.images.float())).argmax(1)
-    assert status.test["f1"] == pytest.approx(sklearn.f1_score(test.labels, guess, average="macro"))
+    guess = lane.model.eval()(lane.task.normalise(test.inputs.float())).argmax(1)
+    assert status.test["f1"] == pytest.approx(sklearn.f1_score(test.targets, guess, average="macro"))
 
     shown = outputs.tracked[status.signature].data.metrics
     assert shown["test/f1"] == status.test["f1"]
@@ -409,4 +439,4 @@ def test_a_status_of_a_metric_that_nobody_knows_is_damaged(outputs: Outputs) -> 
     outputs.start(*QUICK, single=True).wait()
     (folder,) = outputs.runs.values()
     folder.set_status(objective_key="val_nothing")
-    assert "there is no metric 'val_nothing'" in folder.damage()
+    assert "val_nothing is of no metric" in folder.damage()

@@ -48,8 +48,8 @@ def found(which: str, outputs: Path, data: str | None = None) -> RunFolder:
 def known(trained: RunFolder) -> Split:
     """Test images that this network is sure of, and right about."""
     split = prediction.test_split(trained)
-    best, labels = prediction.probabilities(prediction.classifier(trained), split.images).max(1)
-    return split.pick(((best > 0.99) & (labels == split.labels)).nonzero()[::4, 0])
+    best, labels = prediction.outputs(prediction.predictor(trained), split.inputs).max(1)
+    return split.pick(((best > 0.99) & (labels == split.targets)).nonzero()[::4, 0])
 
 
 def canvas(digit: Pixels, ink: int, paper: int, size: tuple[int, int] = (600, 420)) -> Pixels:
@@ -107,11 +107,11 @@ WAYS: dict[str, Callable[[Pixels, Path], Any]] = {
 def test_a_digit_drawn_in_any_way_is_classified_as_its_original(
     way: str, trained: RunFolder, known: Split, tmp_path: Path
 ) -> None:
-    digits = known.images[:20, 0].numpy()
+    digits = known.inputs[:20, 0].numpy()
     for index, digit in enumerate(digits):
         WAYS[way](digit, tmp_path / f"{index:02}")
     results = prediction.classify(trained, inputs.find_input(str(tmp_path)))
-    assert [int(result.label) for result in results] == known.labels[:20].tolist()
+    assert [int(result.label) for result in results] == known.targets[:20].tolist()
 
 
 def facts(channels: int = 1, **values: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_an_empty_page_is_seen_as_background(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_inverted_digits_are_told_from_the_test_images_themselves(inverted: bool, trained: RunFolder) -> None:
-    for digit in prediction.test_split(trained).images[:, 0].numpy():
+    for digit in prediction.test_split(trained).inputs[:, 0].numpy():
         image = Image.fromarray(255 - digit if inverted else digit)
         expected = ["a light background, but trained on images with a dark one; inverted"] * inverted
         assert [*prediction.differences(image, image, trained.facts())] == expected
@@ -191,8 +191,8 @@ def test_test_images_are_taken_by_number_with_their_true_labels(trained: RunFold
     split = prediction.test_split(trained)
     results = prediction.classify(trained, inputs.find_input("test:3-7"))
     assert [result.name for result in results] == [f"test:{number}" for number in range(3, 8)]
-    assert [int(str(result.true)) for result in results] == split.labels[3:8].tolist()
-    assert torch.equal(torch.stack([result.image for result in results]), split.images[3:8])
+    assert [int(str(result.true)) for result in results] == split.targets[3:8].tolist()
+    assert torch.equal(torch.stack([result.image for result in results]), split.inputs[3:8])
 
 
 def test_accuracy_is_the_one_that_the_run_reports(trained: RunFolder) -> None:
@@ -217,7 +217,7 @@ def test_test_images_that_have_changed_are_refused(
         ("empty", "no images in this folder"),
         ("folder/notes.txt", "is not a readable image"),
         ("folder", "broken.png is not a readable image"),
-        ("", "must be an image file, a folder of images, a glob, test:N"),
+        ("", "must be an image file, a folder of images, a glob, a table"),
         ("test:", "must be test:N or test:N-M"),
         ("test:7-3", "must be test:N or test:N-M"),
         ("test:x", "must be test:N or test:N-M"),
@@ -419,7 +419,7 @@ def command(words: Sequence[str], *options: str) -> "subprocess.CompletedProcess
 def test_the_command_tells_labels_and_writes_a_picture(
     trained: RunFolder, known: Split, tmp_path: Path
 ) -> None:
-    for index, digit in enumerate(known.images[:3, 0].numpy()):
+    for index, digit in enumerate(known.inputs[:3, 0].numpy()):
         Image.fromarray(canvas(digit, 30, 230)).save(tmp_path / f"{index}.png")
     output = tmp_path / "new" / "picture.png"
     done = command([f"record.dir={trained.path.parents[1]}", f"input={tmp_path}/*.png", f"output={output}"])
@@ -428,7 +428,7 @@ def test_the_command_tells_labels_and_writes_a_picture(
     accuracy = f"{trained.status().test['accuracy']:.2%}"
     assert f"trained  cnn on digits, test accuracy {accuracy}\n" in done.stdout
     assert [line[0] for line in lines] == [str(tmp_path / f"{index}.png") for index in range(3)]
-    assert [int(line[1]) for line in lines] == known.labels[:3].tolist()
+    assert [int(line[1]) for line in lines] == known.targets[:3].tolist()
     assert (
         "note     3 of 3 images (0.png, ...): a light background, but trained on images with a dark one"
         in done.stdout
@@ -464,4 +464,4 @@ def test_weights_that_do_not_fit_the_model_any_more_are_said(
 ) -> None:
     monkeypatch.setattr(checkpoint, "tested_weights", lambda folder: {"0.weight": torch.zeros(1)})
     with pytest.raises(ConfigError, match="weights no longer fit its model"):
-        prediction.classifier(trained)
+        prediction.predictor(trained)

@@ -63,10 +63,10 @@ def test_cifar_is_read_by_channel_row_and_column(
     write_cifar(tmp_path, monkeypatch, kind)
     source = read(str(tmp_path))
     source.check()
-    assert source.train.images.shape == (20 * batches, 3, 32, 32)
-    assert source.train.images[0, 0, 0].tolist() == [*range(32)]
-    assert source.train.images[:, 2, 5, 5].unique().tolist() == [*range(batches)]
-    assert source.test.labels.tolist() == [one % 10 for one in range(20)]
+    assert source.train.inputs.shape == (20 * batches, 3, 32, 32)
+    assert source.train.inputs[0, 0, 0].tolist() == [*range(32)]
+    assert source.train.inputs[:, 2, 5, 5].unique().tolist() == [*range(batches)]
+    assert source.test.targets.tolist() == [one % 10 for one in range(20)]
     assert source.classes == tuple(f"class {number}" for number in range(10))
 
 
@@ -112,8 +112,8 @@ def test_svhn_calls_the_digit_zero_zero(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setitem(datasets.SVHN.split_list, split, entry)
     source = data.svhn(str(tmp_path))
     source.check()
-    assert source.train.images[:, 0, 1, 2].tolist() == [*range(12)]
-    assert source.train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert source.train.inputs[:, 0, 1, 2].tolist() == [*range(12)]
+    assert source.train.targets.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     (tmp_path / "test_32x32.mat").write_bytes(b"altered")
     with pytest.raises(ConfigError, match="svhn cannot be read"):
         data.svhn(str(tmp_path))
@@ -134,10 +134,10 @@ def test_emnist_is_turned_upright_and_letters_count_from_a(tmp_path: Path) -> No
     write_emnist(tmp_path, "letters", [1, 2, 26])
     source = data.emnist(str(tmp_path), "letters")
     source.check()
-    assert source.train.images[0, 0].nonzero().tolist() == [[20, 3]]
-    assert [source.classes[label] for label in source.train.labels] == ["a", "b", "z"]
+    assert source.train.inputs[0, 0].nonzero().tolist() == [[20, 3]]
+    assert [source.classes[label] for label in source.train.targets] == ["a", "b", "z"]
     write_emnist(tmp_path, "digits", [0, 9])
-    assert data.emnist(str(tmp_path), "digits").train.labels.tolist() == [0, 9]
+    assert data.emnist(str(tmp_path), "digits").train.targets.tolist() == [0, 9]
 
 
 def test_a_fingerprint_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

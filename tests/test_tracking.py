@@ -288,9 +288,9 @@ def test_the_mlflow_model_gives_the_probabilities_of_predict(train: Trainer) -> 
     run_id = train.run(outcome).info.run_id
     mlflow.set_tracking_uri(f"sqlite:///{folder.path.parents[1]}/mlflow.db")
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
-    images = build.data(folder.config()).test.images[:5].numpy().astype(np.float32)
+    images = build.data(folder.config()).test.inputs[:5].numpy().astype(np.float32)
     with torch.inference_mode():
-        ours = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
+        ours = build.predictor(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
             torch.from_numpy(images)
         )
     np.testing.assert_allclose(model.predict(images), ours.numpy(), rtol=1e-5, atol=1e-7)
@@ -310,7 +310,7 @@ def test_the_mlflow_model_gives_the_probabilities_of_predict(train: Trainer) -> 
 def test_mlflow_models_predict_opens_the_model(train: Trainer, tmp_path: Path) -> None:
     outcome = train("tracking.log_model=auto")
     folder = outcome.folder
-    images = build.data(folder.config()).test.images[:3].numpy().astype(np.float32)
+    images = build.data(folder.config()).test.inputs[:3].numpy().astype(np.float32)
     (tmp_path / "in.json").write_text(json.dumps({"inputs": images.tolist()}))
     subprocess.run(
         [
@@ -324,7 +324,7 @@ def test_mlflow_models_predict_opens_the_model(train: Trainer, tmp_path: Path) -
     )  # fmt: skip
     theirs = json.loads((tmp_path / "out.json").read_text())["predictions"]
     with torch.inference_mode():
-        ours = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
+        ours = build.predictor(folder.config(), folder.facts(), checkpoint.tested_weights(folder))(
             torch.from_numpy(images)
         )
     np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-4, atol=1e-6)

@@ -332,9 +332,9 @@ def test_evaluation_counts_every_image_once(compose: Compose) -> None:
     assert len(split) > 500
     loss, accuracy = lane.evaluate(split).values()
     with torch.inference_mode():
-        logits = lane.model.eval()(lane.task.normalise(split.images.float()))
-    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
-    assert accuracy == float((logits.argmax(1) == split.labels).double().mean())
+        logits = lane.model.eval()(lane.task.normalise(split.inputs.float()))
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, split.targets)), rel=1e-5)
+    assert accuracy == float((logits.argmax(1) == split.targets).double().mean())
 
 
 def test_a_last_batch_of_one_image_is_left_out(compose: Compose) -> None:
@@ -371,9 +371,9 @@ def test_test_images_never_decide(compose: Compose, monkeypatch: pytest.MonkeyPa
     cfg = compose(*QUICK, "trainer.epochs=8", "trainer.patience=2", "trainer.test_each_epoch=true")
     right = trained(cfg)
     lane = Lane(cfg)
-    wrong = (lane.task.data.test.labels + 1) % 10
+    wrong = (lane.task.data.test.targets + 1) % 10
     lane.task.data = copy.copy(lane.task.data)
-    object.__setattr__(lane.task.data, "test", type(lane.task.data.test)(lane.task.data.test.images, wrong))
+    object.__setattr__(lane.task.data, "test", type(lane.task.data.test)(lane.task.data.test.inputs, wrong))
     lines = [line for event in fit([lane]) for line in event.lines]
     assert lines[-1]["test_accuracy"] < 0.3
     assert lane.step == right.step

@@ -160,6 +160,14 @@ RULES: Mapping[str, Rule] = {
     "data.limit": or_null(integer(1)),
     "data.mean": or_null(either(PIXEL_STATISTIC, list_of(PIXEL_STATISTIC))),
     "data.std": or_null(either(ABOVE_ZERO, list_of(ABOVE_ZERO))),
+    "data.file": TEXT,
+    "data.targets_file": or_null(TEXT),
+    "data.test_file": or_null(TEXT),
+    "data.test_targets_file": or_null(TEXT),
+    "data.inputs": or_null(either(TEXT, list_of(TEXT))),
+    "data.target": or_null(either(TEXT, list_of(TEXT))),
+    "data.task": one_of("auto", "classification", "regression"),
+    "data.standardize": BOOLEAN,
     "data.augment.shift": integer(0),
     "data.augment.rotate": NOT_NEGATIVE,
     "data.augment.flip": BOOLEAN,
@@ -176,7 +184,7 @@ RULES: Mapping[str, Rule] = {
     "model.pool": one_of("each", "last"),
     "model.dropout": BELOW_ONE,
     "loss._target_": TARGET,
-    "loss.label_smoothing": BELOW_ONE,
+    "loss.label_smoothing": or_null(BELOW_ONE),
     "loss.reduction": one_of("mean"),
     "optimizer._target_": TARGET,
     "optimizer.lr": ABOVE_ZERO,
@@ -233,14 +241,14 @@ OF_DATA = ("shape", "channels", "features", "classes")
 # Our own data sets, whose keys are all known; one that a user adds may have others.
 SOURCES = tuple(
     f"fairsweep.data.{name}"
-    for name in ("digits", "mnist", "image_folder", "cifar10", "cifar100", "svhn", "emnist")
+    for name in ("digits", "mnist", "image_folder", "cifar10", "cifar100", "svhn", "emnist", "arrays")
 )
 
-# What is done to the images after they were read.
-CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "augment")
+# What is done to the data after they were read.
+CUTS = ("name", "val_size", "val_seed", "test_size", "limit", "mean", "std", "standardize", "augment")
 
 # Keys of a group that are not arguments of its target.
-COMMON = (*CUTS, "decay_norms_and_biases")
+COMMON = (*CUTS, "task", "decay_norms_and_biases")
 
 # What no run can do without; the other keys belong to one choice of their group or another.
 REQUIRED = (
@@ -265,6 +273,7 @@ NOT_IN_SIGNATURE = (
     "record",
     "tracking",
     "data.root",  # what lies there is, below
+    *(f"data.{name}" for name in ("file", "targets_file", "test_file", "test_targets_file")),
     "trainer.device",
     "trainer.threads",
     "trainer.cuda_graphs",
@@ -351,7 +360,8 @@ def no_rule(key: str) -> str:
     """The line for a key that RULES does not know."""
     above = ""
     for name in key.split("."):
-        known = {rule.removeprefix(above).split(".")[0] for rule in RULES if rule.startswith(above)}
+        rules = (*RULES, "metrics")
+        known = {rule.removeprefix(above).split(".")[0] for rule in rules if rule.startswith(above)}
         if name not in known:
             return unknown(above + name, known)
         above += f"{name}."
@@ -609,7 +619,12 @@ def check_common(cfg: DictConfig) -> None:
 
 
 def unresolved(error: OmegaConfBaseException) -> ConfigError:
-    """The line for a value that is missing, or an interpolation of nothing."""
+    """The line for a value that is missing, an interpolation of nothing, or what a resolver complains of."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}; give it a value")
 
 

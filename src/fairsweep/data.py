@@ -1,4 +1,4 @@
-"""The data sets that a configuration names: files read and checked, their images as uint8 tensors."""
+"""The data sets that a configuration names: files read and checked, their content as tensors."""
 
 import hashlib
 import math
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fairsweep.config import ConfigError
+from fairsweep.training import tables
+from fairsweep.training.arrays import source_of
 from fairsweep.training.dataset import Source, Split
 from fairsweep.training.images import Reader
 from fairsweep.training.memory import free_memory
@@ -187,6 +189,27 @@ def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
     except ValueError as error:
         raise ConfigError(f"data.root={root}: {error}") from error
     return Source(train, test, files.classes, full_scales)
+
+
+def arrays(
+    file: str,
+    targets_file: str | None = None,
+    test_file: str | None = None,
+    test_targets_file: str | None = None,
+    inputs: str | Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
+    task: str = "auto",
+) -> Source:
+    """Arrays from an .npz, .csv or .parquet file, or from two .npy files (see conf/data/arrays.yaml).
+
+    Raises:
+        ConfigError: a file cannot be read, or its content is not of the form that it must have.
+    """
+    train = tables.read("data.file", file, targets_file, inputs, target)
+    test = None
+    if test_file is not None:
+        test = tables.read("data.test_file", test_file, test_targets_file, inputs, target)
+    return source_of(train, test, task)
 
 
 def check_memory(count: int, channels: int, size: int) -> None:

@@ -135,6 +135,15 @@ def metric_of(key: str, own: Mapping[str, Any]) -> Metric:
     return Metric(name, -1 if about.get("better") == "lower" else 1, "%" if is_share else "", *bounds)
 
 
+def is_known(key: str, own: Mapping[str, Any]) -> bool:
+    """Whether there is such a metric: a later version's record may have others."""
+    try:
+        metric_of(key, own)
+    except KeyError:
+        return False
+    return True
+
+
 class Criteria(NamedTuple):
     """What selects weights, trials and arms, and what judges them.
 
@@ -157,6 +166,11 @@ class Criteria(NamedTuple):
     def tested(self) -> Metric:
         """What judges."""
         return metric_of(self.judge, self.own)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are such metrics."""
+        return is_known(self.objective, self.own) and is_known(self.judge, self.own)
 
 
 def criteria(values: Mapping[str, Any]) -> Criteria:

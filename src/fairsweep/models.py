@@ -1,5 +1,9 @@
-"""The models. Each takes the shape (C, H, W) of the images and the number of classes, and returns logits."""
+"""The models. Each takes the shape of an input, and how many logits or numbers to return for each.
 
+The shape is (C, H, W) of images, or (F,) of features.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": partial(nn.ReLU, inplace=True),
@@ -41,6 +45,8 @@ class CNN(nn.Sequential):
     ) -> None:
         if not widths:
             raise ConfigError("model.widths=[]: a cnn needs at least one block")
+        if len(shape) != 3:
+            raise ConfigError(f"model: a cnn needs images, and these are {shape[0]} features; use model=mlp")
         channels, height, width = shape
         layers: list[nn.Module] = []
         for block, (fan_in, fan_out) in enumerate(pairwise([channels, *widths]), start=1):
@@ -65,7 +71,7 @@ class CNN(nn.Sequential):
 
 
 class MLP(nn.Sequential):
-    """Linear layers over the flattened image, each with norm, activation and dropout."""
+    """Linear layers over the features or the flattened image, each with norm, activation and dropout."""
 
     def __init__(
         self,
@@ -77,8 +83,7 @@ class MLP(nn.Sequential):
         activation: str,
         dropout: float,
     ) -> None:
-        inputs = shape[0] * shape[1] * shape[2]
-        super().__init__(nn.Flatten(), *linear(inputs, widths, classes, activation, norm, dropout))
+        super().__init__(nn.Flatten(), *linear(math.prod(shape), widths, classes, activation, norm, dropout))
 
 
 def linear(
@@ -101,19 +106,70 @@ def linear(
     return [*layers, nn.Linear([inputs, *widths][-1], classes)]
 
 
-class Classifier(nn.Module):
-    """A trained model from pixel values to probabilities: what `predict` uses and MLflow stores."""
+class Predictor(nn.Module):
+    """A trained model from inputs as they are stored: what `predict` uses and MLflow stores.
+
+    Args:
+        mean, std: per channel or feature, of inputs / unit.
+        unit: 255 of pixel values; else 1.
+        is_image: whether inputs are images, (N, C, H, W), or features, (N, F).
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        unit: int = 255,
+        is_image: bool = True,
+    ) -> None:
         super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.model, self.unit = model, unit
+        axes = (1, -1, 1, 1) if is_image else (1, -1)
+        self.register_buffer("mean", torch.tensor(mean).view(axes))
+        self.register_buffer("std", torch.tensor(std).view(axes))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Probabilities (N, classes) of images (N, C, H, W), float, pixel values from 0 to 255."""
-        logits: Tensor = self.model((pixels / 255 - self.mean) / self.std)
-        return logits.softmax(1)
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """What the model gives, float (N, classes or targets)."""
+        scaled = inputs / self.unit if self.unit != 1 else inputs
+        outputs: Tensor = self.model((scaled - self.mean) / self.std)
+        return outputs
+
+
+class Classifier(Predictor):
+    """From pixel values, 0 to 255, or other inputs to probabilities."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Probabilities (N, classes) of inputs, float."""
+        return self.outputs(inputs).softmax(1)
+
+
+class Regressor(Predictor):
+    """From inputs to numbers in the unit of the targets.
+
+    Args:
+        scale: mean and deviation of each target, by which the model was trained.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        unit: int,
+        is_image: bool,
+        scale: tuple[Sequence[float], Sequence[float]],
+    ) -> None:
+        super().__init__(model, mean, std, unit, is_image)
+        self.register_buffer("target_mean", torch.tensor(scale[0]))
+        self.register_buffer("target_std", torch.tensor(scale[1]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Numbers (N, targets) of inputs, float."""
+        return self.outputs(inputs) * self.target_std + self.target_mean

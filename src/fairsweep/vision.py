@@ -26,6 +26,10 @@ def classifier(shape: Shape, classes: int, *, architecture: str, **arguments: An
     Raises:
         ConfigError: torchvision has no classifier of this name.
     """
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model: {architecture} needs images, and these are {shape[0]} features; use model=mlp"
+        )
     names = torchvision.models.list_models(module=torchvision.models)
     if architecture not in names:
         raise ConfigError(

@@ -42,7 +42,7 @@ def theirs(args: argparse.Namespace, seed: int) -> Result:
     def ready(images: Tensor) -> Tensor:
         return images.float().div_(255).sub_(data.mean[0]).div_(data.std[0])
 
-    images, labels, test = ready(data.train.images), data.train.labels, ready(data.test.images)
+    images, labels, test = ready(data.train.inputs), data.train.targets, ready(data.test.inputs)
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU(),
@@ -63,7 +63,7 @@ def theirs(args: argparse.Namespace, seed: int) -> Result:
     seconds = clock(args.device) - started
     with torch.inference_mode():
         guesses = torch.cat([model(part).argmax(1) for part in test.split(2000)])
-    return {"seconds": seconds, "accuracy": float((guesses == data.test.labels).double().mean())}
+    return {"seconds": seconds, "accuracy": float((guesses == data.test.targets).double().mean())}
 
 
 def clock(device: str) -> float:

@@ -14,7 +14,7 @@ from fairsweep.compare.findings import LR, Findings
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
 from fairsweep.compare.verdict import smallest
-from fairsweep.metrics import LOSS, Metric, metric_of
+from fairsweep.metrics import LOSS, Metric, is_known, metric_of
 from fairsweep.wording import described, short
 
 # After Paul Tol's bright scheme: told apart by the colour-blind, on white and on black.
@@ -393,7 +393,9 @@ def second_metric(found: Findings) -> list[tuple[str, Metric]]:
     tables, curves = found.tables, found.curves
     counterpart = f"val_{tables.tested.name}"
     others = [str(key) for key in curves.columns if str(key).startswith("val_") and str(key) != "val_loss"]
-    keys = [key for key in (tables.objective, counterpart, *others) if key in others]
+    keys = [
+        key for key in (tables.objective, counterpart, *others) if key in others and is_known(key, tables.own)
+    ]
     return [(key, metric_of(key, tables.own)) for key in keys[:1]]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fairsweep.config import NOT_IN_SIGNATURE, ConfigError, nearest
-from fairsweep.metrics import KNOWN, SPLIT, Criteria, Metric, criteria, metric_of, ordered
+from fairsweep.metrics import KNOWN, SPLIT, Criteria, Metric, criteria, is_known, metric_of, ordered
 from fairsweep.sweeps.folder import Row
 from fairsweep.wording import counted, printable
 
@@ -76,7 +76,8 @@ class Tables:
 
     def metrics(self) -> list[str]:
         """The names of all metrics, what judges first, the loss last."""
-        found = (SPLIT.sub("", key) for key in self.runs if SPLIT.match(str(key)))
+        keys = (str(key) for key in self.runs if SPLIT.match(str(key)))
+        found = (metric_of(key, self.own).name for key in keys if is_known(key, self.own))
         return ordered([self.metric.name, *found], self.tested.name)
 
 
@@ -146,7 +147,7 @@ def judging(
     params: Mapping[str, Mapping[str, str]], sweeps: Sequence[Mapping[str, Any]], what: str, judge: str | None
 ) -> Criteria:
     """What the runs are selected by, and what compares them."""
-    runs = [one for p in params.values() if is_known(one := criteria(configured(p)))]
+    runs = [one for p in params.values() if (one := criteria(configured(p))).is_known]
     objectives, chosen = sorted({one.objective for one in runs}), {one.metric for one in runs}
     if len(objectives) > 1:
         both = " and ".join(objectives)
@@ -163,7 +164,7 @@ def judging(
     if len(judges) > 1:
         raise ConfigError(f"{what}: its runs are judged by {' and '.join(judges)}; choose one with judge=...")
     given = Criteria(objectives[0] if objectives else "val_accuracy", judges[0], own)
-    if not is_known(given):
+    if not given.is_known:
         names = [f"test_{name}" for name in (*KNOWN, *own)]
         raise ConfigError(f"judge={judge}: there is no such metric{nearest(judges[0], names)}")
     return given
@@ -181,15 +182,6 @@ def configured(params: Mapping[str, str]) -> dict[str, Any]:
     if "judge" in params:
         given["judge"] = None if params["judge"] == "None" else params["judge"]
     return given
-
-
-def is_known(given: Criteria) -> bool:
-    """Whether there are such metrics."""
-    try:
-        _ = given.metric, given.tested
-    except KeyError:
-        return False
-    return True
 
 
 def presentable(tables: Tables) -> Tables:

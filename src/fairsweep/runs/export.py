@@ -1,4 +1,4 @@
-"""A run's model as a file that does not need fairsweep: from pixel values to class probabilities."""
+"""A run's model as a file that does not need fairsweep: from stored inputs to probabilities or numbers."""
 
 import logging
 import warnings
@@ -41,7 +41,7 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
         ConfigError: the model cannot be exported in this format, or the file cannot be written.
     """
     file = output or folder.path.parents[1] / "exports" / f"{folder.signature}{inputs.SUFFIXES[kind]}"
-    model = prediction.classifier(folder)
+    model = prediction.predictor(folder)
     images, compared = examples(folder)
     partial = file.with_name(f".{file.name}")  # a failed export leaves an older file alone
     try:
@@ -50,7 +50,10 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answers = answers_of_export(model, kind, partial, images)
-        difference = float((answers - prediction.probabilities(model, images)).abs().max())
+        expected = prediction.outputs(model, images)
+        # Of numbers, relative to the largest.
+        size = float(expected.abs().max()) if "targets" in folder.facts() else 1.0
+        difference = float((answers - expected).abs().max()) / (size or 1.0)
         if difference > TOLERANCE:
             raise ValueError(f"the file's predictions differ from the run's by {difference:.1e}")
         partial.replace(file)
@@ -62,24 +65,31 @@ def write(folder: RunFolder, kind: str, output: Path | None) -> Exported:
     finally:
         with suppress(OSError):
             partial.unlink()
-    shape, classes = ", ".join(map(str, images.shape[1:])), folder.facts()["classes"]
+    shape, facts = ", ".join(map(str, images.shape[1:])), folder.facts()
+    given = "" if "dtype" in facts else ", pixel values 0 to 255"
+    names = facts.get("targets") or facts["classes"]
     return Exported(
         file,
-        f"float32 (N, {shape}), pixel values 0 to 255",
-        f"float32 (N, {len(classes)}), probabilities",
+        f"float32 (N, {shape}){given}",
+        f"float32 (N, {len(names)}), {', '.join(names) if 'targets' in facts else 'probabilities'}",
         difference,
         compared,
     )
 
 
 def examples(folder: RunFolder) -> tuple[Tensor, str]:
-    """Images, uint8 (N, C, H, W), and what they are: the run's test images, or noise if they are not here."""
+    """Inputs as they are stored, and what they are: the run's test data, or noise if they are not here."""
     with suppress(ConfigError):  # the data may not be here
-        images = prediction.test_split(folder).images[:COMPARED]
+        images = prediction.test_split(folder).inputs[:COMPARED]
         if len(images) > 1:
-            return images, f"{len(images)} test images"
-    generator = torch.Generator().manual_seed(0)
-    shape = (COMPARED, *folder.facts()["shape"])
+            return images, f"{len(images)} test {'images' if images.ndim == 4 else 'rows'}"
+    facts, generator = folder.facts(), torch.Generator().manual_seed(0)
+    shape = (COMPARED, *facts["shape"])
+    if "dtype" in facts:
+        axes = (-1, *[1] * (len(shape) - 2))
+        mean, std = (torch.tensor(facts[name]).view(axes) for name in ("mean", "std"))
+        noise = torch.randn(shape, generator=generator) * std + mean
+        return noise, f"{COMPARED} inputs of noise: the run's test data are not here"
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     return noise, f"{COMPARED} noise images: the run's test images are not here"
 

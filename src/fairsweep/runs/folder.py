@@ -129,7 +129,7 @@ class RunFolder:
         """
         facts = schema.read_json(self.path / "data.json")
         if facts:
-            schema.check(self.path / "data.json", facts, schema.FACTS)
+            schema.check(self.path / "data.json", facts, schema.facts_rules(facts))
         return facts
 
     def status(self) -> Status:

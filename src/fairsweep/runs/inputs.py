@@ -14,13 +14,13 @@ from fairsweep.config import TEXT, ConfigError, Rule, check_familiar, check_valu
 from fairsweep.runs import checkpoint, lookup, store, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.training import images
-from fairsweep.training.sources import IMAGE_SUFFIXES, not_read
+from fairsweep.training.sources import IMAGE_SUFFIXES, is_table, not_read
 
 RUNS = "latest, best, a run's signature or its beginning, or an MLflow run id"
 OWN = {"output": TEXT, "dataset": or_null(TEXT)}
 SUFFIXES = {"pt2": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
 EXPORT = {"format": one_of(*SUFFIXES), "output": or_null(TEXT)}
-INPUTS = "an image file, a folder of images, a glob, test:N or test:N-M"
+INPUTS = "an image file, a folder of images, a glob, a table (.csv, .parquet), test:N or test:N-M"
 
 
 def check(cfg: DictConfig, own: Mapping[str, Rule] = MappingProxyType({})) -> None:
@@ -77,7 +77,7 @@ def described(folder: RunFolder) -> str:
 
 
 def find_input(text: str) -> range | list[Path]:
-    """The numbers of the test images, or the image files sorted by name.
+    """The numbers of the test data, or the image files, or tables, sorted by name.
 
     Raises:
         ConfigError: nothing has that name, or a file is not a readable image.
@@ -103,6 +103,8 @@ def find_input(text: str) -> range | list[Path]:
         if not files:
             raise ConfigError(f"input={text}: no such file; must be {INPUTS}")
     for file in files:
+        if is_table(file):
+            continue
         try:
             with images.opened(file):
                 pass

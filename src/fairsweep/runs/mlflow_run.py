@@ -226,7 +226,8 @@ def has_model(run_id: str, folder: RunFolder, store: Store) -> str:
 def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
     """Log the tested weights as an MLflow model; its id.
 
-    It takes pixel values 0..255, float32 (N, C, H, W), and gives the probabilities of the classes.
+    It takes inputs as they are stored, as float32: pixel values 0..255, (N, C, H, W), or floats; and gives
+    the probabilities of the classes, or numbers (N, T) in the unit of the targets.
     """
     import mlflow
     import numpy as np
@@ -235,18 +236,22 @@ def log_model(run_id: str, folder: RunFolder, uri: str) -> str:
 
     from fairsweep.training import build
 
-    model = build.classifier(folder.config(), folder.facts(), checkpoint.tested_weights(folder))
+    model = build.predictor(folder.config(), folder.facts(), checkpoint.tested_weights(folder))
     # Two rows: with one, the exported model would take batches of one image only.
-    example = np.zeros((2, *folder.facts()["shape"]), np.float32)
+    facts = folder.facts()
+    example = np.zeros((2, *facts["shape"]), np.float32)
+    if "dtype" in facts:  # floats, of any scale
+        mean = np.array(facts["mean"], np.float32)
+        example += mean.reshape(-1, *[1] * (len(facts["shape"]) - 1))
     with torch.inference_mode():
-        probabilities = model(torch.from_numpy(example)).numpy()
+        outputs = model(torch.from_numpy(example)).numpy()
     mlflow.set_tracking_uri(address(uri))
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.pytorch.log_model(
             model,
             name="model",
             input_example=example,
-            signature=infer_signature(example, probabilities),
+            signature=infer_signature(example, outputs),
             pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy")],
         )
     return str(info.model_id)

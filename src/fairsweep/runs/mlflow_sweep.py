@@ -58,12 +58,15 @@ def log_data(client: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if folder.path.is_dir() and (facts := folder.facts()):
-        profile = {"shape": facts["shape"], "classes": len(facts["classes"])}
+        node = folder.config().data
+        place = str(node.get("root") or node.get("file") or node._target_)
+        learned = "targets" if "targets" in facts else "classes"
+        profile = {"shape": facts["shape"], learned: len(facts[learned])}
         data = Dataset(
             name=facts["name"],
             digest=facts["fingerprint"][:32] or "unknown",
             source_type="local",
-            source=json.dumps({"uri": str(folder.config().data.get("root", "scikit-learn"))}),
+            source=json.dumps({"uri": place}),
             profile=json.dumps(profile),
         )
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])

@@ -5,7 +5,7 @@ Figures are matplotlib objects without pyplot, so nothing is global and no displ
 
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ WORST = 32
 SAMPLES = 96
 PREDICTIONS = 96
 COLUMNS = 12
+MOST_PANELS = 4
 
 # With this many classes, counts in the cells of a confusion matrix would be too small to read.
 MANY_CLASSES = 25
@@ -59,10 +60,14 @@ def draw(folder: RunFolder) -> list[Path]:
     """
     figures = {"curves.png": curves(folder.journal(), folder.status(), folder.config())}
     if checkpoint.stay(folder) and len(split := prediction.test_split(folder)):
-        classes = folder.facts()["classes"]
-        probabilities = prediction.probabilities(prediction.classifier(folder), split.images)
-        figures["confusion.png"] = confusion(split.labels, probabilities.argmax(1), classes)
-        figures["worst.png"] = worst(split, probabilities, classes)
+        facts = folder.facts()
+        outputs = prediction.outputs(prediction.predictor(folder), split.inputs)
+        if "targets" in facts:
+            figures["predicted.png"] = predicted(split.targets, outputs, facts["targets"])
+            figures["worst.png"] = largest_errors(split, outputs, facts)
+        else:
+            figures["confusion.png"] = confusion(split.targets, outputs.argmax(1), facts["classes"])
+            figures["worst.png"] = worst(split, outputs, facts["classes"])
     folder.pictures.mkdir(exist_ok=True)
     for name, figure in figures.items():
         write_atomically(folder.pictures / name, png(figure))
@@ -202,24 +207,85 @@ def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> Figu
 
 
 def worst(split: Split, probabilities: Tensor, classes: Sequence[str]) -> Figure:
-    """The images with the highest cross-entropy: true class, predicted class, its probability."""
+    """The examples with the highest cross-entropy: true class, predicted class, its probability."""
     # The loss is a function of this, and unlike the loss it is finite.
-    of_truth = probabilities.gather(1, split.labels[:, None])[:, 0]
+    of_truth = probabilities.gather(1, split.targets[:, None])[:, 0]
     order = of_truth.argsort(stable=True)[:WORST]
     best, predicted = probabilities[order].max(1)
     captions, right = [], []
     for label, guess, probability in zip(
-        split.labels[order].tolist(), predicted.tolist(), best.tolist(), strict=True
+        split.targets[order].tolist(), predicted.tolist(), best.tolist(), strict=True
     ):
         captions.append(verdict(classes[guess], probability, classes[label]))
         right.append(label == guess)
-    title = f"Highest loss of {len(split):,} test images: true → predicted, with its probability"
-    return grid(split.images[order], captions, title, columns=8, right=right)
+    title = (
+        f"Highest loss of {len(split):,} test {noun(split.inputs)}: true → predicted, with its probability"
+    )
+    return gallery(split.inputs[order], order.tolist(), captions, title, right)
 
 
-def predictions(results: Sequence[Prediction]) -> Figure:
-    """Images as the network saw them, each with its label and probability, and the true label where known."""
-    shown = results[:PREDICTIONS]
+@matplotlib.rc_context(STYLE)
+def predicted(targets: Tensor, outputs: Tensor, names: Sequence[str]) -> Figure:
+    """Predicted against true values (N, T), a panel for each of the first targets."""
+    count = min(len(names), MOST_PANELS)
+    figure = Figure(figsize=(4.8 * count + 0.4, 4.8), layout="constrained")
+    for column, axes in enumerate(figure.subplots(1, count, squeeze=False)[0]):
+        true, found = targets[:, column].double().numpy(), outputs[:, column].double().numpy()
+        error = found - true
+        r2 = 1 - (error**2).sum() / max(((true - true.mean()) ** 2).sum(), 1e-300)
+        rmse = (error**2).mean() ** 0.5
+        axes.set_title(f"{shortened(names[column])}: R² {r2:.4f}, RMSE {rmse:.4g}", color=INK)
+        low, high = (float(bound(np.concatenate([true, found]))) for bound in (np.min, np.max))
+        axes.plot([low, high], [low, high], color="#999999", lw=1, zorder=1)
+        axes.scatter(true, found, s=12, alpha=max(0.15, min(0.8, 200 / len(true))), color=VAL, lw=0, zorder=2)
+        axes.set(xlabel="true", ylabel="predicted")
+        axes.set_aspect("equal", "datalim")
+        axes.grid(True)
+    return figure
+
+
+def largest_errors(split: Split, outputs: Tensor, facts: Mapping[str, Any]) -> Figure:
+    """The examples with the largest squared error, in deviations of each target."""
+    scale = torch.tensor(facts["target_std"])
+    order = ((outputs - split.targets) / scale).square().sum(1).argsort(descending=True, stable=True)[:WORST]
+    pairs = (prediction.in_words(values[order], facts) for values in (split.targets, outputs))
+    captions = [f"{true} → {found}" for true, found in zip(*pairs, strict=True)]
+    title = f"Largest errors of {len(split):,} test {noun(split.inputs)}: true → predicted"
+    return gallery(split.inputs[order], order.tolist(), captions, title)
+
+
+def noun(inputs: Tensor) -> str:
+    """What examples are, in a sentence."""
+    return "images" if inputs.ndim == 4 else "rows"
+
+
+def gallery(
+    inputs: Tensor,
+    numbers: Sequence[int],
+    captions: Sequence[str],
+    title: str,
+    right: Sequence[bool | None] | None = None,
+) -> Figure:
+    """Test examples with their captions: images as such, features as what `predict` calls them."""
+    if inputs.ndim == 4:
+        return grid(prediction.as_pictures(inputs), captions, title, columns=8, right=right)
+    figure = Figure(figsize=(7.5, 0.7 + 0.24 * len(captions)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.text(0.15, 0, title, color=INK, fontsize=11)
+    for line, (number, caption) in enumerate(zip(numbers, captions, strict=True)):
+        color = {None: INK, True: RIGHT, False: WRONG}[None if right is None else right[line]]
+        axes.text(0.15, line + 1.5, f"test:{number}", color=INK, fontsize=9)
+        axes.text(1.4, line + 1.5, legible(" ".join(caption.split())), color=color, fontsize=9)
+    axes.set(xlim=(0, 7.5), ylim=(len(captions) + 1.5, -1))
+    return figure
+
+
+def predictions(results: Sequence[Prediction]) -> Figure | None:
+    """Images as the network saw them, each with what it says and what is true; None of features."""
+    shown = [result for result in results[:PREDICTIONS] if result.image is not None]
+    if not shown:
+        return None
     title = "As the network saw them" + (
         f": the first {len(shown)} of {len(results):,}" if len(results) > len(shown) else ""
     )
@@ -227,25 +293,36 @@ def predictions(results: Sequence[Prediction]) -> Figure:
     for result in shown:
         name = shortened(Path(result.name).name, 15)
         captions.append(f"{name}\n{verdict(result.label, result.probability, result.true)}")
-    right = [None if result.true is None else result.label == result.true for result in shown]
-    images = torch.stack([result.image for result in shown])
+    right = [
+        None if result.true is None or result.probability is None else result.label == result.true
+        for result in shown
+    ]
+    images = torch.stack([result.image for result in shown if result.image is not None])
     return grid(images, captions, title, columns=8, right=right)
 
 
 def samples(data: Data) -> Figure:
     """Training images, equally many of each class; with up to 12 classes, each has its column."""
+    images = prediction.as_pictures(data.train.inputs)
+    if data.task == "regression":
+        numbers = prediction.in_words(data.train.targets[:SAMPLES], data.facts())
+        captions = [shortened(text, 16) for text in numbers]
+        title = f"{legible(data.name)}: {len(captions)} of {len(data.train):,} training images"
+        return grid(images[:SAMPLES], captions, title, COLUMNS)
     count = len(data.classes)
     columns = COLUMNS // count * count or COLUMNS
-    of_class = [(data.train.labels == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
+    of_class = [(data.train.targets == label).nonzero()[:, 0] for label in range(min(count, SAMPLES))]
     rounds = range(SAMPLES // columns * columns // len(of_class))
     order = [int(index[turn]) for turn in rounds for index in of_class if turn < len(index)]
-    captions = [shortened(data.classes[label], 16) for label in data.train.labels[order].tolist()]
+    captions = [shortened(data.classes[label], 16) for label in data.train.targets[order].tolist()]
     title = f"{legible(data.name)}: {len(order)} of {len(data.train):,} training images"
-    return grid(data.train.images[order], captions, title, columns)
+    return grid(images[order], captions, title, columns)
 
 
-def verdict(label: str, probability: float, true: str | None) -> str:
+def verdict(label: str, probability: float | None, true: str | None) -> str:
     """`true → label` and the probability, in two or three lines if they are long."""
+    if probability is None:
+        return label if true is None else f"{true} → {label}"
     label, true = shortened(label, 14), true and shortened(true, 14)
     if true is None:
         return f"{label}  {probability:.1%}"

@@ -1,4 +1,4 @@
-"""A recorded run as a classifier: of its own test images, and of pictures from anywhere."""
+"""What a recorded run predicts: for its own test data, and for pictures and tables from anywhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +11,13 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from fairsweep.config import ConfigError
-from fairsweep.models import Classifier
+from fairsweep.models import Predictor
 from fairsweep.runs import checkpoint
 from fairsweep.runs.folder import RunFolder
 from fairsweep.training import build, images
-from fairsweep.training.dataset import Split
+from fairsweep.training.dataset import Split, check_finite
+from fairsweep.training.sources import is_table
+from fairsweep.training.tables import feature_columns, read_frame
 from fairsweep.wording import printable
 
 Pixels = NDArray[np.uint8]
@@ -33,28 +35,31 @@ EVEN_BORDER = 0.5
 
 
 class Prediction(NamedTuple):
-    """The class a network gives an image; `image` is uint8 (C, H, W), as the network saw it.
+    """What a network says of an input.
 
-    unlike: how the image differs from the training images.
+    image: uint8 (C, H, W), as the network saw it; None of features.
+    label: the class, or the numbers.
+    probability: of the class; None of numbers.
+    unlike: how an image differs from the training images.
     """
 
     name: str
-    image: Tensor
+    image: Tensor | None
     label: str
-    probability: float
+    probability: float | None
     true: str | None
     unlike: tuple[str, ...] = ()
 
 
-def classifier(folder: RunFolder) -> Classifier:
-    """The tested weights of a run, on the CPU, ready to classify.
+def predictor(folder: RunFolder) -> Predictor:
+    """The tested weights of a run, on the CPU, ready to predict.
 
     Raises:
         ConfigError: the weights were not kept, are damaged, or are another model's.
     """
     weights = checkpoint.tested_weights(folder)
     try:
-        return build.classifier(folder.config(), folder.facts(), weights)
+        return build.predictor(folder.config(), folder.facts(), weights)
     except RuntimeError as error:
         raise ConfigError(
             f"{folder.path}: its weights no longer fit its model "
@@ -63,16 +68,15 @@ def classifier(folder: RunFolder) -> Classifier:
 
 
 @torch.inference_mode()
-def probabilities(classifier: Classifier, images: Tensor) -> Tensor:
-    """Probabilities (N, classes) of images, uint8 (N, C, H, W)."""
-    batches = (
-        batch.to(torch.float32, memory_format=torch.channels_last) for batch in torch.split(images, BATCH)
-    )
-    return torch.cat([classifier(batch) for batch in batches])
+def outputs(predictor: Predictor, inputs: Tensor) -> Tensor:
+    """Probabilities (N, classes), or numbers (N, targets), of inputs as they are stored (see `Split`)."""
+    layout = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
+    batches = (batch.to(torch.float32, memory_format=layout) for batch in torch.split(inputs, BATCH))
+    return torch.cat([predictor(batch) for batch in batches])
 
 
 def test_split(folder: RunFolder) -> Split:
-    """The test images of a run.
+    """The test data of a run.
 
     Raises:
         ConfigError: the data are missing, or have changed since the run.
@@ -84,44 +88,104 @@ def test_split(folder: RunFolder) -> Split:
 
 
 def classify(folder: RunFolder, wanted: range | Sequence[Path]) -> list[Prediction]:
-    """Classify test images by their numbers, or image files, in the order given.
+    """Predict for test data by their numbers, for image files, or for the rows of tables, in the order given.
 
     Raises:
-        ConfigError: a number is out of range, a file cannot be read, the run has no weights.
+        ConfigError: a number is out of range, a file cannot be read or does not suit the run, the run has no
+            weights.
     """
     facts = folder.facts()
-    classes = facts["classes"]
+    truth: Sequence[str | None]
     if isinstance(wanted, range):
         split = test_split(folder)
         if wanted[-1] >= len(split):
-            most = f"must be at most test:{len(split) - 1}" if len(split) else "this run has no test images"
+            most = f"must be at most test:{len(split) - 1}" if len(split) else "this run has no test data"
             raise ConfigError(f"input=test:{wanted[-1]}: {most}")
         names = [f"test:{number}" for number in wanted]
-        images = split.images[list(wanted)]
-        truth: list[str | None] = [classes[label] for label in split.labels[list(wanted)]]
-        unlike: list[tuple[str, ...]] = [()] * len(wanted)
+        inputs = split.inputs[list(wanted)]
+        truth = in_words(split.targets[list(wanted)], facts)
+        unlike: Sequence[tuple[str, ...]] = [()] * len(wanted)
     else:
-        names = [str(path) for path in wanted]
-        pixels, unlike = map(list, zip(*(read(path, facts) for path in wanted), strict=True))
-        images = torch.stack([torch.from_numpy(image) for image in pixels])
-        truth = [None] * len(wanted)
-    best, labels = probabilities(classifier(folder), images).max(1)
-    known = zip(truth, unlike, strict=True)
-    rows = zip(names, images, labels.tolist(), best.tolist(), known, strict=True)
+        names, inputs, unlike = read_files(wanted, facts)
+        truth = [None] * len(names)
+    found = outputs(predictor(folder), inputs)
+    best, labels = found.max(1)
+    is_regression = "targets" in facts
+    said = in_words(found if is_regression else labels, facts)
+    shares = [None] * len(names) if is_regression else best.tolist()
+    images = as_pictures(inputs) if inputs.ndim == 4 else [None] * len(names)
+    return [Prediction(*row) for row in zip(names, images, said, shares, truth, unlike, strict=True)]
+
+
+def in_words(targets: Tensor, facts: Mapping[str, Any]) -> list[str]:
+    """Targets (N,) as names of classes, or (N, T) as numbers: `3.14`; of several, `width 3.14, height 2`."""
+    if "targets" not in facts:
+        return [facts["classes"][label] for label in targets.tolist()]
+    names = facts["targets"]
+    if len(names) == 1:
+        return [f"{value:.6g}" for value in targets[:, 0].tolist()]
     return [
-        Prediction(name, image, classes[label], probability, *more)
-        for name, image, label, probability, more in rows
+        ", ".join(f"{name} {value:.6g}" for name, value in zip(names, row, strict=True))
+        for row in targets.tolist()
     ]
 
 
+def read_files(
+    paths: Sequence[Path], facts: Mapping[str, Any]
+) -> tuple[list[str], Tensor, list[tuple[str, ...]]]:
+    """The names, the inputs and the differences from training of image files, or of the rows of tables."""
+    if len(facts["shape"]) == 1:
+        tables = [read_rows(path, facts) for path in paths]
+        names = [
+            f"{path}:{row}" for path, rows in zip(paths, tables, strict=True) for row in range(len(rows))
+        ]
+        return names, torch.cat(tables), [()] * len(names)
+    if facts.get("dtype") == "float32":
+        raise ConfigError(
+            f"input={paths[0]}: this run was trained on images of floats, whose scale no file has; use test:N"
+        )
+    if is_table(paths[0]):
+        raise ConfigError(f"input={paths[0]}: this run was trained on images; give images, or test:N")
+    pixels, unlike = map(list, zip(*(read(path, facts) for path in paths), strict=True))
+    images = torch.stack([torch.from_numpy(image) for image in pixels])
+    return [str(path) for path in paths], images, unlike
+
+
+def read_rows(path: Path, facts: Mapping[str, Any]) -> Tensor:
+    """The features in a table, float32 (N, F): the columns of the run's names, or all if they had none."""
+    where, count = f"input={path}", facts["shape"][0]
+    if not is_table(path):
+        raise ConfigError(
+            f"{where}: this run was trained on {count} features; give a .csv, a .parquet or test:N"
+        )
+    values, names = feature_columns(where, read_frame(where, path), facts["features"] or None, (), "input")
+    if len(names) != count:
+        raise ConfigError(f"{where}: has {len(names)} columns; must have the {count} features of this run")
+    inputs = torch.from_numpy(values.copy())  # pandas may share its memory
+    check_finite(where, inputs, names)
+    return inputs
+
+
+def as_pictures(inputs: Tensor) -> Tensor:
+    """Images as uint8: floats from their least to their largest value."""
+    if inputs.dtype == torch.uint8:
+        return inputs
+    low, high = inputs.min(), inputs.max()
+    return ((inputs - low) * (255 / (high - low).clamp(min=1e-12))).round().to(torch.uint8)
+
+
 def table(results: Sequence[Prediction]) -> str:
-    """One aligned line for each image: name, label, probability and, where known, the true label."""
+    """One aligned line for each input: name, label, probability or number and, where known, what is true."""
     names = [printable(result.name) for result in results]
     labels = [printable(result.label) for result in results]
     name_width, label_width = max(map(len, names)), max(map(len, labels))
     lines = []
     for name, label, result in zip(names, labels, results, strict=True):
         true = result.true
+        if result.probability is None:
+            verdict = f"  true: {printable(true)}" if true else ""
+            lines.append(f"{name:<{name_width}}  {label:>{label_width}}{verdict}")
+            continue
         verdict = "  correct" if true == result.label else f"  wrong: is {printable(true)}" if true else ""
         lines.append(f"{name:<{name_width}}  {label:<{label_width}}  {result.probability:7.2%}{verdict}")
     return "\n".join(lines)

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
-from fairsweep.config import CUTS, ROOT, named_targets, without_credentials
+from fairsweep.config import ROOT, named_targets, without_credentials
 from fairsweep.runs.status import UNKNOWN, Status
-from fairsweep.training import targets
-from fairsweep.training.sources import fingerprint
+from fairsweep.training import (
+    by_task,  # noqa: F401 - registers a resolver
+    targets,
+)
+from fairsweep.training.sources import fingerprint, text_of
 
 if TYPE_CHECKING:
     from fairsweep.training.lane import Lane
@@ -118,10 +121,8 @@ def content(values: dict[str, Any]) -> str:
     Raises:
         ConfigError: the data are missing, incomplete or cannot be read.
     """
-    # Cuts and augmentation do not change what is read.
-    node = {key: value for key, value in values["data"].items() if key not in CUTS}
     hashes = Path(values["record"]["dir"]).absolute() / "content.json"
-    return content_of(json.dumps(node, sort_keys=True), hashes)
+    return content_of(text_of(values["data"]), hashes)
 
 
 @cache

@@ -41,15 +41,21 @@ SIGNATURE = Rule("a run's signature", lambda value: isinstance(value, str) and b
 
 FACTS: Mapping[str, Rule] = {
     "name": TEXT,
-    "shape": list_of(integer(1), [3]),
+    "shape": list_of(integer(1), [1, 3]),
     "classes": list_of(ANY_TEXT),
     "mean": list_of(NUMBER),
     "std": list_of(NUMBER),
-    "background": TEXT,
-    "extent": NUMBER,
-    "centre": MAPPING,
     "full_scales": or_null(SCALES),  # records from before lack it
     "fingerprint": ANY_TEXT,
+}
+
+# How the content of images lies in them; data that are not of pixels have none.
+OF_IMAGES: Mapping[str, Rule] = {"background": TEXT, "extent": NUMBER, "centre": MAPPING}
+# How the targets of regression were scaled.
+OF_NUMBERS: Mapping[str, Rule] = {
+    "targets": TEXTS,
+    "target_mean": list_of(NUMBER),
+    "target_std": list_of(NUMBER),
 }
 
 # A line of a run's journal.
@@ -112,6 +118,12 @@ ROW: Mapping[str, Rule] = {
 }
 
 MEMBERSHIP: Mapping[str, Rule] = {"directory": TEXT, "members": list_of(MAPPING)}
+
+
+def facts_rules(facts: Mapping[str, Any]) -> dict[str, Rule]:
+    """What the facts of a run's data must have, by what they are."""
+    of_images = OF_IMAGES if "dtype" not in facts else {}
+    return {**FACTS, **of_images, **(OF_NUMBERS if "targets" in facts else {})}
 
 
 class Damaged(ConfigError):
@@ -186,11 +198,8 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     path = directory / "sweep.json"
     content = read_json(path, DEFINITION)
     check(path, content, {key: rule for key, rule in JUDGING.items() if key in content})
-    try:
-        given = criteria(content)
-        _ = given.metric, given.tested
-    except KeyError as error:
-        raise Damaged(f"{path}: is damaged: there is no metric {error}") from error
+    if not (given := criteria(content)).is_known:
+        raise Damaged(f"{path}: is damaged: {given.objective} or {given.judge} is of no metric")
     for pinned in (content.get("weights") or {}).values():
         check(path, pinned, PINNED)
     known = content["id"] == directory.name and re.fullmatch(r"\w+", directory.name)

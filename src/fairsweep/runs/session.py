@@ -329,7 +329,9 @@ class Job:
                 self.tell(f"its checkpoint was made on {state['device']}; it continues on {lane.device.type}")
         else:
             run.begin(lane.task.data.facts(), lane.total_steps, **provenance.of(self.cfg, lane))
-        for text in filter(None, [*self.complaints, sources.note(self.cfg.data)]):
+        task = lane.task
+        notes = [*self.complaints, sources.note(self.cfg.data), *task.data.notes, *task.scores.notes]
+        for text in filter(None, notes):
             self.tell(text)
         if self.cfg.trainer.stop_epoch is not None and lane.epoch >= self.cfg.trainer.stop_epoch:
             lane.end("paused", f"trainer.stop_epoch={self.cfg.trainer.stop_epoch} reached")

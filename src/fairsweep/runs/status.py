@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from fairsweep import config
 from fairsweep.config import BOOLEAN, TEXT, Rule, integer, one_of, or_null
-from fairsweep.metrics import Metric, metric_of
+from fairsweep.metrics import Metric, is_known, metric_of
 from fairsweep.runs.schema import (
     ANY_TEXT,
     COUNT,
@@ -179,10 +179,9 @@ def read_status(path: Path) -> Status:
     check(path, content, {key: rule for key, rule in OPTIONAL.items() if key in content})
     check(path, content, {key: or_null(NUMBER) for key in content if key.startswith("test_")})
     status = status_of(content)
-    try:
-        _ = status.selected, status.tested
-    except KeyError as error:
-        raise Damaged(f"{path}: is damaged: there is no metric {error}") from error
+    for key in (status.objective_key, status.judge):
+        if not is_known(key, status.metrics):
+            raise Damaged(f"{path}: is damaged: {key} is of no metric")
     return status
 
 
@@ -190,6 +189,7 @@ def status_of(content: Mapping[str, Any]) -> Status:
     """The status of a file's content."""
     fields = {field.name for field in dataclasses.fields(Status)}
     known = {key: value for key, value in content.items() if key in fields}  # later versions may write more
-    figures = {key: value for key, value in content.items() if key.startswith("test_") and value is not None}
-    test = {key.removeprefix("test_"): value for key, value in figures.items()}
+    own = content.get("metrics", {})
+    keys = [key for key in content if key.startswith("test_") and is_known(key, own)]
+    test = {key.removeprefix("test_"): content[key] for key in keys if content[key] is not None}
     return Status(**{**known, "name": content["status"], "test": test})

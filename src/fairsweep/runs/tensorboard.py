@@ -30,7 +30,9 @@ def write(folder: RunFolder) -> None:
     goal = folder.path / "tensorboard"
     shutil.rmtree(goal, ignore_errors=True)
     facts = folder.facts()
-    model = build.model(folder.config(), tuple(facts["shape"]), len(facts["classes"])).eval()
+    model = build.model(
+        folder.config(), tuple(facts["shape"]), len(facts.get("targets") or facts["classes"])
+    ).eval()
     with SummaryWriter(str(goal)) as writer:
         with warnings.catch_warnings():
             # add_graph uses a deprecated tracer; torch has no replacement for it here.

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from fairsweep.config import CUTS, TARGET, ConfigError, is_number, nearest, unknown
-from fairsweep.models import Classifier, Shape
+from fairsweep.models import Classifier, Predictor, Regressor, Shape
+from fairsweep.training import own_data
 from fairsweep.training.dataset import Data, Source, prepare
 from fairsweep.training.sources import fingerprint
 from fairsweep.training.targets import module_of
@@ -98,7 +99,12 @@ def maker(kind: type[T], group: str, node: dict[str, Any]) -> Callable[..., T]:
     # Not by `instantiate`, which would also call targets inside the node, without a check.
     make: Callable[..., T] = located(key, str(target))
     if not makes(make, kind):
-        raise ConfigError(f"{key}={target}: must be {article(kind)} class, or a function that makes one")
+        what = (
+            "class, or a function"
+            if kind is object
+            else f"{article(kind)} class, or a function that makes one"
+        )
+        raise ConfigError(f"{key}={target}: must be {'a ' * (kind is object)}{what}")
     return make
 
 
@@ -221,9 +227,28 @@ def source(text: str) -> tuple[Source, str]:
     """A data set as read, and the hash of its content."""
     values = json.loads(text)
     known = fingerprint(values)  # before reading, so that a change meanwhile is noticed
-    found = construct(Source, "data", values)
+    found = read(values)
     found.check()
     return found, known or fingerprint(values) or found.hash()
+
+
+def read(values: dict[str, Any]) -> Source:
+    """The data set of our own, or whatever the user's function makes, as a `Source`."""
+    if str(values["_target_"]).startswith("fairsweep."):
+        return construct(Source, "data", values)
+    task = values.pop("task", "auto")
+    with own_data.as_if_alone():
+        return own_data.as_source(construct(object, "data", values), task)
+
+
+@lru_cache(maxsize=64)
+def task_of(text: str) -> str:
+    """What is learned from a data set that must be read to know; see `by_task`.
+
+    Args:
+        text: its configuration as JSON, without cuts.
+    """
+    return source(text)[0].task
 
 
 def content(text: str) -> str:
@@ -253,15 +278,19 @@ def filled(node: Any, known: Mapping[str, Any]) -> Any:
     return known[found[1]] if found else node
 
 
-def classifier(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor]) -> Classifier:
-    """A recorded run's model with its weights, on the CPU, ready to classify pixel values.
+def predictor(cfg: DictConfig, facts: dict[str, Any], weights: dict[str, Tensor]) -> Predictor:
+    """A recorded run's model with its weights, on the CPU, ready for inputs as they are stored.
 
     Args:
         facts: `Data.facts()` of the data that it was trained on.
     """
-    network = model(cfg, tuple(facts["shape"]), len(facts["classes"]))
+    shape, targets = tuple(facts["shape"]), facts.get("targets")
+    network = model(cfg, shape, len(targets or facts["classes"]))
     network.load_state_dict(weights)
-    return Classifier(network, facts["mean"], facts["std"]).eval()
+    form = facts["mean"], facts["std"], 255 if "dtype" not in facts else 1, len(shape) == 3
+    if targets:
+        return Regressor(network, *form, (facts["target_mean"], facts["target_std"])).eval()
+    return Classifier(network, *form).eval()
 
 
 def loss(cfg: DictConfig) -> nn.Module:
@@ -274,7 +303,8 @@ def loss(cfg: DictConfig) -> nn.Module:
     for key, value in node.items():
         if isinstance(value, list) and all(map(is_number, value)):
             node[key] = torch.tensor(value, dtype=torch.float32)
-    built = construct(nn.Module, "loss", node)
+    given = {key: value for key, value in node.items() if value is not None}
+    built = construct(nn.Module, "loss", given)
     if any(parameter.requires_grad for parameter in built.parameters()):
         raise ConfigError(
             f"loss._target_={cfg.loss._target_}: has parameters of its own, which no optimizer trains; "

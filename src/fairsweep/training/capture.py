@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fairsweep.training.tally import Tally
-from fairsweep.training.task import Classification
+from fairsweep.training.task import Task
 
 
 class Steps(Protocol):
@@ -26,7 +26,7 @@ class Steps(Protocol):
     optimizer: Optimizer
     scheduler: LRScheduler
     trainer: Any
-    task: Classification
+    task: Task
     tally: Tally
 
     def optimize(self, index: Tensor) -> tuple[Tensor, Tensor]: ...

@@ -11,13 +11,17 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairsweep.config import ConfigError
-from fairsweep.training import build, schedulefree
+from fairsweep.training import (
+    build,
+    by_task,  # noqa: F401 - registers a resolver
+    schedulefree,
+)
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.dataset import Split
 from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory
 from fairsweep.training.process import ProcessState, default_threads, mixed, on_stream, seeded_random_state
 from fairsweep.training.tally import Selection, Tally
-from fairsweep.training.task import Classification
+from fairsweep.training.task import task
 
 # Steps before a graph is captured: kernels are chosen, buffers made.
 WARM_UP = 3
@@ -54,7 +58,7 @@ class Lane:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.precision = build.precision(cfg, self.device)
-        self.task = Classification(cfg, self.device)
+        self.task = task(cfg, self.device)
         self.steps_per_epoch = self.task.steps_per_epoch
         self.total_steps = self.trainer.epochs * self.steps_per_epoch
 
@@ -73,7 +77,7 @@ class Lane:
 
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
-        self.tally = Tally(self.device)
+        self.tally = Tally(self.device, self.task.counts_correct)
         self.objective_key, self.metric = str(cfg.objective), self.task.scores.criteria.metric
         self.selection = Selection(self.metric.sign)
         self.order = torch.zeros(0)  # of this epoch's images: their indices

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ class Scores:
         defaults: the names of the task's metrics that nobody has to ask for.
         counted: the names of those that the task computes itself.
 
+    Attributes:
+        notes: which metrics are undefined, and why, once they were checked.
+
     Raises:
         ConfigError: a metric is of another task, or its function is not there or does not take its arguments.
     """
@@ -40,7 +43,7 @@ class Scores:
         self, cfg: DictConfig, task: str, size: int, defaults: Iterable[str], counted: Iterable[str]
     ) -> None:
         self.criteria = criteria_of(cfg)
-        self.task, self.size = task, size
+        self.task, self.size, self.notes = task, size, list[str]()
         own = self.criteria.own
         asked = {
             **{name: f"metrics.{name}" for name in own},
@@ -83,7 +86,7 @@ class Scores:
         Raises:
             ConfigError: the function gives no number, or a share that is none.
         """
-        if self.lacks_class(name, targets) is not None:
+        if self.undefined(name, targets) is not None:
             return math.nan
         # A copy, for no function to change what the next one sees.
         result = self.functions[name](outputs.clone(), targets.clone())
@@ -96,18 +99,25 @@ class Scores:
             raise ConfigError(f"metrics.{name}.unit=%: must give a share, from 0 to 1, gives {value:g}")
         return value
 
-    def lacks_class(self, name: str, targets: Tensor) -> int | None:
-        """The first class without an example, where the metric is undefined then."""
-        if name not in RANKED or (self.criteria.own.get(name) or {}).get("average") == "micro":
-            return None
-        counts = targets.bincount(minlength=self.size)
-        return int(counts.argmin()) if int(counts.min()) == 0 else None
+    def undefined(self, name: str, targets: Tensor) -> tuple[str, int] | None:
+        """Why a metric has no value for these targets, and which output that is of; None if it has one."""
+        arguments = self.criteria.own.get(name) or {}
+        if name in RANKED and arguments.get("average") != "micro":
+            counts = targets.bincount(minlength=self.size)
+            if not counts.all():
+                return f"there is no example among {len(targets)} of class", int(counts.argmin())
+        if name == "r2" and "force_finite" not in arguments:  # scikit-learn would give 0
+            same = (targets == targets[0]).all(0)
+            if same.any():
+                return f"all {len(targets)} values are the same of target", int(same.int().argmax())
+        return None
 
-    def check(self, split: str, targets: Tensor, classes: Iterable[str] = ()) -> None:
+    def check(self, split: str, targets: Tensor, names: Sequence[str] = ()) -> None:
         """Try each metric with random outputs for these targets, so that what does not fit is said at once.
 
         Args:
             split: `validation` or `test`. targets: on the CPU.
+            names: of the outputs: the classes, or the regression targets.
 
         Raises:
             ConfigError: a function raises an error or gives no number, or the objective or the judge is
@@ -117,9 +127,12 @@ class Scores:
             return
         generator = torch.Generator().manual_seed(0)
         outputs = torch.randn(len(targets), self.size, generator=generator)
-        decides = {"validation": self.criteria.metric.name, "test": self.criteria.tested.name}[split]
-        key = {"validation": f"objective={self.criteria.objective}", "test": f"judge={self.criteria.judge}"}
-        for name in self.functions:
+        given = self.criteria
+        decides, key = {
+            "validation": (given.metric, f"objective={given.objective}"),
+            "test": (given.tested, f"judge={given.judge}"),
+        }[split]
+        for name, metric in self.metrics.items():
             try:
                 value = self.value(name, outputs, targets)
             except ConfigError:
@@ -127,15 +140,15 @@ class Scores:
             except Exception as error:  # whatever scikit-learn or the user's function raises
                 text = " ".join(str(error).split()) or type(error).__name__
                 raise ConfigError(f"metrics.{name}: fails on the {split} data: {text}") from error
-            if name == decides and not math.isfinite(value):
-                lacking, named = self.lacks_class(name, targets), list(classes)
-                why = f"it is {value} for any outputs"
-                if lacking is not None:
-                    which = repr(named[lacking]) if named else str(lacking)
-                    why = f"class {which} has no example among the {len(targets)} of {split}"
+            why = f"it is {value} for random outputs"
+            if (lack := self.undefined(name, targets)) is not None:
+                why = f"{lack[0]} {repr(names[lack[1]]) if names else lack[1]}"
+            if metric == decides and not math.isfinite(value):
                 raise ConfigError(
-                    f"{key[split]}: is undefined: {why}; choose another metric, or a larger split"
+                    f"{key}: is undefined in {split}: {why}; choose another metric, or a larger split"
                 )
+            if math.isnan(value):
+                self.notes.append(f"{metric.words} is undefined in {split}: {why}")
 
 
 def own_function(name: str, node: Mapping[str, Any]) -> Function:

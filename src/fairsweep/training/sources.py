@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from fairsweep.config import ConfigError
+from fairsweep.config import CUTS, ConfigError
 from fairsweep.files import write_atomically
 from fairsweep.wording import counted, printable
 
@@ -47,6 +47,9 @@ IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+ARRAY_SUFFIXES = (".npz", ".npy", *TABLE_SUFFIXES)
 
 # The cache keeps this many hashes, of files that have not changed for this long.
 MOST_CACHED, SETTLED_SECONDS = 100, 2.0
@@ -226,6 +229,11 @@ def class_images(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], li
     return tuple(folder.name for folder in folders), files, passed_over
 
 
+def text_of(cfg: Mapping[str, Any]) -> str:
+    """What is read of a data configuration, as JSON: cuts and augmentation do not change it."""
+    return json.dumps({key: value for key, value in cfg.items() if key not in CUTS}, sort_keys=True)
+
+
 def note(cfg: Mapping[str, Any]) -> str:
     """A note on files of a data configuration that are not read; often empty.
 
@@ -278,6 +286,8 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
         if source == "mnist":
             files = idx_files(cfg["dataset"], cfg["root"])
             return None if files is None else cached(cache, head, files, unpacked)
+        if source == "arrays":
+            return arrays_fingerprint(cfg, cache)
         if source in TORCHVISION:
             found = torchvision_files(source, cfg["root"], cfg.get("split"))
             return None if found is None else cached(cache, head, found, Path.read_bytes)
@@ -293,8 +303,32 @@ def fingerprint(cfg: Mapping[str, Any], cache: Path | None = None) -> str | None
 
             return cached(cache, head, list(labels), labelled)
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"data.root: a file cannot be read: {error}") from error
+        raise ConfigError(f"data: a file cannot be read: {error}") from error
     return None
+
+
+def arrays_fingerprint(cfg: Mapping[str, Any], cache: Path | None) -> str:
+    """The hash of the files of `data=arrays`, and of how they are read."""
+    keys = ("file", "targets_file", "test_file", "test_targets_file")
+    given = [key for key in keys if cfg[key] is not None]
+    how = {"files": given, **{key: cfg[key] for key in ("inputs", "target", "task")}}
+    paths = [existing(f"data.{key}={cfg[key]}", cfg[key]) for key in given]
+    return cached(cache, json.dumps(["arrays", how]).encode(), paths, Path.read_bytes)
+
+
+def existing(where: str, file: str) -> Path:
+    """The path of a file of a kind that we read."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{where}: no such file; must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
+    if path.suffix not in ARRAY_SUFFIXES:
+        raise ConfigError(f"{where}: must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
+    return path
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table, by its name."""
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def unpacked(path: Path) -> bytes:

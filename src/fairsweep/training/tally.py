@@ -12,10 +12,13 @@ class Tally:
     """Losses and correct answers of the steps since the last line, and of the epoch so far.
 
     Nothing is waited for until `collected` is set: losses stay on the device.
+
+    Args:
+        counts_correct: whether accuracy is told; else nothing is ever counted as correct.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, counts_correct: bool = True) -> None:
+        self.device, self.counts_correct = device, counts_correct
         self.losses: list[Tensor] = []  # of the steps since the last line, in pieces
         self.sizes: list[int] = []  # of each batch since the last line
         self.correct = torch.zeros((), dtype=torch.int64, device=device)  # since the last line
@@ -43,13 +46,18 @@ class Tally:
         self.epoch_images += images
         self.losses, self.sizes = [], []
         self.correct.zero_()
-        return {"train_loss": loss, "train_accuracy": correct / images}, first
+        accuracy = {"train_accuracy": correct / images} if self.counts_correct else {}
+        return {"train_loss": loss, **accuracy}, first
 
     def close_epoch(self) -> Line:
         """Means over the epoch, and its speed."""
         line = {
             "epoch_train_loss": self.epoch_loss / self.epoch_images,
-            "epoch_train_accuracy": self.epoch_correct / self.epoch_images,
+            **(
+                {"epoch_train_accuracy": self.epoch_correct / self.epoch_images}
+                if self.counts_correct
+                else {}
+            ),
             "images_per_second": self.epoch_images / self.epoch_seconds,
             "epoch_seconds": self.epoch_seconds,
         }

@@ -1,6 +1,7 @@
 """What a lane learns: batches, loss and figures. A lane itself knows nothing of images or classes."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,123 +10,142 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from fairsweep import losses
 from fairsweep.config import ConfigError
-from fairsweep.losses import is_mean_of_images
 from fairsweep.training import build
-from fairsweep.training.dataset import Split
+from fairsweep.training.dataset import Data, Split
 from fairsweep.training.memory import is_out_of_memory
 from fairsweep.training.scores import Scores
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
-# Enough images for full speed, few enough to stay in the processor's cache.
+# Enough examples for full speed, few enough to stay in the processor's cache.
 EVALUATION_BATCH = {"cpu": 500, "cuda": 4000, "mps": 500}
 
 
-class Classification:
-    """Classification of images that are resident on the device.
+def task(cfg: DictConfig, device: torch.device) -> "Task":
+    """The task that the data of a configuration are for."""
+    data = build.data(cfg, device)
+    return (Regression if data.task == "regression" else Classification)(cfg, device, data)
+
+
+class Task(ABC):
+    """What all tasks of examples that are resident on the device have in common.
 
     Attributes:
-        count: training images.
+        count: training examples.
+        counts_correct: whether `correct` means something.
+        averages: whether the loss of a batch is the mean of its examples' losses.
 
     Raises:
-        ConfigError: there are fewer training images than a batch has.
+        ConfigError: there are fewer training examples than a batch has.
     """
 
-    def __init__(self, cfg: DictConfig, device: torch.device) -> None:
-        self.cfg, self.device = cfg, device
-        self.data = build.data(cfg, device)
-        self.count = len(self.data.train.labels)
+    counts_correct: bool
+    scores: Scores
+
+    def __init__(self, cfg: DictConfig, device: torch.device, data: Data) -> None:
+        self.cfg, self.device, self.data = cfg, device, data
+        self.count = len(data.train)
         batch_size: int = cfg.trainer.batch_size
         if batch_size > self.count:
             raise ConfigError(
-                f"trainer.batch_size={batch_size}: must be at most the number of training images, "
+                f"trainer.batch_size={batch_size}: must be at most the number of training {data.noun}, "
                 f"{self.count}"
             )
-        # Batch normalisation knows no statistics of a single image: a last batch of one is left out.
+        # Batch normalisation knows no statistics of a single example: a last batch of one is left out.
         self.steps_per_epoch = self.count // batch_size + (self.count % batch_size > 1)
         self.loss = build.loss(cfg).to(device)
-        self.averages_images = True  # whether the loss of a batch is the mean of its images' losses
-        mean, std = (
-            torch.tensor(figure, device=device).view(1, -1, 1, 1)
-            for figure in (self.data.mean, self.data.std)
-        )
-        self.scale, self.shift = 1 / (255 * std), -mean / std
-        classes = self.data.classes
-        self.scores = Scores(cfg, "classification", len(classes), ["accuracy"], counted=["loss", "accuracy"])
+        self.averages = True
+        has_pixels = data.train.inputs.dtype == torch.uint8
+        axes = (1, -1, 1, 1) if len(data.shape) == 3 else (1, -1)
+        self.mean, std = (torch.tensor(one, device=device).view(axes) for one in (data.mean, data.std))
+        self.scale = 1 / (255 * std) if has_pixels else 1 / std
+        self.shift = -self.mean / std if has_pixels else None
+        self.layout = torch.channels_last if len(data.shape) == 3 else torch.contiguous_format
 
     def model(self) -> nn.Module:
         """A new model, initialised from torch's global generator."""
-        return build.model(self.cfg, self.data.shape, len(self.data.classes))
+        return build.model(self.cfg, self.data.shape, self.data.outputs)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels (N, C, H, W), normalised float32, and labels (N,) of the training images with these indices.
+        """Inputs, normalised float32, and targets for the loss of the training examples with these indices.
 
         Args:
             generator: for augmentation.
         """
-        pixels = self.data.train.images.index_select(0, index).to(
-            torch.float32, memory_format=torch.channels_last
-        )
-        labels = self.data.train.labels.index_select(0, index)
-        pixels = self.data.augment.of_pixels(pixels, generator)
-        return self.data.augment.of_normalised(self.normalise(pixels), generator), labels
+        inputs = self.data.train.inputs.index_select(0, index).to(torch.float32, memory_format=self.layout)
+        inputs = self.data.augment.of_pixels(inputs, generator)
+        inputs = self.data.augment.of_normalised(self.normalise(inputs), generator)
+        return inputs, self.targets(self.data.train.targets.index_select(0, index))
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixel values (N, C, H, W) from 0 to 255, float, in place: to zero mean and unit deviation."""
-        return pixels.mul_(self.scale).add_(self.shift)
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Inputs as they are stored, but float32, in place: to zero mean and unit deviation."""
+        if self.shift is not None:
+            return inputs.mul_(self.scale).add_(self.shift)
+        return inputs.sub_(self.mean).mul_(self.scale)  # exact where the mean is large
 
-    def correct(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def targets(self, targets: Tensor) -> Tensor:
+        """Targets as the loss takes them."""
+        return targets
+
+    @abstractmethod
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """How many were classified correctly, int64."""
-        return (logits.argmax(1) == labels).sum()
+
+    @abstractmethod
+    def in_own_unit(self, outputs: Tensor) -> Tensor:
+        """Outputs as metrics take them."""
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: Split, autocast: Autocast) -> dict[str, float]:
-        """Figures of the model as it is, on a whole split: `loss`, its mean; `accuracy`; and others."""
+        """Figures of the model as it is, on a whole split: `loss`, its mean, and others."""
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         size = EVALUATION_BATCH[self.device.type]
-        outputs = list[Tensor]()
-        for images, labels in zip(
-            torch.split(split.images, size),
-            torch.split(split.labels, size),
-            strict=True,
+        kept = list[Tensor]()
+        for inputs, targets in zip(
+            torch.split(split.inputs, size), torch.split(split.targets, size), strict=True
         ):
-            pixels = images.to(torch.float32, memory_format=torch.channels_last)
+            # A copy: what is float already is to stay as it is.
+            ready = inputs.to(torch.float32, memory_format=self.layout, copy=True)
             with autocast():
-                logits = model(self.normalise(pixels))
-            if self.averages_images:
-                loss += self.loss(logits.float(), labels) * len(labels)
-            if not self.averages_images or self.scores.functions:
-                outputs.append(logits.float())
-            correct += self.correct(logits, labels)
-        if not self.averages_images:
-            loss += self.loss(torch.cat(outputs), split.labels) * len(split.labels)
+                outputs = model(self.normalise(ready))
+            if self.averages:
+                loss += self.loss(outputs.float(), self.targets(targets)) * len(targets)
+            if not self.averages or self.scores.functions:
+                kept.append(outputs.float())
+            correct += self.correct(outputs, targets)
+        if not self.averages:
+            loss += self.loss(torch.cat(kept), self.targets(split.targets)) * len(split)
         model.train()
-        figures = {"loss": float(loss) / len(split.labels), "accuracy": int(correct) / len(split.labels)}
+        figures = {"loss": float(loss) / len(split)}
+        if self.counts_correct:
+            figures["accuracy"] = int(correct) / len(split)
         if self.scores.functions:
-            figures |= self.scores(torch.cat(outputs).cpu(), split.labels.cpu())
+            figures |= self.scores(self.in_own_unit(torch.cat(kept)).cpu(), split.targets.cpu())
         return figures
 
     def check(self, model: nn.Module) -> None:
         """A batch through copies of model and loss, so that what does not fit is said before training.
 
         Raises:
-            ConfigError: model, loss and images do not fit each other, the loss is not a mean, or it has state
+            ConfigError: model, loss and inputs do not fit each other, the loss is not a mean, or it has state
                 that no checkpoint holds; or a metric does not fit the targets.
         """
         for name, split in (("validation", self.data.val), ("test", self.data.test)):
-            self.scores.check(name, split.labels.cpu(), self.data.classes)
-        size = min(2, self.cfg.trainer.batch_size)
-        images, labels = self.data.train.images[:size], self.data.train.labels[:size]
+            self.scores.check(name, split.targets.cpu(), self.data.target_names or self.data.classes)
+        size, wanted = min(2, self.cfg.trainer.batch_size), self.data.outputs
+        inputs, targets = self.data.train.inputs[:size], self.targets(self.data.train.targets[:size])
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
         try:
             with torch.no_grad():
-                logits = copy.deepcopy(model)(self.normalise(images.float()))
-                fits = logits.shape == (size, len(self.data.classes))
+                outputs = copy.deepcopy(model)(self.normalise(inputs.to(torch.float32, copy=True)))
+                shape = getattr(outputs, "shape", None)
+                fits = shape == (size, wanted)
                 if fits:
-                    copy.deepcopy(self.loss)(logits, labels)
+                    copy.deepcopy(self.loss)(outputs, targets)
                     self.check_loss(loss_name)
         except ConfigError:
             raise
@@ -133,20 +153,32 @@ class Classification:
             if is_out_of_memory(error):
                 raise
             raise ConfigError(
-                f"model ({model_name}) and loss ({loss_name}) do not fit images of shape "
+                f"model ({model_name}) and loss ({loss_name}) do not fit {self.data.noun} of shape "
                 f"{self.data.shape} in batches of {self.cfg.trainer.batch_size}: {error}"
             ) from error
         if not fits:
+            gives = tuple(shape) if shape is not None else type(outputs).__name__
             raise ConfigError(
-                f"model ({model_name}): gives {tuple(logits.shape)} for {size} images, "
-                f"must give one logit for each of {len(self.data.classes)} classes"
+                f"model ({model_name}): gives {gives} for {size} {self.data.noun}, must give {self.needed()}"
             )
+
+    @abstractmethod
+    def needed(self) -> str:
+        """What a model must give, in a sentence."""
+
+    @abstractmethod
+    def probe(self, loss: nn.Module) -> bool:
+        """Whether a batch's loss is the mean of its examples' losses.
+
+        Raises:
+            ValueError: the loss does not suit the task.
+        """
 
     def check_loss(self, name: str) -> None:
         """Find out how the loss averages over a batch, by a copy of it."""
         loss = copy.deepcopy(self.loss)
         try:
-            self.averages_images = is_mean_of_images(loss, len(self.data.classes), self.device)
+            self.averages = self.probe(loss)
         except ValueError as error:
             raise ConfigError(f"loss ({name}): {error}") from error
         before = self.loss.state_dict()
@@ -155,3 +187,54 @@ class Classification:
                 f"loss ({name}): must be the same for each batch, but changes its "
                 f"{', '.join(changed)}, which a resumed run would not have"
             )
+
+
+class Classification(Task):
+    """Classes from logits."""
+
+    counts_correct = True
+
+    def __init__(self, cfg: DictConfig, device: torch.device, data: Data) -> None:
+        super().__init__(cfg, device, data)
+        self.scores = Scores(cfg, "classification", data.outputs, ["accuracy"], counted=["loss", "accuracy"])
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.argmax(1) == targets).sum()
+
+    def in_own_unit(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def needed(self) -> str:
+        return f"one logit for each of {self.data.outputs} classes"
+
+    def probe(self, loss: nn.Module) -> bool:
+        return losses.is_mean_of_images(loss, self.data.outputs, self.device)
+
+
+class Regression(Task):
+    """Numbers. The loss is of standardised targets; metrics are in the target's own unit."""
+
+    counts_correct = False
+
+    def __init__(self, cfg: DictConfig, device: torch.device, data: Data) -> None:
+        super().__init__(cfg, device, data)
+        self.target_mean = torch.tensor(data.target_mean, device=device)
+        self.target_std = torch.tensor(data.target_std, device=device)
+        self.none = torch.zeros((), dtype=torch.int64, device=device)
+        self.scores = Scores(cfg, "regression", data.outputs, ["r2", "mae", "rmse"], counted=["loss"])
+
+    def targets(self, targets: Tensor) -> Tensor:
+        return (targets - self.target_mean) / self.target_std
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002 - nothing is right or wrong
+        return self.none
+
+    def in_own_unit(self, outputs: Tensor) -> Tensor:
+        return outputs * self.target_std + self.target_mean
+
+    def needed(self) -> str:
+        count = self.data.outputs
+        return f"(N, {count}), one number for {'the target' if count == 1 else f'each of {count} targets'}"
+
+    def probe(self, loss: nn.Module) -> bool:
+        return losses.is_mean_of_numbers(loss, self.data.outputs, self.device)
