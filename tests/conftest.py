@@ -10,6 +10,9 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from fairsweep.config import ROOT
+from fairsweep.training import by_task
+
+assert by_task  # registers a resolver, without which nothing can be composed
 
 Compose = Callable[..., DictConfig]
 

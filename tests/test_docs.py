@@ -30,7 +30,8 @@ def test_every_relative_link_and_picture_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_is_longer_than_a_reader_has_time_for(page: Path) -> None:
-    assert len(page.read_text().splitlines()) <= (170 if page.name == "README.md" else 150)
+    prose = re.sub(r"```(python|yaml).*?```", "", page.read_text(), flags=re.DOTALL)
+    assert len(prose.splitlines()) <= (170 if page.name == "README.md" else 150)
 
 
 def test_the_readme_links_to_every_page() -> None:
