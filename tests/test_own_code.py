@@ -112,7 +112,8 @@ def test_a_record_from_elsewhere_may_not_name_code_of_ones_own(folder: Folder) -
     shutil.copytree(run.path, folder.path / "downloaded")
     answer = folder.train("from=downloaded", "trainer.epochs=2")
     assert answer.status == 2
-    assert "model._target_=mine.net.Net: in a record from elsewhere it must be a class of" in answer.stderr
+    assert "model._target_=mine.net.Net: must be a class of fairsweep.models or" in answer.stderr
+    assert folder.train("from=downloaded", "model._target_=mine.net.Net", "trainer.epochs=2").status == 0
 
 
 def test_a_sweep_over_a_model_of_ones_own(folder: Folder) -> None:

@@ -57,7 +57,7 @@ def test_a_record_from_elsewhere_names_no_function_unless_the_user_does(
         (folder / "config.yaml").write_text(yaml.safe_dump(recorded))
     here, word = f"record.dir={tmp_path}", "+metrics.top2._target_=mine.scores.top2"
     with pytest.raises(
-        ConfigError, match=r"comes from elsewhere and names a function, mine\.scores\.top2"
+        ConfigError, match=r"mine\.scores\.top2: must not be named in a record from elsewhere; if it is yours"
     ) as caught:
         reproduce.words(str(tmp_path / "downloaded"), [here])
     assert str(caught.value).endswith(f"add {word}")

@@ -487,18 +487,29 @@ def is_familiar(group: str, values: Mapping[str, Any]) -> bool:
     return str(values.get(group, {}).get("_target_")).rpartition(".")[0] in FAMILIAR[group]
 
 
-def check_familiar(values: Mapping[str, Any]) -> None:
+def named_targets(values: Mapping[Any, Any]) -> dict[str, str]:
+    """What a run's configuration names to be called, by key: of its groups, and the user's own metrics."""
+    nodes = {group: values[group] for group in TARGET_GROUPS}
+    nodes |= {f"metrics.{name}": node for name, node in (values.get("metrics") or {}).items()}
+    return {f"{key}._target_": str(node["_target_"]) for key, node in nodes.items() if "_target_" in node}
+
+
+def check_familiar(values: Mapping[str, Any], chosen: Iterable[str] = ()) -> None:
     """Check that a record from elsewhere names only our own and torch's classes: nobody has vouched for it.
+
+    Args:
+        chosen: keys that the user sets, or the groups that they are in.
 
     Raises:
         ConfigError: it names another.
     """
-    for group, modules in FAMILIAR.items():
-        if not is_familiar(group, values):
-            name = values[group]["_target_"]
+    for key, name in named_targets(values).items():
+        group = key.partition(".")[0]
+        modules, plus = FAMILIAR.get(group, ()), "" if group in FAMILIAR else "+"
+        if name.rpartition(".")[0] not in modules and not {key, group} & {*chosen}:
+            must = f"must be a class of {' or '.join(modules)}" if modules else "must not be named"
             raise ConfigError(
-                f"{group}._target_={name}: in a record from elsewhere it must be a class of "
-                f"{' or '.join(modules)}; to use {name}, name it in a configuration of your own"
+                f"{key}={name}: {must} in a record from elsewhere; if it is yours, add {plus}{key}={name}"
             )
 
 

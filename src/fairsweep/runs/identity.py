@@ -87,8 +87,8 @@ def identified(cfg: DictConfig, checked: bool = True) -> tuple[dict[str, Any], s
     if checked:
         store.check(cfg.tracking.uri)
     values = config.check(cfg) if checked else config.resolved(cfg)
-    for group in config.TARGET_GROUPS:
-        targets.check(f"{group}._target_", str(values[group]["_target_"]))
+    for key, target in config.named_targets(values).items():
+        targets.check(key, target)
     values["trainer"]["weights"] = weights_file(values)
     return values, provenance.content(values)
 

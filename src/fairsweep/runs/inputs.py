@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from omegaconf import DictConfig
 
-from fairsweep.config import TEXT, ConfigError, Rule, check_values, one_of, or_null
+from fairsweep.config import TEXT, ConfigError, Rule, check_familiar, check_values, one_of, or_null
 from fairsweep.runs import checkpoint, lookup, store, tracking
 from fairsweep.runs.folder import RunFolder
 from fairsweep.training import images
@@ -60,6 +60,8 @@ def find_run(which: str, uri: str | None, directory: str, data: str | None = Non
         try:
             if damage := folder.damage():
                 raise ConfigError(damage)
+            if folder.path.parent != Path(directory).absolute() / "runs":
+                check_familiar(folder.config())
             checkpoint.tested_file(folder)
         except ConfigError as error:
             raise ConfigError(f"run={which}: {error}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fairsweep.cli import overrides
-from fairsweep.config import ROOT, TARGET_GROUPS, without_credentials
+from fairsweep.config import ROOT, named_targets, without_credentials
 from fairsweep.runs.status import UNKNOWN, Status
 from fairsweep.training import (
     by_task,  # noqa: F401 - registers a resolver
@@ -50,7 +50,7 @@ def of(cfg: DictConfig, lane: "Lane | None" = None) -> dict[str, Any]:
 
 def target_names(cfg: Mapping[Any, Any]) -> tuple[str, ...]:
     """The classes and functions that a run's configuration names, sorted."""
-    return tuple(sorted({str(cfg[group]["_target_"]) for group in TARGET_GROUPS}))
+    return tuple(sorted({*named_targets(cfg).values()}))
 
 
 @cache

@@ -43,8 +43,8 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         given: the other overrides of the command line. They come last, and win.
 
     Raises:
-        ConfigError: there is no such run, or its configuration is damaged, or it comes from elsewhere and
-            names a function of metrics.
+        ConfigError: there is no such run, or its configuration is damaged; or it comes from elsewhere and
+            names what is neither ours nor torch's.
     """
     chosen = {word.lstrip("+").partition("=")[0] for word in given}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -52,7 +52,7 @@ def words(which: str, given: Sequence[str]) -> list[str]:
         with found(which, place) as folder:
             recorded = read_config(folder.path / "config.yaml")
             if folder.path.parent != Path(place.record.dir).absolute() / "runs":
-                check_functions(which, recorded, chosen)
+                check_familiar(recorded, chosen)
         choices = {
             group: choice
             for group, node in recorded.items()
@@ -68,20 +68,6 @@ def words(which: str, given: Sequence[str]) -> list[str]:
     return [*groups, *(f"++{key}={grammatical(escaped(value))}" for key, value in values.items())]
 
 
-def check_functions(which: str, recorded: Mapping[str, Any], chosen: Iterable[str]) -> None:
-    """Check that a record from elsewhere names no function to be called, unless the user names it, too.
-
-    Raises:
-        ConfigError: a metric of it has one.
-    """
-    for key, value in leaves(recorded.get("metrics") or {}, "metrics").items():
-        if key.endswith("._target_") and not is_of(key, chosen):
-            raise ConfigError(
-                f"from={which}: comes from elsewhere and names a function, {value}; if it is yours, add "
-                f"+{key}={value}"
-            )
-
-
 @contextmanager
 def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
     """The recorded run, here or in MLflow."""
@@ -94,8 +80,6 @@ def found(which: str, place: DictConfig) -> Iterator[RunFolder]:
         if address and place.tracking.uri is not None:
             named = tracking.find_run(address[1], place.tracking.uri, place.record.dir)
         elif (path / "config.yaml").is_file():
-            if not path.is_relative_to(Path(place.record.dir).absolute()):
-                check_familiar(read_config(path / "config.yaml"))
             named = nullcontext(RunFolder(path))
         else:
             named = nullcontext(lookup.find(place.record.dir, which, needs_weights=False))

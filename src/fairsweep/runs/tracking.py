@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from fairsweep.config import ConfigError, check_familiar, without_credentials
+from fairsweep.config import ConfigError, without_credentials
 from fairsweep.runs import markers, mlflow_run, mlflow_sweep, schema
 from fairsweep.runs.attempts import alone, attempt, reported, tell
 from fairsweep.runs.folder import RunFolder
@@ -276,7 +276,6 @@ def find_run(run_id: str, uri: str, directory: str) -> Iterator[RunFolder]:
             if markers.read_state(folder.path, uri).get("run_id") != run_id:
                 downloaded = Path(client.download_artifacts(run_id, "record", downloads))
                 folder = RunFolder(downloaded.rename(Path(downloads) / signature))
-                check_familiar(schema.read_config(folder.path / "config.yaml"))
         except (MlflowException, OSError) as error:
             text = str(error).splitlines()[0]
             raise ConfigError(f"run={run_id}: not in {name(uri)}: {text}") from error

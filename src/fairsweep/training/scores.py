@@ -152,7 +152,11 @@ class Scores:
 
 
 def own_function(name: str, node: Mapping[str, Any]) -> Function:
-    """The user's function of (outputs, targets), with the other entries as its arguments."""
+    """The user's function of (outputs, targets), with the other entries as its arguments.
+
+    Raises:
+        ConfigError: there is none, or it does not take them.
+    """
     target, key = str(node["_target_"]), f"metrics.{name}"
     function = build.located(f"{key}._target_", target)
     if not inspect.isfunction(function):
