@@ -5,6 +5,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from fairsweep.config import TARGET
+from fairsweep.training import targets
 from fairsweep.training.sources import text_of
 
 ARRAYS = "fairsweep.data.arrays"
@@ -26,7 +28,7 @@ def by_task(classes: Any, numbers: Any, *, _root_: DictConfig) -> Any:
         return numbers if declared == "regression" else classes
     target = str(data["_target_"])
     is_of_classes = target.startswith("fairsweep.") and target != ARRAYS
-    if is_of_classes or OmegaConf.missing_keys(data):
+    if is_of_classes or OmegaConf.missing_keys(data) or not TARGET.holds(target):
         return classes
     values = cast(dict[str, Any], OmegaConf.to_container(data, resolve=True))
     return numbers if task_of(target, values) == "regression" else classes
@@ -41,6 +43,7 @@ def task_of(target: str, values: Mapping[str, Any]) -> str:
         from fairsweep.training import tables  # numpy
 
         return tables.task_of(values)
-    from fairsweep.training import build  # torch
+    targets.check("data._target_", target)  # a mistake is answered without torch
+    from fairsweep.training import build
 
     return build.task_of(text_of(values))
