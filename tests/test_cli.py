@@ -217,7 +217,7 @@ def test_help_tells_groups_and_keys() -> None:
     assert answer.stderr == ""
     for group in ("data", "model", "loss", "optimizer", "scheduler", "trainer", "tracking", "recipe"):
         assert re.search(rf"^{group}: .*\w", answer.stdout, re.MULTILINE), group
-    assert "optimizer: adagrad, adam, adamw, adan, lion, muon, nadam, other, prodigy, rmsprop" in answer.stdout
+    assert "optimizer: adagrad, adam, adamw, adan, lion, muon, nadam, other, prodigy" in answer.stdout
     assert "batch_size: 64" in answer.stdout
     sweeps = answer.stdout.partition("== Sweeps (-m)")[2]
     assert {word for word in SHORT if not re.search(rf"\b{word}\b", sweeps)} == set()
