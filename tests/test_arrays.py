@@ -351,6 +351,13 @@ def test_bad_tables_and_what_does_not_fit_them_are_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_without_a_file_the_declared_task_decides_the_objective(numbers: str, compose: Compose) -> None:
+    """As in what the runs of a sweep over files have in common."""
+    assert compose("data=arrays").objective == "val_accuracy"
+    assert compose("data=arrays", "data.task=regression").objective == "val_rmse"
+    assert compose("data=arrays", f"data.file={numbers}").objective == "val_rmse"
+
+
 def test_files_that_are_no_arrays_are_told_in_one_line(tmp_path: Path, compose: Compose) -> None:
     (tmp_path / "text.npz").write_text("nonsense")
     (tmp_path / "empty.csv").touch()

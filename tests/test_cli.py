@@ -44,7 +44,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "sed=3": ("sed: unknown key", "did you mean 'seed'", "objective"),
     "optimzer=sgd": ("optimzer: unknown key", "did you mean 'optimizer'", "scheduler"),
     "optimizer=sgdd": ("optimizer=sgdd", "did you mean 'sgd'", "allowed: adagrad, adam, adamw"),
-    "data=mnits": ("data=mnits", "did you mean 'mnist'", "digits, fashion_mnist"),
+    "data=mnits": ("data=mnits", "did you mean 'mnist'", "digits, emnist, fashion_mnist"),
     "recipe=two_con": ("recipe=two_con", "did you mean 'two_conv'", "lenet_no_relu"),
     "loss=crossentropy": ("loss=crossentropy", "did you mean 'cross_entropy'", "mse_one_hot"),
     "scheduler=linear": ("scheduler=linear", "allowed: constant, cosine, onecycle, step"),
@@ -217,7 +217,7 @@ def test_help_tells_groups_and_keys() -> None:
     assert answer.stderr == ""
     for group in ("data", "model", "loss", "optimizer", "scheduler", "trainer", "tracking", "recipe"):
         assert re.search(rf"^{group}: .*\w", answer.stdout, re.MULTILINE), group
-    assert "optimizer: adagrad, adam, adamw, nadam, other, rmsprop, sgd" in answer.stdout
+    assert "optimizer: adagrad, adam, adamw, adan, lion, muon, nadam, other, prodigy" in answer.stdout
     assert "batch_size: 64" in answer.stdout
     sweeps = answer.stdout.partition("== Sweeps (-m)")[2]
     assert {word for word in SHORT if not re.search(rf"\b{word}\b", sweeps)} == set()
@@ -227,7 +227,7 @@ def test_help_tells_groups_and_keys() -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("optimizer=s", {"optimizer=sgd"}),
+        ("optimizer=sg", {"optimizer=sgd"}),
         ("trainer.test_", {"trainer.test_weights=", "trainer.test_each_epoch="}),
         ("recipe=two", {"recipe=two_conv", "recipe=two_conv_sgd", "recipe=two_conv_sgd_slow"}),
     ],
