@@ -208,13 +208,17 @@ def test_an_exported_file_gives_numbers_in_the_unit_of_the_target(kind: str, of_
     assert exported.difference < 1e-5
 
 
-def test_the_mlflow_model_gives_numbers_in_the_unit_of_the_target(outputs: Outputs, houses: Path) -> None:
+def test_the_mlflow_model_gives_numbers_in_the_unit_of_the_target(
+    outputs: Outputs, houses: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs.with_models = True
     words = (f"data.file={houses}", "data.target=price", "data.inputs=[area,floor]", "record.pictures=none")
     answer = outputs.start(*QUICK, *words, single=True).wait()
     assert answer.status == 0, answer.stderr
     (folder,) = outputs.runs.values()
-    mlflow.set_tracking_uri(f"sqlite:///{outputs.path}/mlflow.db")
+    uri = f"sqlite:///{outputs.path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # which MLflow sets, too, and other tests must not find
+    mlflow.set_tracking_uri(uri)
     (run,) = outputs.tracked.values()
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     split = prediction.test_split(folder)
