@@ -24,7 +24,8 @@ from fairsweep.runs import session
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
 from fairsweep.training import dataset, sources
-from fairsweep.training.dataset import Data, Source, Split
+from fairsweep.training.dataset import Data
+from fairsweep.training.source import Source, Split
 from fairsweep.training.sources import IDX_FILES, fingerprint, note
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

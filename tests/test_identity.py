@@ -27,7 +27,7 @@ from fairsweep.runs.folder import Place
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
 from fairsweep.training import build
-from fairsweep.training.dataset import Source, Split
+from fairsweep.training.source import Source, Split
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 

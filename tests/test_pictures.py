@@ -22,7 +22,8 @@ from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.prediction import Prediction
 from fairsweep.runs.progress import Progress
 from fairsweep.runs.status import Status
-from fairsweep.training.dataset import Augment, Data, Split
+from fairsweep.training.dataset import Augment, Data
+from fairsweep.training.source import Split
 
 SETTINGS = ("tracking=none", "model=mlp", "data.limit=200", "trainer.epochs=3", "trainer.log_every=2")
 

@@ -23,7 +23,7 @@ from fairsweep.runs import checkpoint, identity, inputs, prediction, provenance,
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.training.dataset import Split
+from fairsweep.training.source import Split
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

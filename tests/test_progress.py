@@ -22,19 +22,19 @@ FIGURES = {
 
 @pytest.mark.parametrize("more", [{}, {"epoch_test_loss": 0.0815, "epoch_test_accuracy": 0.5}])
 def test_the_line_of_an_epoch_fits_80_columns(more: dict[str, float]) -> None:
-    line = epoch_line({**FIGURES, **more}, 100, ACCURACY)
+    line = epoch_line({**FIGURES, **more}, 100, ACCURACY, "images")
     assert len(line) <= 80
     assert line.startswith("epoch 100/100  train 0.0218 100.00%  val   2303  97.22%")
 
 
 def test_the_objective_stands_beside_the_loss_by_its_name() -> None:
-    line = epoch_line({**FIGURES, "val_f1": 0.9581}, 100, KNOWN["f1"])
+    line = epoch_line({**FIGURES, "val_f1": 0.9581}, 100, KNOWN["f1"], "images")
     assert line.startswith("epoch 100/100  train 0.0218 100.00%  val   2303 F1 95.81%  12.4 s")
 
 
 def test_where_no_answers_are_counted_no_accuracy_is_shown() -> None:
     numbers = {key: value for key, value in FIGURES.items() if "accuracy" not in key}
-    line = epoch_line({**numbers, "val_r2": 0.9}, 100, KNOWN["r2"])
+    line = epoch_line({**numbers, "val_r2": 0.9}, 100, KNOWN["r2"], "rows")
     assert line.startswith("epoch 100/100  train 0.0218  val   2303 R² 0.9000  12.4 s")
     assert interval({"train_loss": 0.5}) == "loss 0.5000"
 

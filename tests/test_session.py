@@ -23,7 +23,7 @@ from commands import Command, unhurried
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from fairsweep.config import ROOT
+from fairsweep.config import ROOT, resolved
 from fairsweep.models import MLP
 from fairsweep.runs import checkpoint, identity, session
 from fairsweep.runs.folder import Place, RunFolder
@@ -176,7 +176,7 @@ def test_a_run_leaves_the_full_record(train: Trainer) -> None:
     assert status.name == "finished"
     assert not outcome.reused
     assert outcome.status.ranked_objective == status.objective
-    assert folder.config() == train.compose(*QUICK, "record.pictures=none")
+    assert folder.config() == resolved(train.compose(*QUICK, "record.pictures=none"))
     last = folder.journal()[-1]
     assert (last["objective"], last["test_accuracy"]) == (status.objective, status.test["accuracy"])
     assert {"code", "data", "device", "threads", "git", "versions", "command", "hostname"} <= asdict(

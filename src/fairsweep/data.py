@@ -17,9 +17,9 @@ from PIL import Image
 from fairsweep.config import ConfigError
 from fairsweep.training import tables
 from fairsweep.training.arrays import source_of
-from fairsweep.training.dataset import Source, Split
 from fairsweep.training.images import Reader
 from fairsweep.training.memory import free_memory
+from fairsweep.training.source import Source, Split
 from fairsweep.training.sources import IDX_FILES, digits_file, idx_files, idx_name, image_files, open_idx
 
 # Of the unpacked files.

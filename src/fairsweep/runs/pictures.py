@@ -32,7 +32,8 @@ from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.prediction import Prediction
 from fairsweep.runs.progress import tested
 from fairsweep.runs.status import Status
-from fairsweep.training.dataset import Data, Split
+from fairsweep.training.dataset import Data
+from fairsweep.training.source import Split
 from fairsweep.wording import printable
 
 FONT = "DejaVu Sans"  # comes with matplotlib

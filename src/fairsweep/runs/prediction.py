@@ -15,7 +15,7 @@ from fairsweep.models import Predictor
 from fairsweep.runs import checkpoint
 from fairsweep.runs.folder import RunFolder
 from fairsweep.training import build, images
-from fairsweep.training.dataset import Split, check_finite
+from fairsweep.training.source import Split, check_finite
 from fairsweep.training.sources import is_table
 from fairsweep.training.tables import feature_columns, read_frame
 from fairsweep.wording import printable

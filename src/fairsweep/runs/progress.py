@@ -77,7 +77,7 @@ class Progress:
                     figures=interval(line),
                 )
             if "epoch_seconds" in line:
-                print_line(self.console, epoch_line(line, epochs, lane.metric))
+                print_line(self.console, epoch_line(line, epochs, lane.metric, lane.task.data.noun))
 
 
 def interval(line: "Line") -> str:
@@ -98,10 +98,13 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
         print_line(console, f"{name:<10} {text}")
 
 
-def epoch_line(line: "Line", epochs: int, metric: Metric) -> str:
+def epoch_line(line: "Line", epochs: int, metric: Metric, examples: str) -> str:
     """One epoch's losses, aligned with the epoch before, and beside each the objective.
 
     The accuracy needs no name. It is also what stands beside the loss where that is the objective.
+
+    Args:
+        examples: what the inputs are: images, rows.
     """
     parts = [f"epoch {line['epoch']:>{len(str(epochs))}.0f}/{epochs}"]
     for name, split in (("train", "epoch_train"), ("val", "val"), ("test", "epoch_test")):
@@ -114,7 +117,7 @@ def epoch_line(line: "Line", epochs: int, metric: Metric) -> str:
         elif f"{split}_accuracy" in line:
             parts[-1] += f" {line[f'{split}_accuracy']:7.2%}"
     if len(parts) < 4:  # three splits leave no room
-        parts += [f"{line['epoch_seconds']:.1f} s", f"{line['images_per_second']:,.0f} images/s"]
+        parts += [f"{line['epoch_seconds']:.1f} s", f"{line['images_per_second']:,.0f} {examples}/s"]
     return "  ".join(parts)
 
 

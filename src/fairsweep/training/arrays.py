@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairsweep.config import ConfigError
-from fairsweep.training.dataset import Source, Split, check_finite
+from fairsweep.training.source import Source, Split, check_finite
 from fairsweep.training.tables import Content, decide
 
 # An axis of this length holds the channels of images.

@@ -23,7 +23,8 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, S
 from fairsweep.config import CUTS, TARGET, ConfigError, is_number, nearest, unknown
 from fairsweep.models import Classifier, Predictor, Regressor, Shape
 from fairsweep.training import own_data
-from fairsweep.training.dataset import Data, Source, prepare
+from fairsweep.training.dataset import Data, prepare
+from fairsweep.training.source import Source
 from fairsweep.training.sources import fingerprint
 from fairsweep.training.targets import module_of
 

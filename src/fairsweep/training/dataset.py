@@ -1,148 +1,17 @@
-"""A data set as resident tensors: checked, split and measured."""
+"""A data set ready for training: split, measured, resident."""
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairsweep.config import ConfigError
 from fairsweep.training.augment import Augment
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Examples; N may be 0.
-
-    inputs: images, uint8 or float32 (N, C, H, W), or features, float32 (N, F).
-    targets: classes, int64 (N,), or numbers, float32 (N, T).
-    """
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device | str) -> "Split":
-        return Split(self.inputs.to(device), self.targets.to(device))
-
-    def pick(self, indices: Tensor) -> "Split":
-        """These examples, in the order that they have here."""
-        indices = indices.sort().values
-        return Split(self.inputs[indices], self.targets[indices])
-
-
-class Source(NamedTuple):
-    """A data set as it was read; `test` is None if there is no official one.
-
-    classes: their names; none in regression.
-    full_scales: of images deeper than 8 bits, the value that became 255, by their kind (see `images.Stored`).
-    target_names: in regression, one for each number; else none.
-    feature_names: of a table's columns.
-    notes: what the user should know.
-    """
-
-    train: Split
-    test: Split | None
-    classes: tuple[str, ...]
-    full_scales: Mapping[str, int] = MappingProxyType({})
-    target_names: tuple[str, ...] = ()
-    feature_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def task(self) -> str:
-        """`classification` or `regression`."""
-        return "regression" if self.target_names else "classification"
-
-    def check(self) -> None:
-        """
-        Raises:
-            ConfigError: a user's function did not return splits of one form, or values are not finite.
-        """
-        form = self.train.inputs
-        for split in (self.train, self.test):
-            if split is None:
-                continue
-            self.check_inputs(split.inputs)
-            if split.inputs.shape[1:] != form.shape[1:] or split.inputs.dtype != form.dtype:
-                raise ConfigError(
-                    f"data: test inputs of {described(split.inputs)}; must be as those for training, "
-                    f"of {described(form)}"
-                )
-            self.check_targets(split)
-            where = "training" if split is self.train else "test"
-            check_finite(f"data: {where} inputs", split.inputs, self.feature_names)
-            check_finite(f"data: {where} targets", split.targets, self.target_names)
-        if not self.target_names and len(self.classes) < 2:
-            names = ", ".join(self.classes)
-            raise ConfigError(f"data: has {len(self.classes)} class ({names}); must have two or more")
-
-    def check_inputs(self, inputs: Tensor) -> None:
-        """Check the type and the shape of inputs."""
-        is_tensor = isinstance(inputs, Tensor)
-        forms = {torch.uint8: (4,), torch.float32: (2, 4)}
-        if not is_tensor or inputs.ndim not in forms.get(inputs.dtype, ()) or 0 in inputs.shape:
-            raise ConfigError(
-                f"data: inputs of {described(inputs)}; must be one or more torch.uint8, 0 to 255, or "
-                "torch.float32 (N, C, H, W), or torch.float32 (N, F)"
-            )
-
-    def check_targets(self, split: Split) -> None:
-        """Check the type, the shape and the range of a split's targets."""
-        targets, count = split.targets, len(split.inputs)
-        kind, shape = torch.int64, torch.Size([count])
-        if self.target_names:
-            kind, shape = torch.float32, torch.Size([count, len(self.target_names)])
-        if not isinstance(targets, Tensor) or targets.dtype != kind or targets.shape != shape:
-            raise ConfigError(f"data: targets of {described(targets)}; must be {kind} {tuple(shape)}")
-        if self.target_names:
-            return
-        low, high, last = int(targets.min()), int(targets.max()), len(self.classes) - 1
-        if not 0 <= low <= high <= last:
-            raise ConfigError(f"data: labels from {low} to {high}; must be 0 to {last}, one for each class")
-
-    def hash(self) -> str:
-        """32 hex digits that depend on every input, target and name."""
-        named = self.classes
-        if self.target_names or self.feature_names:
-            named = (*self.classes, "|", *self.target_names, "|", *self.feature_names)
-        digest = hashlib.blake2b(json.dumps(named).encode(), digest_size=16)
-        for split in (self.train, self.test):
-            for tensor in (split.inputs, split.targets) if split is not None else ():
-                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-
-def check_finite(what: str, values: Tensor, names: Sequence[str]) -> None:
-    """
-    Args:
-        names: of the columns, if they have names.
-
-    Raises:
-        ConfigError: values are NaN or infinite.
-    """
-    if not values.is_floating_point() or bool(values.isfinite().all()):
-        return
-    places = (~values.isfinite()).nonzero()
-    row, *rest = places[0].tolist()
-    column = f", column {names[rest[0]]!r}" if names else f", at {rest}" if rest else ""
-    raise ConfigError(
-        f"{what}: {len(places):,} of {values.numel():,} values are NaN or infinite, the first in row "
-        f"{row}{column} (counted from 0); remove those rows, or fill them in"
-    )
-
-
-def described(array: Any) -> str:
-    """The type and shape of a tensor, or of any other value."""
-    return f"{getattr(array, 'dtype', type(array).__name__)} {tuple(getattr(array, 'shape', ()))}"
+from fairsweep.training.placement import placement
+from fairsweep.training.source import Source, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +84,7 @@ class Data:
         return dataclasses.replace(self, augment=Augment(**options))
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to bring any input to the form of these; goes into JSON. See `_measured`, too."""
+        """What is needed to bring any input to the form of these; goes into JSON. See `placement`, too."""
         if not self._facts:
             self._facts.update(
                 name=self.name,
@@ -227,7 +96,7 @@ class Data:
                 fingerprint=self.fingerprint,
             )
             if self.train.inputs.dtype == torch.uint8:
-                self._facts.update(self._measured())
+                self._facts.update(placement(self.train.inputs))
             else:
                 self._facts.update(dtype="float32", features=list(self.feature_names))
             if self.target_names:
@@ -237,45 +106,6 @@ class Data:
                     target_std=list(self.target_std),
                 )
         return dict(self._facts)
-
-    def _measured(self) -> dict[str, Any]:
-        """How the content of images lies in them.
-
-        background: "dark" or "light", by the median of the pixels at the border; "mixed" if fewer than
-            two thirds of them are within 32 of it, as in photographs.
-        extent: the longer side of the content's box as a share of the frame, where content is what
-            differs from that median by over 64; the median over at most 2,000 training images.
-        centre: what they are placed by, the centre of "mass" or of the content's "box", which is the one
-            that differs less from image to image; and where "at" it lies, mean (y, x) as shares of the frame.
-        """
-        step = math.ceil(len(self.train) / 2000)
-        grey = self.train.inputs[::step].cpu().float().mean(dim=1)
-        sides = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
-        border = torch.cat([side.flatten() for side in sides])
-        level = border.median()
-        even = ((border - level).abs() <= 32).float().mean() >= 2 / 3
-        content = (grey - level).abs() > 64
-        shares, boxes, masses = [], [], []
-        seen = content.any(dim=2).any(dim=1)
-        weight = (grey - level).abs()
-        for across in (2, 1):
-            hit, profile = content.any(dim=across)[seen], weight.sum(dim=across)[seen]
-            size = hit.shape[1]
-            first, last = hit.int().argmax(dim=1), hit.flip(1).int().argmax(dim=1)
-            shares.append((size - first - last) / size)
-            boxes.append((size + first - last) / 2 / size)
-            masses.append(profile @ (torch.arange(size) + 0.5) / profile.sum(dim=1) / size)
-        extents = torch.maximum(*shares)
-        by_mass = len(extents) > 1 and bool(sum(c.var() for c in masses) < sum(c.var() for c in boxes))
-        centres = masses if by_mass else boxes
-        return {
-            "background": ("dark" if level < 128 else "light") if even else "mixed",
-            "extent": round(extents.median().item(), 4) if len(extents) else 1.0,
-            "centre": {
-                "of": "mass" if by_mass else "box",
-                "at": [round(c.mean().item(), 4) if len(c) else 0.5 for c in centres],
-            },
-        }
 
 
 def prepare(
@@ -317,31 +147,9 @@ def prepare(
             split.pick(spread(split.targets, generator)[:limit]) if len(split) > limit else split
             for split in (train, val, test)
         )
-    is_byte, count = train.inputs.dtype == torch.uint8, train.inputs.shape[1]
-    notes, target_scale = list(source.notes), scale_of(train.targets, source.target_names and standardize)
-    if not standardize:
-        means, stds = (0.0,) * count, (1.0,) * count
-    elif mean is not None and std is not None:
-        means, stds = (), ()
-    else:
-        means, stds = (statistics if is_byte else float_statistics)(train.inputs)
-    if mean is not None:
-        means = per_channel("data.mean", mean, count, is_byte)
-    if std is not None:
-        stds = per_channel("data.std", std, count, is_byte)
-    if 0 in stds and is_byte:
-        raise ConfigError(
-            f"data.std={std}: must be above 0"
-            if std is not None
-            else "data.std=null: all training pixels of a channel are equal; check the images or set data.std"
-        )
-    if constant := [index for index, value in enumerate(stds) if value == 0]:
-        names = [source.feature_names[index] if source.feature_names else str(index) for index in constant]
-        notes.append(
-            f"data: {len(constant)} of {count} features are constant in training ("
-            f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}); they are not scaled"
-        )
-        stds = tuple(value or 1.0 for value in stds)
+    notes = list(source.notes)
+    means, stds = input_scale(train.inputs, mean, std, standardize, source.feature_names, notes)
+    target_mean, target_std = target_scale(train.targets, standardize)
     return Data(
         name=name,
         train=train,
@@ -354,14 +162,60 @@ def prepare(
         fingerprint=fingerprint,
         full_scales=dict(source.full_scales),
         target_names=source.target_names,
-        target_mean=target_scale[0],
-        target_std=target_scale[1],
+        target_mean=target_mean,
+        target_std=target_std,
         feature_names=source.feature_names,
         notes=tuple(notes),
     )
 
 
-def scale_of(targets: Tensor, is_standardized: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def input_scale(
+    inputs: Tensor,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    standardize: bool,
+    names: Sequence[str],
+    notes: list[str],
+) -> Scale:
+    """Mean and deviation to normalise inputs by, per channel or feature; see `prepare`.
+
+    Args:
+        names: of the features, if they have names. notes: takes one of features that are constant.
+
+    Raises:
+        ConfigError: a value that is given does not fit, or the pixels of a channel are all equal.
+    """
+    is_byte, count = inputs.dtype == torch.uint8, inputs.shape[1]
+    if not standardize:
+        means, stds = (0.0,) * count, (1.0,) * count
+    elif mean is not None and std is not None:
+        means, stds = (), ()
+    else:
+        means, stds = (statistics if is_byte else float_statistics)(inputs)
+    if mean is not None:
+        means = per_channel("data.mean", mean, count, is_byte)
+    if std is not None:
+        stds = per_channel("data.std", std, count, is_byte)
+    if 0 in stds and is_byte:
+        raise ConfigError(
+            f"data.std={std}: must be above 0"
+            if std is not None
+            else "data.std=null: all training pixels of a channel are equal; check the images or set data.std"
+        )
+    if constant := [index for index, value in enumerate(stds) if value == 0]:
+        some = ", ".join(names[index] if names else str(index) for index in constant[:3])
+        notes.append(
+            f"data: {len(constant)} of {count} features are constant in training ({some}"
+            f"{', ...' * (len(constant) > 3)}); they are not scaled"
+        )
+        stds = tuple(value or 1.0 for value in stds)
+    return means, stds
+
+
+def target_scale(targets: Tensor, standardize: bool) -> Scale:
     """Mean and deviation of the targets of regression, (N, T); 0 and 1 if they stay as they are.
 
     Raises:
@@ -375,7 +229,7 @@ def scale_of(targets: Tensor, is_standardized: object) -> tuple[tuple[float, ...
             f"data: target {stds.index(0)} is {means[stds.index(0)]:g} for all training examples; "
             "there is nothing to learn"
         )
-    return (means, stds) if is_standardized else ((0.0,) * len(means), (1.0,) * len(stds))
+    return (means, stds) if standardize else ((0.0,) * len(means), (1.0,) * len(stds))
 
 
 def cut(key: str, size: float, split: Split, least: int, generator: torch.Generator) -> tuple[Split, Split]:
@@ -406,7 +260,7 @@ def spread(labels: Tensor, generator: torch.Generator) -> Tensor:
     return order[(place.double() / sizes).argsort(stable=True)]
 
 
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: Tensor) -> Scale:
     """Exact mean and standard deviation of pixel / 255, per channel, of uint8 (N, C, H, W)."""
     means: list[float] = []
     stds: list[float] = []
@@ -424,7 +278,7 @@ def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(means), tuple(stds)
 
 
-def float_statistics(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def float_statistics(values: Tensor) -> Scale:
     """Mean and standard deviation of float32 (N, C, ...) per channel or column, by sums in float64."""
     axes = [0, *range(2, values.ndim)]
     shape = [1, -1] + [1] * (values.ndim - 2)

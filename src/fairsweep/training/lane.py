@@ -17,9 +17,9 @@ from fairsweep.training import (
     schedulefree,
 )
 from fairsweep.training.capture import CapturedSteps, obstacle
-from fairsweep.training.dataset import Split
 from fairsweep.training.memory import causes, is_out_of_memory, keep_freed_memory
 from fairsweep.training.process import ProcessState, default_threads, mixed, on_stream, seeded_random_state
+from fairsweep.training.source import Split
 from fairsweep.training.tally import Selection, Tally
 from fairsweep.training.task import task
 

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from fairsweep.config import ConfigError
 from fairsweep.training.arrays import source_of
-from fairsweep.training.dataset import Source, described
 from fairsweep.training.memory import free_memory
+from fairsweep.training.source import Source, described
 from fairsweep.training.tables import Content
 
 FORMS = (

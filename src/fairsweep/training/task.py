@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from fairsweep import losses
 from fairsweep.config import ConfigError
 from fairsweep.training import build
-from fairsweep.training.dataset import Data, Split
+from fairsweep.training.dataset import Data
 from fairsweep.training.memory import is_out_of_memory
 from fairsweep.training.scores import Scores
+from fairsweep.training.source import Split
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -149,12 +150,14 @@ class Task(ABC):
                     self.check_loss(loss_name)
         except ConfigError:
             raise
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # of a user's own code
             if is_out_of_memory(error):
                 raise
+            is_plain = isinstance(error, RuntimeError | ValueError | TypeError)
             raise ConfigError(
                 f"model ({model_name}) and loss ({loss_name}) do not fit {self.data.noun} of shape "
-                f"{self.data.shape} in batches of {self.cfg.trainer.batch_size}: {error}"
+                f"{self.data.shape} in batches of {self.cfg.trainer.batch_size}: "
+                f"{'' if is_plain else f'{type(error).__name__}: '}{error}"
             ) from error
         if not fits:
             gives = tuple(shape) if shape is not None else type(outputs).__name__

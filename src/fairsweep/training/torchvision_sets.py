@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torchvision import datasets  # type: ignore[import-untyped]
 
 from fairsweep.config import ConfigError
-from fairsweep.training.dataset import Source, Split
+from fairsweep.training.source import Source, Split
 from fairsweep.training.sources import TORCHVISION, torchvision_files
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
