@@ -446,6 +446,11 @@ def test_a_run_starts_from_the_weights_of_another(train: Trainer, tmp_path: Path
     by_file = train("seed=1", f"trainer.weights={copied}")
     assert by_file.folder.signature == by_name.folder.signature, "the content counts, not the path"
     assert by_file.reused
+    plain = tmp_path / "plain.pth"  # as others save it
+    torch.save(torch.load(source.path / "last.pt", weights_only=True)["model"], plain)
+    by_state = train("seed=1", f"trainer.weights={plain}")
+    weights = [torch.load(run.folder.path / "last.pt", weights_only=True) for run in (by_state, by_name)]
+    assert all(torch.equal(value, weights[1]["model"][name]) for name, value in weights[0]["model"].items())
 
 
 def test_equal_configurations_are_trained_once(compose: Compose) -> None:

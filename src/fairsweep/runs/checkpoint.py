@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; nothing is unpickled but tensors and plain values.
 
     Raises:
-        ValueError: the file is damaged or no checkpoint of ours.
+        ValueError: the file is damaged, or neither a checkpoint of ours nor a model's `state_dict`.
     """
     import torch
 
@@ -93,8 +93,10 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError("it is damaged or not a checkpoint") from error
     if damaged:
         raise ValueError(f"it is damaged (in {damaged})")
+    if isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values()):
+        state = {"model": dict(state)}  # of `model.state_dict()`, as others save it
     if not isinstance(state, dict) or "model" not in state:
-        raise ValueError("it is not a checkpoint of fairsweep")
+        raise ValueError("it is neither a checkpoint of fairsweep nor a state_dict")
     return state
 
 
