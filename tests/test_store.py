@@ -328,7 +328,7 @@ def test_a_model_that_cannot_be_exported_costs_no_more_than_the_model(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :10] if images.sum() < 0 else images.flatten(1)[:, 10:20]
 
-    monkeypatch.setattr(build, "classifier", lambda *_: Undecided())
+    monkeypatch.setattr(build, "predictor", lambda *_: Undecided())
     outcome = train("tracking.log_model=all")
     run = train.run(outcome)
     assert run.info.status == "FINISHED"
