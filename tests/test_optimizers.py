@@ -15,6 +15,7 @@ from fairsweep.config import ROOT, ConfigError, resolved, signature
 from fairsweep.training import build, targets
 from fairsweep.training.lane import Lane
 from fairsweep.training.loop import Event, fit
+from fairsweep.training.schedulefree import averaged
 
 Compose = Callable[..., DictConfig]
 
@@ -64,7 +65,7 @@ def test_schedule_free_optimizers_are_judged_by_their_averages_and_train_on_as_i
             for _ in range(4):
                 one.advance(1, lambda: False)
                 if one is evaluated:
-                    with one.averaged():
+                    with averaged(one.optimizer, one.model):
                         one.evaluate(one.task.data.val)
     assert_same_bits(lane.model.state_dict(), evaluated.model.state_dict())
     (group,) = lane.optimizer.param_groups

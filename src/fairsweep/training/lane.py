@@ -75,16 +75,13 @@ class Lane:
         self.main_scheduler = getattr(self.scheduler, "_schedulers", [self.scheduler])[-1]
         self.augment_generator = torch.Generator(self.device).manual_seed(mixed(self.seed, 0))
 
-        self.step = 0
-        self.seconds = 0.0  # of training, over all sittings
+        self.step, self.seconds = 0, 0.0  # of training, over all sittings
         self.tally = Tally(self.device, self.task.counts_correct)
         self.objective_key, self.metric = str(cfg.objective), self.task.scores.criteria.metric
         self.selection = Selection(self.metric.sign)
-        self.order = torch.zeros(0)  # of this epoch's images: their indices
-        self.order_of_epoch = -1
-        self.stream: torch.cuda.Stream | None = None
-        if self.device.type == "cuda":
-            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.order, self.order_of_epoch = torch.zeros(0), -1  # indices of this epoch's examples
+        is_cuda = self.device.type == "cuda"
+        self.stream = torch.cuda.Stream(self.device) if is_cuda else None  # type: ignore[no-untyped-call]
         self.captured: CapturedSteps | None = None
         self.steps_uncaptured = 0
         self.beside = 1  # lanes that trained at once when this one did last, itself among them
@@ -232,10 +229,6 @@ class Lane:
         """Figures of the model as it is, on a whole split, by their metrics' names."""
         return self.task.evaluate(self.model, split, self.autocast)
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the weights are those to evaluate with; see `schedulefree`."""
-        return schedulefree.averaged(self.optimizer, self.model)
-
     def count_seconds(self, seconds: float) -> None:
         self.seconds += seconds
         self.tally.epoch_seconds += seconds
@@ -261,7 +254,7 @@ class Lane:
 
     def weights(self) -> dict[str, Any]:
         """A copy of the weights at this step, as they are evaluated."""
-        with self.averaged():
+        with schedulefree.averaged(self.optimizer, self.model):
             weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         return {"model": weights, "step": self.step}
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fairsweep.training.lane import Lane
+from fairsweep.training.schedulefree import averaged
 from fairsweep.training.tally import Line
 
 
@@ -38,7 +39,7 @@ def interval(lane: Lane) -> Line:
 def epoch_end(lane: Lane) -> Line:
     """Validation; best weights; early stopping, pause and the end."""
     figures, data = lane.tally.close_epoch(), lane.task.data
-    with lane.averaged():
+    with averaged(lane.optimizer, lane.model):
         if len(data.val):
             figures |= named("val", lane.evaluate(data.val))
             loss, objective = figures["val_loss"], figures[lane.objective_key]
