@@ -18,7 +18,7 @@ from fairsweep.runs import identity, session
 from fairsweep.runs.folder import RunFolder
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.training import build
+from fairsweep.training import build, tables
 from fairsweep.training.capture import CapturedSteps
 from fairsweep.training.dataset import float_statistics
 from fairsweep.training.lane import WARM_UP, Lane
@@ -308,8 +308,8 @@ def test_bad_arrays_are_told_in_one_line(
     ("words", "told"),
     [
         ((), "data.target=null: name the column, or columns, of .* to learn: age, city, price"),
-        (("data.target=prize",), "data.target=prize: .* has no such column; did you mean 'price'"),
-        (("data.target=price",), r"city has no numbers; .*leave out with 'data.inputs=\[age\]'"),
+        (("data.target=prize",), "data.target=prize: .* has no column 'prize'; did you mean 'price'"),
+        (("data.target=price",), r"city is not numeric; .*exclude with 'data.inputs=\[age\]'"),
         (("data.target=price", "data.inputs=[ago]"), "data.inputs=ago: .*did you mean 'age'"),
         (("data.target=price", "data.inputs=[age,price]"), "data.inputs=price: is a target"),
         (("data.target=city", "data.inputs=[age]", "data.task=regression"), "the targets are texts"),
@@ -321,7 +321,7 @@ def test_bad_arrays_are_told_in_one_line(
         ),
         (
             ("data.target=price", "data.inputs=[age]", "loss=cross_entropy"),
-            "is not least where outputs equal",
+            "is not minimal where outputs equal",
         ),
         (("data.target=price", "data.inputs=[age]", "loss=mse_one_hot"), "loss .*fairsweep.losses.MSEOneHot"),
         (
@@ -449,3 +449,14 @@ def test_facts_of_features_say_how_they_were_scaled(numbers: str, compose: Compo
     assert facts["targets"] == ["target"]
     assert (facts["mean"], facts["std"]) == (list(data.mean), list(data.std))
     assert "background" not in facts
+
+
+def test_integers_that_are_probably_numbers_need_a_declared_task() -> None:
+    prices = np.arange(200) * 7 % 101
+    with pytest.raises(
+        ConfigError, match=r"101 distinct values in 200 examples; if they are numbers, set data"
+    ):
+        tables.decide("auto", prices)
+    assert tables.decide("regression", prices) == "regression"
+    assert tables.decide("classification", prices) == "classification"
+    assert tables.decide("auto", np.arange(2000) % 100) == "classification"  # twenty examples of each

@@ -99,7 +99,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "optimizer._target_=os.system": (
         "optimizer._target_=os.system: is in Python's standard library, which has no optimizer",
     ),
-    "loss._target_=nowhere.Loss": ("loss._target_=nowhere.Loss: no module nowhere in", "on PYTHONPATH"),
+    "loss._target_=nowhere.Loss": (
+        "loss._target_=nowhere.Loss: no module named 'nowhere' in",
+        "on PYTHONPATH",
+    ),
     "model._target_=builtins.eval": ("model._target_=builtins.eval: is in Python's",),
     "data._target_=shutil.rmtree": ("data._target_=shutil.rmtree: is in Python's",),
     "scheduler._target_=x": ('scheduler._target_="x"', "the dotted name of a class or function"),

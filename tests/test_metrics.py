@@ -184,7 +184,7 @@ UNFIT: dict[tuple[str, ...], str] = {
     ("+metrics.f1.average=best",): "metrics.f1: fails on the validation data: The 'average' parameter",
     ("+metrics.f1.average=binary",): "metrics.f1: fails on the validation data: Target is multiclass",
     ("+metrics.x._target_=mine.scores.missing",): "mine.scores has no missing",
-    ("+metrics.x._target_=nowhere.at.all",): "metrics.x._target_=nowhere.at.all: no module nowhere in",
+    ("+metrics.x._target_=nowhere.at.all",): "metrics.x._target_=nowhere.at.all: no module named",
     ("+metrics.x._target_=os.system",): "metrics.x._target_=os.system: is in Python's standard library",
     ("+metrics.x._target_=torch.argmax",): "metrics.x._target_=torch.argmax: must be a Python function of",
     own("greedy"): "must take .outputs, targets. and metrics.greedy's arguments: .*weights",

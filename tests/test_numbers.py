@@ -117,9 +117,9 @@ def test_files_that_do_not_suit_the_run_are_told_in_one_line(
     pd.DataFrame({"area": ["big"], "floor": [2]}).to_csv(tmp_path / "text.csv", index=False)
     for name, told in {
         "grey.png": "trained on 2 features; give a .csv",
-        "other.csv": "input=floor: .* has no such column; did you mean 'flor'",
+        "other.csv": "input=floor: .* has no column 'floor'; did you mean 'flor'",
         "hole.csv": "1 of 4 values are NaN or infinite, the first in row 1, column 'area'",
-        "text.csv": "area has no numbers",
+        "text.csv": "area is not numeric",
     }.items():
         with pytest.raises(ConfigError, match=told):
             said(of_prices, f"{tmp_path}/{name}")

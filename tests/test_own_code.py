@@ -193,7 +193,7 @@ def test_a_loss_that_would_train_wrongly_is_refused(folder: Folder, words: str, 
     [
         (
             "model._target_=nowhere.Net",
-            "model._target_=nowhere.Net: no module nowhere in {here}, on PYTHONPATH",
+            "model._target_=nowhere.Net: no module named 'nowhere' in {here}, on PYTHONPATH",
         ),
         ("model._target_=mine.nets.Net", "mine has no nets; did you mean 'net'?"),
         ("model._target_=mine.net.Nett", "mine.net has no Nett; did you mean 'Net'?"),

@@ -10,12 +10,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from torch.utils.data import Dataset
 
 from fairsweep.config import ConfigError
 from fairsweep.runs import identity, session
 from fairsweep.runs.identity import RunSpec
 from fairsweep.runs.progress import Progress
-from fairsweep.training import build
+from fairsweep.training import build, own_data
 from fairsweep.training.dataset import Data
 from fairsweep.training.lane import Lane
 
@@ -186,10 +187,10 @@ def test_a_functions_random_numbers_are_the_same_each_time_and_its_own(
     ("words", "told"),
     [
         *(
-            (("Pictures", f"+data.noise={name}"), "item 0 of training is another each time .*data.augment")
+            (("Pictures", f"+data.noise={name}"), "training item 0 changes each time .*data.augment")
             for name in ("torch", "numpy", "random")
         ),
-        (("Pictures", "+data.noise=broken"), "item 59 of training cannot be read: OSError: the disk is gone"),
+        (("Pictures", "+data.noise=broken"), "item .* of training cannot be read: OSError: the disk is gone"),
         (("Pictures", "+data.mode=P"), "item 0 of training is an image of mode P; convert it to L or RGB"),
         (
             ("Pictures", "+data.side=9"),
@@ -212,3 +213,18 @@ def test_what_cannot_be_read_is_told_in_one_line(
     with pytest.raises(ConfigError, match=told) as caught:
         data_of(own(*words))
     assert "\n" not in str(caught.value)
+
+
+class Seldom(Dataset[tuple[torch.Tensor, int]]):
+    """Every tenth item is another each time."""
+
+    def __len__(self) -> int:
+        return 300
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.rand(4) if index % 10 == 9 else torch.ones(4), index % 2
+
+
+def test_a_transform_that_is_seldom_random_is_found() -> None:
+    with pytest.raises(ConfigError, match=r"training item 9 changes each time it is read"):
+        own_data.as_source(Seldom(), "auto")

@@ -47,8 +47,8 @@ def is_mean_of_numbers(loss: nn.Module, count: int, device: torch.device) -> boo
     others = [outputs, targets + 1, targets - 1, targets / 2, targets * 2]
     if not all(exact < loss(other, targets) for other in others):
         raise ValueError(
-            "is not least where outputs equal targets, but the targets are numbers; use loss=auto (mean "
-            "squared error) or another loss of numbers, or data.task=classification if they are classes"
+            "is not minimal where outputs equal targets, but the targets are continuous; use loss=auto (mean "
+            "squared error) or another regression loss, or data.task=classification if they are classes"
         )
     singles = torch.stack([loss(outputs[:1], targets[:1]), loss(outputs[1:], targets[1:])])
     return bool(torch.isclose(once, singles.mean(), rtol=1e-5))

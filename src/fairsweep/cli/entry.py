@@ -33,7 +33,7 @@ from fairsweep import signals
 from fairsweep.cli import arguments, output, overrides
 from fairsweep.cli.environment import complete_environment, with_variables
 from fairsweep.cli.overrides import postponed
-from fairsweep.config import ROOT, ConfigError, nearest, redacted, unknown, without_credentials
+from fairsweep.config import ROOT, TARGET_GROUPS, ConfigError, nearest, redacted, unknown, without_credentials
 from fairsweep.sweeper import SHORT
 from fairsweep.wording import printable
 
@@ -65,7 +65,11 @@ def explain(error: BaseException, short: Mapping[str, str] = MappingProxyType({}
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         known = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else []
         names = {full: name for name, full in short.items()}
-        return unknown(str(cause.full_key), (names.get(key, key) for key in map(str, known)))
+        key = str(cause.full_key)
+        text = unknown(key, (names.get(one, one) for one in map(str, known)))
+        if key.count(".") == 1 and key.partition(".")[0] in TARGET_GROUPS:
+            text += f"; an argument of its own is added with a plus sign: +{key}=..."
+        return text
     if isinstance(cause, ValidationError) and str(error).startswith("Error merging override "):
         given = " ".join(str(error).removeprefix("Error merging override ").split())
         return f"{given.lstrip('+')}: not allowed: {str(cause).splitlines()[0]}"

@@ -25,8 +25,8 @@ FORMS = (
     "arrays or tensors, or a map-style Dataset"
 )
 
-# Items of a data set that are read twice, to see whether its transforms are random.
-TRIED = 3
+# Items of a data set, evenly spaced, that are read twice, to see whether its transforms are random.
+TRIED = 100
 
 
 @contextmanager
@@ -181,12 +181,12 @@ def item(name: str, dataset: Dataset[Any], index: int) -> tuple[NDArray[Any], ND
 
 
 def check_deterministic(name: str, dataset: Dataset[Any], count: int) -> None:
-    """Read a few items twice, with other random numbers.
+    """Read some items twice, with other random numbers.
 
     Raises:
         ConfigError: they differ.
     """
-    indices = sorted({0, count // 2, count - 1})[:TRIED]
+    indices = range(0, count, max(1, count // TRIED))
     readings = []
     for number in (1, 2):
         seed(number)
@@ -195,8 +195,8 @@ def check_deterministic(name: str, dataset: Dataset[Any], count: int) -> None:
     for index, first, second in zip(indices, *readings, strict=True):
         if not all(map(is_same, first, second)):
             raise ConfigError(
-                f"data: item {index} of {name} is another each time it is read: the data set has random "
-                "transforms, but is read once; leave them out, and augment by data.augment"
+                f"data: {name} item {index} changes each time it is read: the data set has random "
+                "transforms, but is read once; remove them, and use data.augment"
             )
 
 

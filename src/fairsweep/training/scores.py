@@ -62,7 +62,7 @@ class Scores:
         if metric.task not in ("", self.task):
             possible = [known.name for known in KNOWN.values() if known.task in ("", self.task)]
             raise ConfigError(
-                f"{key}: {metric.name} is a metric of {metric.task}, and the targets are of {self.task}; "
+                f"{key}: {metric.name} is a metric of {metric.task}, but this is a {self.task} task; "
                 f"choose {', '.join(possible)}, or one of your own"
             )
         if "_target_" in arguments:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # What the arrays of an .npz are called, if the configuration does not say.
 INPUTS, TARGETS = ("inputs", "x"), ("targets", "y")
 
+# More classes than this, of fewer than ten examples each, are probably no classes.
+MANY_CLASSES = 30
+
 Columns = str | Sequence[str] | None
 
 
@@ -147,7 +150,7 @@ def check_columns(where: str, key: str, wanted: Sequence[str], known: Sequence[s
         if name not in known:
             some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
             raise ConfigError(
-                f"{key}={name}: {where} has no such column{nearest(name, known)} (it has {some})"
+                f"{key}={name}: {where} has no column {name!r}{nearest(name, known)} (columns: {some})"
             )
 
 
@@ -198,7 +201,7 @@ def feature_columns(
         numbers = ",".join(name for name in names if name not in others)
         raise ConfigError(
             f"{where}: {', '.join(map(str, others[:5]))}{', ...' * (len(others) > 5)} "
-            f"{'has' if len(others) == 1 else 'have'} no numbers; encode as numbers, or leave out"
+            f"{'is' if len(others) == 1 else 'are'} not numeric; encode, or exclude"
             + (f" with 'data.inputs=[{numbers}]'" if key == "data.inputs" else "")
         )
     return columns.to_numpy(dtype=np.float32, na_value=np.nan), tuple(names)
@@ -219,6 +222,12 @@ def decide(declared: str, targets: NDArray[Any]) -> str:
         raise ConfigError("data.task=regression: the targets are texts; must be numbers")
     if declared == "auto":
         declared = "regression" if kind == "f" else "classification"
+        values = len(np.unique(targets)) if declared == "classification" and count == 1 else 0
+        if values > max(MANY_CLASSES, len(targets) / 10):
+            raise ConfigError(
+                f"data.task=auto: the targets have {values:,} distinct values in {len(targets):,} examples; "
+                "if they are numbers, set data.task=regression; if classes, data.task=classification"
+            )
         if declared == "classification" and count > 1:
             raise ConfigError(
                 f"data: {count} targets for each example, of type {targets.dtype}; several must be numbers: "

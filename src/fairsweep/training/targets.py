@@ -84,8 +84,8 @@ def module_of(key: str, target: str) -> str:
     if names[0] in EXTRAS:
         raise ConfigError(missing_extra(key, target, names[0]))
     raise ConfigError(
-        f"{key}={target}: no module {names[0]} in {Path.cwd()}, on PYTHONPATH or installed; "
-        "give the command in the folder that has it"
+        f"{key}={target}: no module named {names[0]!r} in {Path.cwd()}, on PYTHONPATH or installed; "
+        "run the command in the folder that contains it"
     )
 
 
