@@ -492,10 +492,17 @@ def test_device_and_precision(compose: Compose, monkeypatch: pytest.MonkeyPatch)
     assert build.device(compose("trainer.device=cpu")) == cpu
     assert build.precision(compose("trainer.precision=bf16"), cpu) == "bf16"
     assert build.precision(compose("trainer.precision=fp32"), cpu) == "fp32"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    for native, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        assert build.precision(compose("trainer=fast"), cpu) == name
+    machines = [
+        ("Intel(R) Xeon(R) Platinum 8480", {"amx_bf16": True, "avx512_bf16": True}, "bf16"),
+        ("Intel(R) Xeon(R) Platinum 8380H", {"amx_bf16": False, "avx512_bf16": True}, "fp32"),
+        ("AMD EPYC 9354", {"amx_bf16": False, "avx512_bf16": True}, "bf16"),
+        ("AMD EPYC 7763", {"amx_bf16": False, "avx512_bf16": False}, "fp32"),
+        ("Neoverse-N1", {}, "fp32"),
+    ]
+    for cpu_name, does, expected in machines:
+        known = {"cpu_name": cpu_name, **does}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        assert build.precision(compose("trainer=fast"), cpu) == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert build.device(compose("trainer.device=auto")) == cpu

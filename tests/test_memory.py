@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fairsweep import data
-from fairsweep.config import ConfigError
 from fairsweep.training.memory import free_memory
 
 MIB = 2**20
@@ -56,11 +54,3 @@ def test_free_memory_is_the_least_that_machine_and_control_groups_leave(
     files: dict[str, str], expected: float, tmp_path: Path
 ) -> None:
     assert free_memory(write(tmp_path, files)) == expected * MIB
-
-
-def test_images_that_do_not_fit_the_free_memory_are_refused() -> None:
-    data.check_memory(10, 3, 32)
-    with pytest.raises(
-        ConfigError, match=r"data.size=100000: 1,000 images of 3x100000x100000 take 30,000.0 GB"
-    ):
-        data.check_memory(1000, 3, 100_000)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from fairsweep.config import ConfigError, literal, resolved
 from fairsweep.models import CNN, MLP
-from fairsweep.training import build
 from fairsweep.training.capture import CapturedSteps, obstacle
 from fairsweep.training.lane import WARM_UP, Ending, Lane
 from fairsweep.training.loop import Event, advance, fit
@@ -503,12 +502,6 @@ def test_bf16_learns_as_well_and_keeps_fp32_weights(compose: Compose) -> None:
     assert exact.selection.best is not None
     assert abs(fast.selection.best["objective"] - exact.selection.best["objective"]) < 0.05
     assert not torch.equal(next(fast.model.parameters()), next(exact.model.parameters()))
-
-
-def test_precision_auto_is_bf16_only_where_it_is_native(compose: Compose) -> None:
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    cfg = compose("trainer.precision=auto")
-    assert build.precision(cfg, torch.device("cpu")) == ("bf16" if native else "fp32")
 
 
 def test_starting_weights_replace_the_random_ones(compose: Compose) -> None:

@@ -217,6 +217,7 @@ RULES: Mapping[str, Rule] = {
     "trainer.threads": or_null(integer(1, 1024)),
     "trainer.deterministic": BOOLEAN,
     "trainer.cuda_graphs": BOOLEAN,
+    "trainer.data_on": one_of("auto", "device", "host", "disk"),
     "trainer.clip_norm": or_null(ABOVE_ZERO),
     "trainer.patience": or_null(integer(1)),
     "trainer.max_seconds": or_null(ABOVE_ZERO),
@@ -277,6 +278,7 @@ NOT_IN_SIGNATURE = (
     "trainer.device",
     "trainer.threads",
     "trainer.cuda_graphs",
+    "trainer.data_on",
     "trainer.log_every",
     "trainer.stop_epoch",
     "trainer.weights",  # their content is, below

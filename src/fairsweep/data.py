@@ -18,7 +18,6 @@ from fairsweep.config import ConfigError
 from fairsweep.training import tables
 from fairsweep.training.arrays import source_of
 from fairsweep.training.images import Reader
-from fairsweep.training.memory import free_memory
 from fairsweep.training.source import Source, Split
 from fairsweep.training.sources import IDX_FILES, digits_file, idx_files, idx_name, image_files, open_idx
 
@@ -175,7 +174,6 @@ def image_folder(root: str, channels: int = 1, size: int = 28) -> Source:
         ConfigError: the folder does not fit the layout, or images are not readable or too deep.
     """
     files = image_files(root)
-    check_memory(len(files.train) + len(files.test or ()), channels, size)
     reader = Reader(channels, size)
 
     def read(items: Sequence[tuple[Path, int]]) -> Split:
@@ -210,16 +208,3 @@ def arrays(
     if test_file is not None:
         test = tables.read("data.test_file", test_file, test_targets_file, inputs, target)
     return source_of(train, test, task)
-
-
-def check_memory(count: int, channels: int, size: int) -> None:
-    """
-    Raises:
-        ConfigError: the images do not fit the free memory at this size.
-    """
-    needed, free = count * channels * size * size, free_memory()
-    if needed > free:
-        raise ConfigError(
-            f"data.size={size}: {count:,} images of {channels}x{size}x{size} take {needed / 1e9:,.1f} GB; "
-            f"{free / 1e9:,.1f} GB of memory are free; use a smaller size"
-        )

@@ -21,6 +21,7 @@ import pandas as pd
 from common import ROOT, heading, parser, table
 
 from fairsweep.compare import statistics
+from fairsweep.metrics import metric_of
 
 # As published: the best of 36 learning rates.
 OPTIMIZERS = {
@@ -38,6 +39,7 @@ TRAINER = [
 ]
 RECORD = ["record.keep=none", "tracking=none"]
 EPOCHS = (1, 2, 5, 10)
+ACCURACY = metric_of("test_accuracy")
 
 
 def train(optimizer: str, seeds: int, folder: Path, more: list[str]) -> pd.DataFrame:
@@ -107,7 +109,7 @@ def verdicts(runs: pd.DataFrame, epoch: int) -> dict[frozenset[str], str]:
     return {
         frozenset((one.better, one.worse)): f"{one.better} +{100 * one.difference:.2f} "
         f"({100 * one.low:.2f} to {100 * one.high:.2f}), p {one.adjusted:.2g}"
-        for one in statistics.comparisons(results)
+        for one in statistics.comparisons(results, ACCURACY)
     }
 
 

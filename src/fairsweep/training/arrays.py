@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairsweep.config import ConfigError
+from fairsweep.training import storage
 from fairsweep.training.source import Source, Split, check_finite
 from fairsweep.training.tables import Content, decide
 
@@ -86,13 +87,7 @@ def as_inputs(name: str, part: Content) -> Tensor:
     elif array.ndim == 4 and array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
         array = array.transpose(0, 3, 1, 2)
     kind = np.uint8 if array.dtype == np.uint8 and array.ndim == 4 else np.float32
-    return tensor(array, kind)
-
-
-def tensor(array: NDArray[Any], kind: Any) -> Tensor:
-    """A tensor of this type, whose memory is its own."""
-    with np.errstate(over="ignore"):  # what is too large is told as infinite
-        return torch.from_numpy(np.array(array, kind, order="C"))
+    return torch.from_numpy(storage.copied(array, kind))
 
 
 def as_numbers(name: str, targets: NDArray[Any]) -> Tensor:
@@ -101,7 +96,7 @@ def as_numbers(name: str, targets: NDArray[Any]) -> Tensor:
         raise ConfigError(
             f"data: {name} targets of {targets.dtype} {targets.shape}; must be numbers, (N,) or (N, T)"
         )
-    return tensor(targets.reshape(len(targets), -1), np.float32)
+    return torch.from_numpy(storage.copied(targets.reshape(len(targets), -1), np.float32))
 
 
 def as_labels(name: str, targets: NDArray[Any]) -> NDArray[Any]:

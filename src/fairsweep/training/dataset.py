@@ -65,6 +65,12 @@ class Data:
             self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device)
         )
 
+    def on_disk(self) -> "Data":
+        """The same, with inputs in mapped files."""
+        return dataclasses.replace(
+            self, train=self.train.on_disk(), val=self.val.on_disk(), test=self.test.on_disk()
+        )
+
     def augmented(self, **options: Any) -> "Data":
         """The same with augmentation (see `Augment`); it shares the images.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from fairsweep.training import storage
 from fairsweep.wording import counted
 
 Pixels = NDArray[np.uint8]
@@ -154,7 +155,7 @@ class Reader:
 
     def read(self, paths: Sequence[Path]) -> Pixels:
         """These images, uint8 (N, C, H, W); deep or unreadable ones are zeros until `finish`."""
-        images = np.zeros((len(paths), self.channels, self.size, self.size), np.uint8)
+        images = storage.empty((len(paths), self.channels, self.size, self.size), np.uint8)
         # One thread: most time is spent in Python code, and a pool made it slower.
         for pixels, path in zip(images, paths, strict=True):
             with self.attempt(path):

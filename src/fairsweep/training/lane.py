@@ -180,7 +180,7 @@ class Lane:
         """Decide the order of the images."""
         generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
         order = torch.randperm(self.task.count, generator=generator)
-        self.order = order.to(self.device, non_blocking=True)
+        self.order = order.to(self.task.home, non_blocking=True)
         self.order_of_epoch = epoch
         if self.captured is not None:
             self.captured.begin_epoch(self.order)
@@ -192,6 +192,8 @@ class Lane:
         if self.steps_uncaptured != WARM_UP or not wanted:
             return
         reason = obstacle(self.optimizer, self.main_scheduler)
+        if self.task.home.type != self.device.type:
+            reason = "the data are in the host's memory (trainer.data_on)"
         if not reason:
             try:
                 self.captured = CapturedSteps(self)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from fairsweep.config import ConfigError
+from fairsweep.training import storage
 from fairsweep.training.arrays import source_of
-from fairsweep.training.memory import free_memory
 from fairsweep.training.source import Source, described
 from fairsweep.training.tables import Content
 
@@ -53,8 +53,8 @@ def as_source(made: Any, task: str) -> Source:
     """The data set that a user's function returned.
 
     Raises:
-        ConfigError: it is none of the forms that there are, its transforms are random, or it does not fit the
-            memory.
+        ConfigError: it is none of the forms that there are, its transforms are random, or neither memory
+            nor disk holds it.
     """
     if isinstance(made, Source):
         return made
@@ -121,8 +121,8 @@ def read(name: str, dataset: Dataset[Any]) -> Content:
     """Every item of a map-style data set, in order, with its transforms applied.
 
     Raises:
-        ConfigError: it cannot be read, its transforms are random, its items differ in their shapes, or they
-            do not fit the memory.
+        ConfigError: it cannot be read, its transforms are random, its items differ in their shapes, or
+            neither memory nor disk holds them.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ConfigError(f"data: {name} data are an iterable Dataset; must be map-style, with a length")
@@ -131,13 +131,7 @@ def read(name: str, dataset: Dataset[Any]) -> Content:
         raise ConfigError(f"data: {name} data are an empty Dataset")
     check_deterministic(name, dataset, count)
     first, target = item(name, dataset, 0)
-    needed, free = first.nbytes * count, free_memory()
-    if needed > free:
-        raise ConfigError(
-            f"data: {count:,} items of {described(first)} take {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB "
-            "of memory are free; make them smaller"
-        )
-    inputs = np.empty((count, *first.shape), first.dtype)
+    inputs = storage.empty((count, *first.shape), first.dtype)
     targets = []
     console = Console(stderr=True)
     what = f"reading {name} data"

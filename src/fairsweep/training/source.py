@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fairsweep.config import ConfigError
+from fairsweep.training import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +31,15 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.inputs.to(device), self.targets.to(device))
 
+    def on_disk(self) -> "Split":
+        """The same, with inputs in a mapped file."""
+        return Split(torch.from_numpy(storage.on_disk(self.inputs.numpy())), self.targets)
+
     def pick(self, indices: Tensor) -> "Split":
         """These examples, in the order that they have here."""
         indices = indices.sort().values
-        return Split(self.inputs[indices], self.targets[indices])
+        inputs = storage.picked(self.inputs.numpy(), indices.numpy())
+        return Split(torch.from_numpy(inputs), self.targets[indices])
 
 
 class Source(NamedTuple):
@@ -115,7 +121,8 @@ class Source(NamedTuple):
         for split in (self.train, self.test):
             for tensor in (split.inputs, split.targets) if split is not None else ():
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
+                for piece in torch.split(tensor, storage.PIECE):
+                    digest.update(piece.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -127,13 +134,19 @@ def check_finite(what: str, values: Tensor, names: Sequence[str]) -> None:
     Raises:
         ConfigError: values are NaN or infinite.
     """
-    if not values.is_floating_point() or bool(values.isfinite().all()):
+    if not values.is_floating_point():
         return
-    places = (~values.isfinite()).nonzero()
-    row, *rest = places[0].tolist()
+    count, first = 0, None
+    for number, piece in enumerate(torch.split(values, storage.PIECE)):
+        if len(places := (~piece.isfinite()).nonzero()):
+            count += len(places)
+            first = first or [number * storage.PIECE + int(places[0][0]), *places[0][1:].tolist()]
+    if first is None:
+        return
+    row, *rest = first
     column = f", column {names[rest[0]]!r}" if names else f", at {rest}" if rest else ""
     raise ConfigError(
-        f"{what}: {len(places):,} of {values.numel():,} values are NaN or infinite, the first in row "
+        f"{what}: {count:,} of {values.numel():,} values are NaN or infinite, the first in row "
         f"{row}{column} (counted from 0); remove those rows, or fill them in"
     )
 

@@ -85,7 +85,7 @@ def name_of(given: Columns, what: str) -> str | None:
 
 def read_npy(where: str, path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ConfigError(f"{where}: {reason(error)}") from error
     return array
@@ -113,7 +113,7 @@ def read_array(where: str, path: Path, key: str, names: Sequence[str]) -> NDArra
 
 def reason(error: Exception) -> str:
     """Why numpy could not read a file."""
-    if "pickle" in str(error):
+    if "pickle" in str(error) or "Python objects" in str(error):
         return (
             "has pickled objects, or is no NumPy file; pickles can run code and are not read: "
             "save arrays of numbers, not of objects"

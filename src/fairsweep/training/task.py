@@ -31,10 +31,11 @@ def task(cfg: DictConfig, device: torch.device) -> "Task":
 
 
 class Task(ABC):
-    """What all tasks of examples that are resident on the device have in common.
+    """What all tasks have in common. Examples are on the device, or on the host, batches on the device.
 
     Attributes:
         count: training examples.
+        home: where the examples are.
         counts_correct: whether `correct` means something.
         averages: whether the loss of a batch is the mean of its examples' losses.
 
@@ -47,7 +48,7 @@ class Task(ABC):
 
     def __init__(self, cfg: DictConfig, device: torch.device, data: Data) -> None:
         self.cfg, self.device, self.data = cfg, device, data
-        self.count = len(data.train)
+        self.count, self.home = len(data.train), data.train.inputs.device
         batch_size: int = cfg.trainer.batch_size
         if batch_size > self.count:
             raise ConfigError(
@@ -73,12 +74,22 @@ class Task(ABC):
         """Inputs, normalised float32, and targets for the loss of the training examples with these indices.
 
         Args:
+            index: on the examples' `home`.
             generator: for augmentation.
         """
-        inputs = self.data.train.inputs.index_select(0, index).to(torch.float32, memory_format=self.layout)
+        inputs = self.picked(self.data.train.inputs, index).to(torch.float32, memory_format=self.layout)
         inputs = self.data.augment.of_pixels(inputs, generator)
         inputs = self.data.augment.of_normalised(self.normalise(inputs), generator)
-        return inputs, self.targets(self.data.train.targets.index_select(0, index))
+        return inputs, self.targets(self.picked(self.data.train.targets, index))
+
+    def picked(self, values: Tensor, index: Tensor) -> Tensor:
+        """The rows of these indices, on the device."""
+        if self.home.type == self.device.type:
+            return values.index_select(0, index)
+        # In pinned memory, from which the copy does not hold up the host. Torch keeps and reuses it.
+        is_cuda = self.device.type == "cuda"
+        rows = torch.empty((len(index), *values.shape[1:]), dtype=values.dtype, pin_memory=is_cuda)
+        return torch.index_select(values, 0, index, out=rows).to(self.device, non_blocking=True)
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Inputs as they are stored, but float32, in place: to zero mean and unit deviation."""
@@ -106,11 +117,12 @@ class Task(ABC):
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         size = EVALUATION_BATCH[self.device.type]
         kept = list[Tensor]()
+        all_targets = split.targets.to(self.device)
         for inputs, targets in zip(
-            torch.split(split.inputs, size), torch.split(split.targets, size), strict=True
+            torch.split(split.inputs, size), torch.split(all_targets, size), strict=True
         ):
             # A copy: what is float already is to stay as it is.
-            ready = inputs.to(torch.float32, memory_format=self.layout, copy=True)
+            ready = inputs.to(self.device).to(torch.float32, memory_format=self.layout, copy=True)
             with autocast():
                 outputs = model(self.normalise(ready))
             if self.averages:
@@ -119,7 +131,7 @@ class Task(ABC):
                 kept.append(outputs.float())
             correct += self.correct(outputs, targets)
         if not self.averages:
-            loss += self.loss(torch.cat(kept), self.targets(split.targets)) * len(split)
+            loss += self.loss(torch.cat(kept), self.targets(all_targets)) * len(split)
         model.train()
         figures = {"loss": float(loss) / len(split)}
         if self.counts_correct:
@@ -138,7 +150,10 @@ class Task(ABC):
         for name, split in (("validation", self.data.val), ("test", self.data.test)):
             self.scores.check(name, split.targets.cpu(), self.data.target_names or self.data.classes)
         size, wanted = min(2, self.cfg.trainer.batch_size), self.data.outputs
-        inputs, targets = self.data.train.inputs[:size], self.targets(self.data.train.targets[:size])
+        inputs, targets = (
+            some[:size].to(self.device) for some in (self.data.train.inputs, self.data.train.targets)
+        )
+        targets = self.targets(targets)
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
         try:
             with torch.no_grad():
