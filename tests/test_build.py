@@ -635,3 +635,11 @@ def test_a_recipe_can_be_changed_from_the_command_line(compose: Compose) -> None
     cfg = compose("recipe=two_conv", "data=digits", "optimizer=sgd", "optimizer.lr=0.3", "trainer.epochs=2")
     assert cfg.data.name == "digits"
     assert (cfg.optimizer.lr, cfg.trainer.epochs, cfg.trainer.batch_size) == (0.3, 2, 200)
+
+
+def test_halves_of_a_cyclic_schedule_count_epochs(compose: Compose) -> None:
+    cfg, optimizer = compose("trainer.epochs=4"), torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    times = {"step_size_up": 1, "step_size_down": 2, "warmup": 0}
+    node = {"_target_": f"{SCHEDULERS}.CyclicLR", "base_lr": 0.1, "max_lr": 1.0, "cycle_momentum": False}
+    cfg.scheduler = {**node, **times}
+    assert build.scheduler(cfg, optimizer, STEPS).total_size == 3 * STEPS

@@ -306,9 +306,14 @@ def test_no_function_changes_what_the_next_one_sees(compose: Compose, mine: Path
 
 
 def test_nothing_is_computed_of_outputs_that_are_not_numbers(compose: Compose) -> None:
-    outputs = torch.full((3, 3), math.nan)
     given = scores(compose, "classification", 3, "+metrics.roc_auc={}", "+metrics.f1={}")
-    assert all(map(math.isnan, given(outputs, torch.tensor([0, 1, 2])).values()))
+    for value in (math.nan, math.inf):
+        figures = given(torch.full((3, 3), value), torch.tensor([0, 1, 2]))
+        assert all(map(math.isnan, figures.values()))
+    masked = torch.eye(3).masked_fill(torch.eye(3) == 0, -math.inf)  # logits of impossible classes
+    assert given(masked, torch.tensor([0, 1, 2])) == {"roc_auc": 1.0, "f1": 1.0}
+    rmse = scores(compose, "regression", 1, "objective=val_rmse")
+    assert math.isnan(rmse(torch.tensor([[math.inf], [1.0]]), torch.tensor([[0.0], [1.0]]))["rmse"])
 
 
 def test_an_objective_that_becomes_undefined_fails_the_run_and_says_so(compose: Compose, mine: Path) -> None:

@@ -241,3 +241,12 @@ class Abstract(nn.Module, ABC):
 def text(): return "no model"
 def broken(): return {}["x"]
 """
+
+
+def test_a_relative_import_outside_of_a_package_is_said_in_one_line(folder: Folder) -> None:
+    folder.write("net.py", NET)
+    folder.write("layers.py", LAYERS.format(activation="ReLU"))
+    answer = folder.train("model=other", "model._target_=net.Net", "model.name=net", "+model.width=16")
+    assert answer.status == 2
+    assert "net.py, line 5: a relative import, which needs a package" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -37,7 +37,10 @@ os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 # Arguments of torch's schedulers that are times: epochs in the YAML, steps in torch.
-TIMES = ("step_size", "total_iters", "T_max", "T_0", "total_steps", "milestones")
+TIMES = (
+    *("step_size", "step_size_up", "step_size_down", "total_iters", "T_max", "T_0", "total_steps"),
+    "milestones",
+)
 # Of these, the ones for which null means the end of the run.
 HORIZONS = ("T_max", "total_steps")
 
@@ -376,7 +379,7 @@ def scheduler(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LR
             node[name] = rest
         elif isinstance(node.get(name), list):
             node[name] = [round(epochs * steps_per_epoch) for epochs in node[name]]
-        elif node.get(name):  # a time above 0 is at least one step
+        elif is_number(node.get(name)) and node[name]:  # a time above 0 is at least one step
             node[name] = max(1, round(node[name] * steps_per_epoch))
     main = construct(LRScheduler, "scheduler", node, optimizer)
     if isinstance(main, ReduceLROnPlateau):

@@ -76,7 +76,8 @@ class Scores:
         Args:
             outputs: float32 (N, classes), logits, or (N, T). targets: int64 (N,), or float32 (N, T).
         """
-        if outputs.isnan().any():  # the run diverges, which is to be said, and not scikit-learn's complaint
+        values = outputs.softmax(1) if self.task == "classification" else outputs
+        if not values.isfinite().all():  # the run diverges: that is to be said, not scikit-learn's complaint
             return dict.fromkeys(self.functions, math.nan)
         return {name: self.value(name, outputs, targets) for name in self.functions}
 

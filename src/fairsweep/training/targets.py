@@ -117,7 +117,7 @@ def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
         deep: anywhere in the file, inside of functions too.
 
     Raises:
-        ConfigError: it is not valid Python.
+        ConfigError: it is not valid Python, or imports relatively outside of a package.
     """
     package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
     try:
@@ -130,7 +130,13 @@ def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
             if node.level:
-                base = resolve_name(base, package)
+                try:
+                    base = resolve_name(base, package)
+                except ImportError as error:
+                    raise ConfigError(
+                        f"{path}, line {node.lineno}: a relative import, which needs a package: run the "
+                        "command in the folder above, and name the target by its package"
+                    ) from error
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
