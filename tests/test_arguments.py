@@ -28,7 +28,7 @@ def test_text_and_paths_reach_the_configuration_as_they_were_typed(
     monkeypatch.chdir(tmp_path)
     (word,) = rewritten(f"{key}={name}")
     value = OverridesParser.create().parse_override(word).value()
-    assert value == (str(tmp_path / name) if key in arguments.FOLDERS else name)
+    assert value == (str(tmp_path / name) if key in arguments.PATHS else name)
 
 
 def test_a_home_folder_and_paths_beside_the_command_become_absolute(

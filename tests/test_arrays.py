@@ -233,6 +233,16 @@ def test_nullable_columns_of_parquet_are_numbers_too(tmp_path: Path, compose: Co
         assert build.data(compose(*words, inputs, f"data.target={target}")).classes == classes
 
 
+def test_columns_of_a_test_table_are_found_by_their_names(tmp_path: Path, compose: Compose) -> None:
+    table = pd.DataFrame({"a": np.arange(30.0), "b": np.arange(30.0) * 2, "price": np.arange(30.0) / 7})
+    table.to_csv(tmp_path / "train.CSV", index=False)
+    table[["price", "b", "a"]].assign(c=1.0).to_csv(tmp_path / "test.csv", index=False)
+    words = (f"data.file={tmp_path}/train.CSV", f"data.test_file={tmp_path}/test.csv", "data.target=price")
+    data = build.data(compose("data=arrays", *words))
+    assert data.feature_names == ("a", "b")
+    assert data.test.inputs[3].tolist() == [3.0, 6.0]
+
+
 def test_texts_in_a_table_are_classes_of_training_and_of_test(tmp_path: Path, compose: Compose) -> None:
     table = pd.DataFrame({"a": np.arange(30.0), "kind": ["oak", "ash", "elm"] * 10})
     table.to_csv(tmp_path / "train.csv", index=False)
@@ -276,7 +286,7 @@ BAD = [
         "2 targets for each example, of type int64; .*data.task=regression",
     ),
     (x_and_y(y=np.zeros(40, int)), "has 1 class .0.; must have two or more"),
-    (x_and_y(y=np.full(40, 0.5)), "target 0 is 0.5 for all training examples; there is nothing to learn"),
+    (x_and_y(y=np.full(40, 0.5)), "target 0 is 0.5 for all training examples, to the 7 digits of float32"),
     (
         x_and_y(y=np.zeros((40, 1, 2))),
         r"targets of float64 \(40, 1, 2\); must be numbers, \(N,\) or \(N, T\)",
@@ -363,12 +373,14 @@ def test_files_that_are_no_arrays_are_told_in_one_line(tmp_path: Path, compose: 
     (tmp_path / "empty.csv").touch()
     (tmp_path / "notes.txt").touch()
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))
+    np.savez(tmp_path / "single.npz", x=np.zeros((4, 2)), y=np.float64(1))
     for name, told in {
         "text.npz": "is no NumPy file",
         "empty.csv": "cannot be read: No columns",
         "notes.txt": "must be a file that ends in .npz",
         "missing.npz": "no such file",
         "x.npy": "an .npy has one array; set data.targets_file, too",
+        "single.npz": "the targets are a single value",
     }.items():
         with pytest.raises(ConfigError, match=told):
             identity.identify(

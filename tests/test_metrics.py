@@ -316,6 +316,12 @@ def test_nothing_is_computed_of_outputs_that_are_not_numbers(compose: Compose) -
     assert math.isnan(rmse(torch.tensor([[math.inf], [1.0]]), torch.tensor([[0.0], [1.0]]))["rmse"])
 
 
+def test_examples_of_which_a_model_is_nearly_certain_are_still_ranked(compose: Compose) -> None:
+    given = scores(compose, "classification", 2, "+metrics.roc_auc={}")
+    certain = torch.tensor([[0.0, 60.0], [0.0, 50.0], [0.0, 40.0], [0.0, -math.inf]])  # shares of 1, 1, 1, 0
+    assert given(certain, torch.tensor([1, 1, 0, 0])) == {"roc_auc": 1.0}
+
+
 def test_an_objective_that_becomes_undefined_fails_the_run_and_says_so(compose: Compose, mine: Path) -> None:
     lane = Lane(compose(*QUICK, *own("undefined_later"), "objective=val_undefined_later"))
     for _ in fit([lane]):

@@ -124,6 +124,13 @@ def test_weight_decay_spares_norms_and_biases_where_asked_to(compose: Compose, n
     assert len(weights["params"]) + len(others["params"]) == len(everything["params"])
 
 
+def test_an_optimizer_with_groups_of_its_own_refuses_others(compose: Compose) -> None:
+    cfg = compose("optimizer=muon", "optimizer.decay_norms_and_biases=false")
+    message = r"decay_norms_and_biases=false: fairsweep.optimizers.muon groups the model's parameters itself"
+    with pytest.raises(ConfigError, match=message):
+        build.optimizer(cfg, build.model(cfg, (1, 28, 28), 10))
+
+
 def test_a_switch_that_changes_nothing_leaves_the_signature_alone(compose: Compose) -> None:
     values = resolved(compose())
     older = copy.deepcopy(values)

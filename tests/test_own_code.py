@@ -250,3 +250,15 @@ def test_a_relative_import_outside_of_a_package_is_said_in_one_line(folder: Fold
     assert answer.status == 2
     assert "net.py, line 5: a relative import, which needs a package" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_module_that_a_star_import_brings_in_is_part_of_the_code(folder: Folder) -> None:
+    folder.write("mine/parts/__init__.py", '__all__ = ["layers"]\n')
+    folder.write(
+        "mine/net.py", NET.replace("from .layers import block", "from .parts import *\nblock = layers.block")
+    )
+    for activation, superseded in (("ReLU", 0), ("ReLU", 0), ("Tanh", 1)):
+        folder.write("mine/parts/layers.py", LAYERS.format(activation=activation))
+        assert folder.train(*NETWORK).status == 0
+        history = [*(folder.path / "outputs" / "runs" / ".history").glob("*")]
+        assert len(history) == superseded

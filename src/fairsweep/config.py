@@ -267,6 +267,8 @@ NEUTRAL = {
     "data.augment.cutout": 0,
 }
 
+DATA_FILES = tuple(f"data.{name}" for name in ("file", "targets_file", "test_file", "test_targets_file"))
+
 # Keys that cannot affect a run's result are not part of its signature.
 NOT_IN_SIGNATURE = (
     "rerun",
@@ -274,7 +276,7 @@ NOT_IN_SIGNATURE = (
     "record",
     "tracking",
     "data.root",  # what lies there is, below
-    *(f"data.{name}" for name in ("file", "targets_file", "test_file", "test_targets_file")),
+    *DATA_FILES,
     "trainer.device",
     "trainer.threads",
     "trainer.cuda_graphs",

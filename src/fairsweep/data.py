@@ -206,5 +206,5 @@ def arrays(
     train = tables.read("data.file", file, targets_file, inputs, target)
     test = None
     if test_file is not None:
-        test = tables.read("data.test_file", test_file, test_targets_file, inputs, target)
+        test = tables.read("data.test_file", test_file, test_targets_file, train.features or inputs, target)
     return source_of(train, test, task)

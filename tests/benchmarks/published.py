@@ -39,7 +39,7 @@ TRAINER = [
 ]
 RECORD = ["record.keep=none", "tracking=none"]
 EPOCHS = (1, 2, 5, 10)
-ACCURACY = metric_of("test_accuracy")
+ACCURACY = metric_of("test_accuracy", {})
 
 
 def train(optimizer: str, seeds: int, folder: Path, more: list[str]) -> pd.DataFrame:

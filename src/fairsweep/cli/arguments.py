@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
+from fairsweep.config import DATA_FILES
+
 # Keys whose values are taken as they are: text and paths may contain spaces, quotes, brackets, '=' and '#'.
-TEXTS = ("filter", "input", "output", "data.root", "record.dir", "trainer.weights", "tracking.experiment")
-# Those of them that are folders, recorded as absolute paths.
-FOLDERS = ("data.root", "record.dir")
+PATHS = ("data.root", *DATA_FILES, "record.dir")  # recorded as absolute paths
+TEXTS = ("filter", "input", "output", *PATHS, "trainer.weights", "tracking.experiment")
 
 ARM_EDIT = re.compile(r"\+*arms\.([^.=]+)\.([^=]+)=(.*)", re.DOTALL)
 SQLITE = re.compile(r"(tracking\.uri=sqlite:///)([^/:?][^:?]*)(.*)")
@@ -23,7 +24,7 @@ def rewritten(
     Args:
         short: other names for keys.
         flags: words that alone mean `word=true`.
-        is_sweep: a comma separates several folders, unless the text names one.
+        is_sweep: a comma separates several paths, unless the text names one.
     """
     overrides = [*get_args_parser().parse_intermixed_args(list(words)).overrides]
     options = without(words, overrides)
@@ -64,11 +65,11 @@ def as_text(word: str, is_sweep: bool) -> str:
     key, _, value = word.partition("=")
     if key not in TEXTS or value in ("", "null") or value[0] in "'\"":
         return word
-    if is_sweep and key in FOLDERS and "," in value and not Path(value).exists():
+    if is_sweep and key in PATHS and "," in value and not Path(value).exists():
         return word
     if value.startswith(("~/", "~\\")) or value == "~":
         value = str(Path(value).expanduser())
-    is_path = key in FOLDERS or (key == "trainer.weights" and Path(value).exists())
+    is_path = key in PATHS or (key == "trainer.weights" and Path(value).exists())
     return f"{key}={quoted(str(Path(value).absolute()) if is_path and '${' not in value else value)}"
 
 

@@ -15,6 +15,7 @@ from fairsweep.cli import overrides
 from fairsweep.cli.arguments import ARM_EDIT
 from fairsweep.cli.entry import explain
 from fairsweep.config import (
+    DATA_FILES,
     NOT_IN_SIGNATURE,
     ConfigError,
     check_common,
@@ -44,7 +45,7 @@ FIRST_CONFIRM_SEED = 1000
 AS_GIVEN = {one.name for one in fields(SweepSettings)} & SHORT.keys() - {"seeds"}
 
 # Paths whose content counts.
-BY_CONTENT = ("data.root", "trainer.weights")
+BY_CONTENT = ("data.root", *DATA_FILES, "trainer.weights")
 
 
 class Request(NamedTuple):

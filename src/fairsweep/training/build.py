@@ -357,6 +357,11 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     if "capturable" in parameters and any(one.is_cuda for one in model.parameters()):
         node.setdefault("capturable", True)
     if "model" in parameters:
+        if not decay_all:
+            raise ConfigError(
+                f"optimizer.decay_norms_and_biases=false: {target} groups the model's parameters itself; "
+                "set its own arguments instead"
+            )
         return construct(Optimizer, "optimizer", node, offered={"model": model})
     return construct(Optimizer, "optimizer", node, model.parameters() if decay_all else groups(model))
 

@@ -232,8 +232,8 @@ def target_scale(targets: Tensor, standardize: bool) -> Scale:
     means, stds = float_statistics(targets)
     if 0 in stds:
         raise ConfigError(
-            f"data: target {stds.index(0)} is {means[stds.index(0)]:g} for all training examples; "
-            "there is nothing to learn"
+            f"data: target {stds.index(0)} is {means[stds.index(0)]:g} for all training examples, "
+            "to the 7 digits of float32; there is nothing to learn, or subtract what they have in common"
         )
     return (means, stds) if standardize else ((0.0,) * len(means), (1.0,) * len(stds))
 

@@ -196,8 +196,9 @@ def of_classes(name: str, arguments: dict[str, Any], classes: int) -> Function:
     def ranked(function: Callable[..., Any], **defaults: Any) -> Function:
         def score(outputs: Tensor, targets: Tensor) -> Any:
             shares, labels = outputs.double().softmax(1), targets
-            if is_binary:
-                return function(labels.numpy(), shares[:, 1].numpy(), **arguments)
+            if is_binary:  # by logits, as shares of almost 1 are equal
+                margins = (outputs[:, 1].double() - outputs[:, 0].double()).nan_to_num()
+                return function(labels.numpy(), margins.numpy(), **arguments)
             if name == "average_precision":
                 labels = torch.nn.functional.one_hot(targets, classes)
             return function(labels.numpy(), shares.numpy(), **(defaults | arguments))

@@ -321,7 +321,7 @@ def existing(where: str, file: str) -> Path:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"{where}: no such file; must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
-    if path.suffix not in ARRAY_SUFFIXES:
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
         raise ConfigError(f"{where}: must be a file that ends in {', '.join(ARRAY_SUFFIXES)}")
     return path
 

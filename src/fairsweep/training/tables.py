@@ -55,7 +55,7 @@ def read(key: str, file: str, targets_file: str | None, inputs: Columns, target:
         targets, names = target_columns(where, frame, target)
         values, features = feature_columns(where, frame, inputs, names)
         return Content(values, targets, features, names)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         first, second = (name_of(given, what) for given, what in ((inputs, "inputs"), (target, "target")))
         return Content(
             read_array(where, path, "data.inputs", (first,) if first else INPUTS),
@@ -71,7 +71,7 @@ def of_targets(key: str, file: str, targets_file: str | None) -> tuple[str, Path
         raise ConfigError(f"{key}={file}: an .npy has one array; set {other}, too")
     where = f"{other}={targets_file}"
     path = existing(where, targets_file)
-    if path.suffix != ".npy":
+    if path.suffix.lower() != ".npy":
         raise ConfigError(f"{where}: must be an .npy file")
     return where, path
 
@@ -213,6 +213,8 @@ def decide(declared: str, targets: NDArray[Any]) -> str:
     Raises:
         ConfigError: targets of a type that fits no task, or not the declared one.
     """
+    if targets.ndim == 0:
+        raise ConfigError("data: the targets are a single value; must be (N,) or (N, T)")
     kind, count = targets.dtype.kind, targets.shape[1] if targets.ndim == 2 else 1
     if kind not in "iubfU":
         raise ConfigError(
@@ -244,7 +246,7 @@ def task_of(node: Mapping[str, Any]) -> str:
     """
     where = f"data.file={node['file']}"
     path = existing(where, node["file"])
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         where, path = of_targets("data.file", node["file"], node["targets_file"])
     stat = path.stat()
     return task_of_version(where, path, tuple(listed(node["target"])), stat.st_size, stat.st_mtime_ns)
@@ -255,6 +257,6 @@ def task_of_version(where: str, path: Path, target: tuple[str, ...], _size: int,
     if is_table(path):
         frame = read_frame(where, path)
         return decide("auto", target_columns(where, frame, target)[0])
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return decide("auto", read_array(where, path, "data.target", target or TARGETS))
     return decide("auto", read_npy(where, path))

@@ -138,7 +138,20 @@ def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
                         "command in the folder above, and name the target by its package"
                     ) from error
             yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names = [alias.name for alias in node.names]
+            yield from (f"{base}.{name}" for name in (exported(base) if names == ["*"] else names))
+
+
+def exported(module: str) -> list[str]:
+    """The names in a module's `__all__`, which may be modules of its package."""
+    spec = find(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return []
+    assigned = [
+        node for node in ast.parse(Path(spec.origin).read_bytes()).body if "__all__" in ast.unparse(node)
+    ]
+    constants = [one.value for node in assigned for one in ast.walk(node) if isinstance(one, ast.Constant)]
+    return [value for value in constants if isinstance(value, str)]
 
 
 @cache
