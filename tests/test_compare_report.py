@@ -242,7 +242,8 @@ def no_objective(runs: pd.DataFrame) -> None:
         (
             study(GAP, confirm=()),
             r"No verdict: there are no confirm runs, and the runs that chose each arm's best trial cannot "
-            r"judge it: 2 seeds a trial cannot both choose and judge; it takes 3\. On validation: good with 98\.\d\d% \(lr=0\.01\) and bad with",
+            r"judge it: 2 seeds a trial cannot both choose and judge; "
+            r"it takes 3\. On validation: good with 98\.\d\d% \(lr=0\.01\) and bad with",
             None,
         ),
         (

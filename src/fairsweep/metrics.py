@@ -59,15 +59,15 @@ class Metric(NamedTuple):
         """`97.92%`, `0.0834`; `none` for NaN."""
         if math.isnan(value):
             return "none"
-        return (f"{value:.2%}" if self.unit == "%" else in_digits(value, value)).replace("-", MINUS)
+        return signed(f"{value:.2%}" if self.unit == "%" else in_digits(value, value))
 
     def spread(self, mean: float, deviation: float | None) -> str:
         """`97.92 ± 0.13%`: a mean and a standard deviation, if there is one."""
         if deviation is None:
             return self.text(mean)
         if self.unit == "%":
-            return f"{100 * mean:.2f} ± {100 * deviation:.2f}%".replace("-", MINUS)
-        return f"{in_digits(mean, mean)} ± {in_digits(deviation, mean)}".replace("-", MINUS)
+            return signed(f"{100 * mean:.2f} ± {100 * deviation:.2f}%")
+        return signed(f"{in_digits(mean, mean)} ± {in_digits(deviation, mean)}")
 
     def difference(self, value: float, units: bool = True, like: float | None = None) -> str:
         """`5.04 points` (of percent), `0.0123`: a difference of two values.
@@ -76,8 +76,13 @@ class Metric(NamedTuple):
             like: one of the two, whose decimals it gets.
         """
         text = f"{100 * value:.2f}" if self.unit == "%" else in_digits(value, value if like is None else like)
-        text = text.replace("-", MINUS)
+        text = signed(text)
         return f"{text} points" if units and self.unit == "%" else text
+
+
+def signed(text: str) -> str:
+    """A number's text with a minus sign for a hyphen; an exponent keeps its own."""
+    return MINUS + text[1:] if text.startswith("-") else text
 
 
 def in_digits(value: float, like: float) -> str:
