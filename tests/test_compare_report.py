@@ -133,7 +133,7 @@ def test_a_judge_of_which_less_is_better_finds_the_same_and_turns_every_figure(l
         assert "4 of 10 runs of bad diverged" in mirror.verdict
     else:
         means = f"{turned.mean_better:.4f} against {turned.mean_worse:.4f}"
-        said = f"mean test loss {means}, a difference of {turned.difference:.4f} (95% interval "
+        said = f"mean test loss {means}, lower by {turned.difference:.4f} (95% interval "
         assert mirror.verdict.startswith(f"good is better than bad: {said}")
         assert "points" not in mirror.verdict
 
@@ -221,7 +221,7 @@ def no_objective(runs: pd.DataFrame) -> None:
         ),
         (
             study(GAP),
-            r"good is better than bad: mean test accuracy 9\d\.\d\d% against 9\d\.\d\d%, a difference of "
+            r"good is better than bad: mean test accuracy 9\d\.\d\d% against 9\d\.\d\d%, higher by "
             r"\d\.\d\d points \(95% interval \d\.\d\d to \d\.\d\d; paired t over 10 shared seeds\)\. A run "
             r"of good beats one of bad with probability 1\.00\.",
             "good",
@@ -242,7 +242,8 @@ def no_objective(runs: pd.DataFrame) -> None:
         (
             study(GAP, confirm=()),
             r"No verdict: there are no confirm runs, and the runs that chose each arm's best trial cannot "
-            r"judge it\. On validation: good with 98\.\d\d% \(lr=0\.01\) and bad with",
+            r"judge it: 2 seeds a trial cannot both choose and judge; "
+            r"it takes 3\. On validation: good with 98\.\d\d% \(lr=0\.01\) and bad with",
             None,
         ),
         (
@@ -345,13 +346,16 @@ def test_the_smallest_relevant_difference_is_held_against_the_interval(
             changed(study(), ended("failed", phase("confirm"), 2)),
             "2 runs failed and have no result: 2 x all epochs",
         ),
-        (study(), r"sgd: 2 of 22 runs diverged\."),
+        (study(), r"2 of 22 runs of sgd diverged\."),
         (
             study({"a": ADAM, "b": replace(SGD, lrs=SGD.lrs[:-1])}),
             r"different numbers of trials \(a 6 and b 5\)",
         ),
         (study(seeds=[3]), "The search used one seed per trial"),
-        (study(confirm=range(1, 11)), r"adam: seeds \[1\] were also used by the search: they are not fresh"),
+        (
+            study(confirm=range(1, 11)),
+            r"adam and sgd: seeds \[1\] were also used by the search: they are not fresh",
+        ),
         (
             study({"a": replace(ADAM, best=1e-9), "b": SGD}),
             r"a: the best lr, 0\.0001, is the lowest tried: .*extend=true",
@@ -765,3 +769,60 @@ def test_a_long_name_of_an_arm_is_wrapped_and_whole() -> None:
     names = [text for panel in panels for axis in (panel.x, panel.y) for text in (axis.ticks or ((), ()))[1]]
     assert figures.widest(names) <= figures.WRAP + 2
     assert sum(name in " ".join(text.split()) for text in names) == 3
+
+
+# A grid without confirm runs
+
+
+def grid(arms: dict[str, Arm] | None = None, seeds: int = 5) -> Tables:
+    return study(arms, seeds=range(seeds), confirm=())
+
+
+def test_a_grid_is_judged_by_the_trials_that_the_other_seeds_choose() -> None:
+    found = found_in(grid(GAP))
+    assert (found.evidence, found.best) == ("crossfit", "good")
+    assert "Each seed's trial was chosen by the other seeds" in found.verdict
+    runs = found.tables.runs
+    for row in found.judged.to_dict("records"):
+        others = runs[(runs["arm"] == row["arm"]) & (runs["seed"] != row["seed"])]
+        assert row["trial"] == others.groupby("trial")["objective"].mean().idxmax()
+        assert found.results[row["arm"]][row["seed"]] == row["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (grid(GAP, seeds=2), "2 seeds a trial cannot both choose and judge; it takes 3"),
+        (changed(grid(GAP), ended("failed", phase("search"), 1)), "some runs have no result"),
+        (changed(grid(GAP), ended("pruned", phase("search"), 1)), "halving stopped trials early"),
+        (changed(grid(GAP), sampler="tpe"), "the sampler learned from all seeds"),
+        (changed(grid(GAP), put("seed", lambda r: r["seed"] + (r["arm"] == "bad"))), "different seeds"),
+        (
+            changed(grid(GAP), ended("diverged", lambda r: (r["arm"] == "bad") & (r["seed"] == 3))),
+            "every trial of bad diverged at a seed that would choose",
+        ),
+    ],
+)
+def test_a_grid_that_cannot_choose_and_judge_in_turn_has_no_verdict_and_says_why(
+    given: Tables, why: str
+) -> None:
+    found = found_in(given)
+    assert found.evidence == "search"
+    assert found.best is None
+    assert found.verdict.startswith("No verdict: there are no confirm runs")
+    assert why in found.verdict
+
+
+def test_with_confirm_runs_the_repeated_search_is_a_remark() -> None:
+    found = found_in(study(GAP, seeds=range(3)))
+    assert found.evidence == "confirm"
+    (said,) = [remark for remark in found.remarks if remark.startswith("With the search repeated")]
+    assert "good is better than bad, higher by" in said
+
+
+def test_too_few_seeds_are_said_to_be_too_few_and_what_would_be_enough() -> None:
+    found = found_in(study({"a": Arm(noise=0.1), "b": Arm(noise=0.1, accuracy=0.9)}, confirm=range(100, 103)))
+    assert found.verdict.startswith("Too few seeds to tell ")
+    assert "probability" not in found.verdict
+    (needed,) = re.findall(r"repeat the sweep's command with confirm=(\d+), about", found.verdict)
+    assert f"a difference of the size seen takes about {needed} seeds per arm" in found.verdict

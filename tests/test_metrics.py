@@ -126,12 +126,13 @@ def test_the_objectives_counterpart_judges_unless_told_otherwise() -> None:
 def test_values_and_differences_are_written_by_unit_and_size() -> None:
     loss, mae, f1 = KNOWN["loss"], KNOWN["mae"], KNOWN["f1"]
     assert [f1.text(0.9792), loss.text(0.0834), mae.text(20431.77), mae.text(math.nan)] == [
-        "97.92%", "0.0834", "20431.8", "none",
+        "97.92%", "0.0834", "20432", "none",
     ]  # fmt: skip
     assert mae.text(0.0000123) == "1.2e-05"
     assert f1.difference(-0.0123) == "\N{MINUS SIGN}1.23 points"
-    assert mae.difference(12.5) == "12.5000"
-    assert mae.spread(20431.77, 12.04) == "20431.8 ± 12.0"
+    assert mae.difference(12.5) == "12.500"
+    assert mae.difference(3.1234, like=4321.0) == "3.1"
+    assert mae.spread(20431.77, 12.04) == "20432 ± 12"
     assert (f1.worst, mae.worst) == (-math.inf, math.inf)
 
 

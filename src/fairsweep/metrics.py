@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+MINUS = "\N{MINUS SIGN}"
+
 
 class Metric(NamedTuple):
     """A figure that runs are selected or judged by.
@@ -57,29 +59,40 @@ class Metric(NamedTuple):
         """`97.92%`, `0.0834`; `none` for NaN."""
         if math.isnan(value):
             return "none"
-        return f"{value:.2%}" if self.unit == "%" else in_digits(value, value)
+        return signed(f"{value:.2%}" if self.unit == "%" else in_digits(value, value))
 
     def spread(self, mean: float, deviation: float | None) -> str:
         """`97.92 ± 0.13%`: a mean and a standard deviation, if there is one."""
         if deviation is None:
             return self.text(mean)
         if self.unit == "%":
-            return f"{100 * mean:.2f} ± {100 * deviation:.2f}%"
-        return f"{in_digits(mean, mean)} ± {in_digits(deviation, mean)}"
+            return signed(f"{100 * mean:.2f} ± {100 * deviation:.2f}%")
+        return signed(f"{in_digits(mean, mean)} ± {in_digits(deviation, mean)}")
 
-    def difference(self, value: float, units: bool = True) -> str:
-        """`5.04 points` (of percent), `0.0123`: a difference of two values."""
-        text = f"{100 * value:.2f}" if self.unit == "%" else in_digits(value, value)
-        text = text.replace("-", "\N{MINUS SIGN}")
+    def difference(self, value: float, units: bool = True, like: float | None = None) -> str:
+        """`5.04 points` (of percent), `0.0123`: a difference of two values.
+
+        Args:
+            like: one of the two, whose decimals it gets.
+        """
+        text = f"{100 * value:.2f}" if self.unit == "%" else in_digits(value, value if like is None else like)
+        text = signed(text)
         return f"{text} points" if units and self.unit == "%" else text
 
 
+def signed(text: str) -> str:
+    """A number's text with a minus sign for a hyphen; an exponent keeps its own."""
+    return MINUS + text[1:] if text.startswith("-") else text
+
+
 def in_digits(value: float, like: float) -> str:
-    """A number with four decimals; with as many as `like` needs where that is large or tiny."""
+    """A number with four decimals; with fewer, to five digits, where `like` is large, and more where tiny."""
     size = abs(like)
-    if 0 < size < 0.0001:
+    if not math.isfinite(size) or 0.0001 <= size < 10 or size == 0:
+        return f"{value:.4f}"
+    if size < 0.0001:
         return f"{value:.2g}"
-    return f"{value:.4f}" if size < 1000 or math.isinf(size) else f"{value:.{1 if size < 100000 else 0}f}"
+    return f"{value:.{max(0, 4 - math.floor(math.log10(size)))}f}"
 
 
 AVERAGED = ("average", "labels", "pos_label", "zero_division")

@@ -10,18 +10,25 @@ right. Counted is what `analysis.decide` says of 500 such studies:
 Seeds are shared by the arms (paired t) or not (Welch's t). Noise between seeds is drawn from stored runs, or
 is normal, or skewed (a gamma of shape 2, upside down: most runs good, some bad).
 
-The last table searches each arm anew, so that they may choose different trials: a difference between these is
-real, but is none between arms. No seeds of a confirm phase can tell; the report says so.
+The second table searches each arm anew, so that they may choose different trials: a difference between
+these is real, but is none between arms. No seeds of a confirm phase can tell; the report says so.
 
-    python tests/benchmarks/verdict.py                                  # about 10 minutes
+The last one judges grids without confirm runs, where each seed's trial is chosen by the other seeds. The true
+difference is the mean of 10,000 more studies: where arms have different trials or noise, it is not 0, and
+only the intervals count. `rho` is the correlation of a run's test result with its validation result; 1: one
+figure selects and judges.
+
+    python tests/benchmarks/verdict.py                                  # about 16 minutes
     python tests/benchmarks/verdict.py --runs outputs/report/tables/runs.csv      # noise of your own runs
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,10 +38,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from studies import Arm, study
 
-from fairsweep.compare import statistics
+from fairsweep.compare import crossfit, statistics
 from fairsweep.compare.analysis import decide
 from fairsweep.compare.findings import ReportSettings
 from fairsweep.compare.load import Tables
+from fairsweep.metrics import LOSS
 
 # Test images of 359 that 60 real runs got right: two_conv on digits, 10 epochs, seeds 0 to 29, defaults of
 # conf/optimizer/adam.yaml and sgd.yaml.
@@ -112,6 +120,63 @@ def simulate(
     return pd.DataFrame(rows, columns=["claimed", "covered"])
 
 
+class Grid(NamedTuple):
+    """Two arms' trials, by how far each is below the best, and the second's noise, in standard deviations."""
+
+    one: Sequence[float]
+    other: Sequence[float]
+    noise: float = 1.0
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the arms are the same, so that each claim is false."""
+        return self.one == self.other and self.noise == 1
+
+
+def falling(step: float, count: int) -> list[float]:
+    return [-step * place for place in range(count)]
+
+
+GRIDS = {
+    "7 equal trials": Grid(falling(0, 7), falling(0, 7)),
+    "7 trials, 0.1 sd apart": Grid(falling(0.1, 7), falling(0.1, 7)),
+    "7 trials, 0.3 sd apart": Grid(falling(0.3, 7), falling(0.3, 7)),
+    "7 trials, 3 sd apart": Grid(falling(3, 7), falling(3, 7)),
+    "1 against 12, equal": Grid(falling(0, 1), falling(0, 12)),
+    "1 against 12, 0.3 sd apart": Grid(falling(0.3, 1), falling(0.3, 12)),
+    "3 against 12, 0.3 sd apart": Grid(falling(0.3, 3), falling(0.3, 12)),
+    "7 trials, one arm 3 times as noisy": Grid(falling(0, 7), falling(0, 7), 3),
+}
+
+
+def judged(
+    truth: Sequence[float], noise: Noise, random: Random, shape: tuple[int, int], rho: float
+) -> np.ndarray:
+    """An arm's test results, (studies, seeds), at the trials that the other seeds choose."""
+    studies, seeds = shape
+    size = (studies, len(truth), seeds)
+    first, second = (noise(random, math.prod(size)).reshape(size) for _ in range(2))
+    level = np.array(truth)[None, :, None]
+    chosen = crossfit.picks(level + first)
+    test = level + rho * first + math.sqrt(1 - rho**2) * second
+    return np.take_along_axis(test, chosen[:, None, :], axis=1)[:, 0]
+
+
+def crossfitted(grid: Grid, noise: Noise, studies: int, seeds: int, rho: float) -> tuple[float, float]:
+    """The shares of studies that claim a difference, and whose interval holds the true one."""
+    random, shape = np.random.default_rng(0), (studies + 10_000, seeds)
+    loud: Noise = lambda random, count: grid.noise * noise(random, count)  # noqa: E731
+    x, y = judged(grid.one, noise, random, shape, rho), judged(grid.other, loud, random, shape, rho)
+    true, rows = float((x - y)[studies:].mean()), []
+    for a, b in zip(x[:studies], y[:studies], strict=True):
+        arms = ("one", pd.Series(-a)), ("other", pd.Series(-b))  # of a figure without bounds, less is better
+        pair = statistics.compare(*arms, LOSS, overlap=2.0 if rho == 1 else 1.0)
+        expected = true if pair.better == "one" else -true
+        rows.append((pair.claimed, pair.low <= expected <= pair.high))
+    claimed, held = np.mean(rows, axis=0)
+    return float(claimed), float(held)
+
+
 def share(values: pd.Series) -> str:
     return f"{100 * values.mean():.1f}%"
 
@@ -124,6 +189,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, help="a report's tables/runs.csv: draw noise from its confirm runs"
     )
+    parser.add_argument("--grids", action="store_true", help="the last table alone, about 6 minutes")
     args = parser.parse_args()
     noises = NOISES
     if args.runs is not None:
@@ -134,23 +200,50 @@ def main() -> None:
             for arm, g in confirm.groupby("arm")["test_accuracy"]
         }
     print(f"{heading()}; {args.studies} studies a figure\n")
+    if not args.grids:
+        fresh(noises, args.studies)
+    grids(noises, args.studies)
+
+
+def fresh(noises: dict[str, Noise], studies: int) -> None:
+    """Verdicts on confirm runs."""
     rows, searched = [], []
     for name, noise in noises.items():
         for seeds in (3, 5, 10):
             for shared in (True, False):
                 tables = template(seeds, shared)
-                none = simulate(tables, noise, args.studies, 0.0, seed=1)
-                one = simulate(tables, noise, args.studies, 1.0, seed=2)
+                none = simulate(tables, noise, studies, 0.0, seed=1)
+                one = simulate(tables, noise, studies, 1.0, seed=2)
                 covered = pd.concat([none["covered"], one["covered"]])
                 figures = [share(none["claimed"]), share(one["claimed"]), share(covered)]
                 rows.append([name, seeds, "shared" if shared else "different", *figures])
-            anew = simulate(template(seeds, True), noise, args.studies, 0.0, anew=True)
+            anew = simulate(template(seeds, True), noise, studies, 0.0, anew=True)
             searched.append([name, seeds, share(anew["claimed"])])
     wanted = ["", "", "wanted", "at most 7%", "at least 45% at 10 seeds", "93 to 97%"]
     head = ["noise", "seeds", "they are", "claimed, none there", "claimed, 1 sd there", "intervals that hold"]
     print(table(head, [*rows, wanted]))
     print("\nEach arm searched anew:\n")
     print(table(["noise", "seeds", "claimed"], searched))
+
+
+def grids(noises: dict[str, Noise], studies: int) -> None:
+    """Verdicts on grids."""
+    print("\nGrids, each seed's trial chosen by the other seeds, the range over all noises:\n")
+    rows = []
+    for name, grid in GRIDS.items():
+        for rho in (0.0, 0.6, 1.0):
+            row: list[object] = [name, rho]
+            for seeds in (3, 5, 10):
+                made = [crossfitted(grid, noise, studies, seeds, rho) for noise in noises.values()]
+                (claims, held) = zip(*made, strict=True)
+                row += [ranged(claims) if grid.is_equal else "", ranged(held)]
+            rows.append(row)
+    heads = [f"{what}, {seeds} seeds" for seeds in (3, 5, 10) for what in ("claimed", "hold")]
+    print(table(["trials", "rho", *heads], rows))
+
+
+def ranged(shares: Sequence[float]) -> str:
+    return f"{100 * min(shares):.1f} to {100 * max(shares):.1f}%"
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def arm_rows(found: Findings) -> list[dict[str, Any]]:
         search, confirm = own[own["phase"] == "search"], own[own["phase"] == "confirm"]
         values = found.results.get(arm, pd.Series(dtype=float))
         ended = values[np.isfinite(values)]
-        low, high = statistics.mean_interval(values, found.tables.tested)
+        low, high = statistics.mean_interval(values, found.tables.tested, found.overlap)
         chosen = (arm, found.chosen.get(arm))
         unique = own.drop_duplicates("run")
         statuses = Counter(unique["status"])

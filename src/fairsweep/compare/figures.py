@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fairsweep.compare.analysis import profile
+from fairsweep.compare.crossfit import NO_LEARNING
 from fairsweep.compare.findings import LR, Findings
 from fairsweep.compare.load import number
 from fairsweep.compare.statistics import Comparison, mean_interval
@@ -208,7 +209,7 @@ def verdict(found: Findings) -> Figure | None:
         if not len(own):
             continue
         layers.append(dots(found, own, spaced(place, len(own)), judge, opacity=0.75))
-        mean, (low, high) = own[judge].mean(), mean_interval(results, metric)
+        mean, (low, high) = own[judge].mean(), mean_interval(results, metric, found.overlap)
         bounds += [low, high]
         text = f"{arm}\nmean {metric.text(mean)}"
         text += "" if math.isnan(low) else f"\n95% interval {metric.text(low)} to {metric.text(high)}"
@@ -217,6 +218,7 @@ def verdict(found: Findings) -> Figure | None:
     names = [wrapped(f"{arm}, n={len(results)}") for arm, results in found.results.items()]
     x = Axis(ticks=(range(len(names)), names), range=(-0.5, len(names) - 0.3))
     of = {"confirm": "each point a fresh seed", "untuned": "each point a seed", "search": "search seeds"}
+    of["crossfit"] = "each seed's trial chosen by the other seeds"
     y = Axis(percent=metric.unit == "%", range=span(bounds))
     panels = [Panel(f"Test {metric.words}, {of[found.evidence]}", x, y, layers, strip)]
     caption = "Points: runs. Bars: each arm's mean and its own, unadjusted 95% interval (Student's t)."
@@ -259,9 +261,10 @@ def differences(found: Findings, pairs: Sequence[Comparison]) -> Panel:
         names.append(f"{parts[0]} \N{MINUS SIGN}{' ' if is_short else chr(10)}{parts[1]}")
         difference, low, high = (scale * value for value in (pair.difference, pair.low, pair.high))
         reach += [low, high]
-        text = f"{' '.join(names[-1].split())}: {metric.difference(pair.difference)}\n"
-        text += f"95% interval {metric.difference(pair.low, False)} to {metric.difference(pair.high, False)}"
-        text += f"{simultaneous(found)}\n{pair.method}\np = {pair.adjusted:.2g}{simultaneous(found)}"
+        text = f"{' '.join(names[-1].split())}: {metric.difference(pair.difference, like=pair.mean_better)}\n"
+        ends_of = (metric.difference(end, False, pair.mean_better) for end in (pair.low, pair.high))
+        text += f"95% interval {' to '.join(ends_of)}"
+        text += f"{simultaneous(found)}\n{pair.method}\np = {pair.p_text}{simultaneous(found)}"
         ends: Any = {"low": [low], "high": [high], "texts": [text]}
         arm = pair.better if pair.claimed else ""
         layers.append(Layer("interval", [difference], [place], arm, **ends, size=11, width=3))
@@ -300,7 +303,7 @@ def sensitivity(found: Findings) -> Figure | None:
     heights = [value for layer in layers if layer.kind == "points" for value in layer.y]
     name = "learning rate" if found.axis == LR else short(found.axis)
     x, y = numeric_axis(name, search["place"]), objective_axis(found, heights)
-    panels = [Panel("Whole range", x, y, layers, strip)]
+    panels = [Panel("", x, y, layers, strip)]
     best = found.trials["mean"].reindex(list(found.chosen.items())).dropna()
     if y.percent and len(best):
         sign = found.tables.metric.sign
@@ -308,6 +311,7 @@ def sensitivity(found: Findings) -> Figure | None:
         floor = scores.min() - max(0.02, 1.5 * (found.tables.metric.best - scores.max()))
         if min(heights) < floor:
             near = Axis(y.label, percent=True, range=upwards(sign, floor, span([floor, max(heights)])[1]))
+            panels[0].title = "Whole range"
             panels.append(Panel("Near the best", x, near, layers))
     caption = (
         "Points: runs of the search. Lines and bands: the mean over seeds and its range. Star: the best "
@@ -381,8 +385,11 @@ def curves(found: Findings) -> Figure | None:
     if not panels:
         return None
     of = "; ".join(f"{arm} {found.setting(arm)}".strip() for arm in found.arms)
+    whose = f"The best trial of each arm ({of})."
+    if found.evidence == "crossfit":
+        whose = "For each seed, the trial of each arm that the other seeds chose."
     caption = (
-        f"The best trial of each arm ({of}). Bold lines and bands: the mean and range of the seeds that did "
+        f"{whose} Bold lines and bands: the mean and range of the seeds that did "
         "not diverge, up to where the shortest ends, at their mean time. Thin lines: runs; dotted: diverged."
     )
     return Figure("curves", "Learning curves", caption, panels, 640)
@@ -517,7 +524,7 @@ def budget(found: Findings) -> Figure | None:
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, most) if most <= 12 * s)
     marks = [1, *(k for k in range(step, most + 1, step) if k > 1)]
     caption = (
-        "The median best result of N randomly drawn trials (bootstrap over the trials; band: the middle "
+        "The median best result of N randomly drawn trials (exact, drawn with replacement; band: the middle "
         "50%). Diverged trials rank last; a line begins where half of the draws have a result."
     )
     if any("halving" in sweep and sweep["halving"] for sweep in found.tables.sweeps):
@@ -528,10 +535,6 @@ def budget(found: Findings) -> Figure | None:
         )
     panel = Panel("", Axis("trials", ticks=(marks, list(map(str, marks)))), y_axis, layers)
     return Figure("budget", "Best validation result against number of trials", caption, [panel], 380)
-
-
-# Samplers, as `sweep.json` may name them, whose trials are independent of each other's results.
-NO_LEARNING = ("grid", "random", "RandomSampler", "qmc", "QMCSampler")
 
 
 def tuning(found: Findings) -> Figure | None:

@@ -47,7 +47,9 @@ class Findings:
         trials: `statistics.trials`, with each trial's `values` and the text of them, `setting`.
         chosen: the best trial of each arm by validation, or the one that was confirmed.
         evidence: the runs on which the verdict stands: what they are ("confirm": fresh seeds; "untuned": an
-            arm's only trial; "search": those that also chose the trial, no ground for a verdict; "": none).
+            arm's only trial; "crossfit": each seed's trial as the other seeds choose it; "search": those that
+            also chose the trial, no ground for a verdict; "": none).
+        overlap: how far the judged seeds depend on each other, as `crossfit` has it. 0: not at all.
         judged: those runs, rows of `Tables.runs`.
         results: what judges each arm by seed, the worst there is where it diverged; arms without results are
             absent.
@@ -69,6 +71,7 @@ class Findings:
     chosen: dict[str, int]
     judged: pd.DataFrame
     evidence: str = ""
+    overlap: float = 0.0
     results: dict[str, pd.Series] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     verdict: str = ""

@@ -42,9 +42,9 @@ def progress(found: Findings) -> list[str]:
         reasons = Counter(failed["reason"]).most_common(3)
         why = "; ".join(f"{n} x {reason}" for reason, n in reasons)
         said.append(f"{counted(counts['failed'], 'run')} failed and have no result: {why}")
-    for arm, rows in unique.groupby("arm"):
-        if n := int((rows["status"] == "diverged").sum()):
-            said.append(f"{arm}: {n} of {counted(len(rows), 'run')} diverged.")
+    lost = unique["status"].eq("diverged").groupby(unique["arm"]).agg(["sum", "size"])
+    if each := [f"{n} of {counted(size, 'run')} of {arm}" for arm, n, size in lost.itertuples() if n]:
+        said.append(f"{listed(each)} diverged.")
     return said
 
 
@@ -59,9 +59,14 @@ def fairness(found: Findings) -> list[str]:
     if search.map(len).max() == 1 and trials.max() > 1:
         said.append("The search used one seed per trial: the best trial may owe its rank to luck.")
     if found.evidence == "confirm":
+        stale: dict[str, list[str]] = {}
         for arm, rows in found.judged.groupby("arm"):
-            if stale := set(rows["seed"]) & search.get(arm, set()):
-                said.append(f"{arm}: seeds {sorted(stale)} were also used by the search: they are not fresh.")
+            if seeds := sorted(set(rows["seed"]) & search.get(arm, set())):
+                stale.setdefault(str(seeds), []).append(str(arm))
+        for seeds_text, arms in stale.items():
+            said.append(
+                f"{listed(arms)}: seeds {seeds_text} were also used by the search: they are not fresh."
+            )
         if missing := [arm for arm in found.arms if arm not in found.results]:
             said.append(f"No confirm run of {listed(missing)} has a test {found.tables.tested.words}.")
         sizes = {arm: len(values) for arm, values in found.results.items()}
@@ -93,11 +98,8 @@ def edges(found: Findings) -> list[str]:
             best = values[trial]
             if best in (values.min(), values.max()):
                 end = "highest" if best == values.max() else "lowest"
-                said.append(
-                    f"{arm}: the best {short(key)}, {best:.4g}, is the {end} tried: better ones may lie "
-                    f"beyond it. {advice}"
-                )
-    return said
+                said.append(f"{arm}: the best {short(key)}, {best:.4g}, is the {end} tried")
+    return [f"{'; '.join(said)}: better ones may lie beyond. {advice}"] if said else []
 
 
 def is_searched(found: Findings, arm: str) -> bool:

@@ -18,7 +18,7 @@ from scipy import stats
 from fairsweep.metrics import Metric
 from fairsweep.wording import counted
 
-CONFIDENCE = 0.95
+CONFIDENCE, ALPHA = 0.95, 0.05
 
 # All that selection gets to see, besides the objective as it was last.
 VALIDATION = ["arm", "trial", "phase", "seed", "status", "objective"]
@@ -96,18 +96,28 @@ class Comparison:
     @property
     def claimed(self) -> bool:
         """Whether a difference is shown."""
-        return self.adjusted < 1 - CONFIDENCE
+        return self.adjusted < ALPHA
+
+    @property
+    def p_text(self) -> str:
+        """The adjusted p, in two digits, or as many as show on which side of 5% it is; `none` for NaN."""
+        if math.isnan(self.adjusted):
+            return "none"
+        texts = (f"{self.adjusted:.{digits}g}" for digits in range(2, 17))
+        sides = (text for text in texts if (float(text) < ALPHA) == self.claimed)
+        return next(sides, f"{self.adjusted}")
 
 
-def comparisons(results: Mapping[str, pd.Series], metric: Metric) -> list[Comparison]:
+def comparisons(results: Mapping[str, pd.Series], metric: Metric, overlap: float = 0.0) -> list[Comparison]:
     """All pairs of arms, the largest difference first.
 
     Args:
         results: an arm's test results by seed, the worst there is where the run diverged.
         metric: of the results.
+        overlap: as `compare` takes it.
     """
     pairs = list(combinations(results, 2))
-    made = [compare((a, results[a]), (b, results[b]), metric, len(pairs)) for a, b in pairs]
+    made = [compare((a, results[a]), (b, results[b]), metric, len(pairs), overlap) for a, b in pairs]
     return sorted(made, key=lambda pair: (-pair.probability, -pair.difference))
 
 
@@ -119,12 +129,17 @@ def shared_seeds(results: Iterable[pd.Series]) -> pd.Index | None:
 
 
 def compare(
-    first: tuple[str, pd.Series], second: tuple[str, pd.Series], metric: Metric, pairs: int = 1
+    first: tuple[str, pd.Series],
+    second: tuple[str, pd.Series],
+    metric: Metric,
+    pairs: int = 1,
+    overlap: float = 0.0,
 ) -> Comparison:
     """Two arms' results: a t-test, paired where the seeds are shared; by rank where runs diverged.
 
     Args:
         pairs: how many pairs of arms are compared, for all of which the intervals hold at once.
+        overlap: how far the seeds depend on each other; see `crossfit`. 0: not at all.
     """
     (a, x), (b, y) = first, second
     x, y = metric.sign * x, metric.sign * y  # higher is better
@@ -137,7 +152,8 @@ def compare(
         ended_x = ended_y = ended_x & ended_y
     means = [float(values[ended].mean()) for values, ended in ((x, ended_x), (y, ended_y))]
     lost = int(np.isinf(x).sum() + np.isinf(y).sum())
-    test = (by_rank if lost else by_mean)(x, y, shared is not None, (1 - CONFIDENCE) / pairs)
+    alpha, paired = ALPHA / pairs, shared is not None
+    test = by_rank(x, y, paired, alpha) if lost else by_mean(x, y, paired, alpha, overlap)
     low, high, difference = test.low, test.high, means[0] - means[1]
     if (difference if math.isnan(test.ahead) else test.ahead) < 0:
         a, b, wins, means, difference = b, a, 1 - wins, means[::-1], -difference
@@ -168,21 +184,25 @@ class Tested(NamedTuple):
     ahead: float = math.nan
 
 
-def by_mean(x: pd.Series, y: pd.Series, paired: bool, alpha: float) -> Tested:
+def by_mean(x: pd.Series, y: pd.Series, paired: bool, alpha: float, overlap: float = 0.0) -> Tested:
     """A t-test of two arms' results, all of which are numbers."""
     if min(len(x), len(y)) < 2:
         return Tested("one seed, no interval")
     if paired:
         differences = (x - y).to_numpy()
         method, spread = f"paired t over {len(x)} shared seeds", np.ptp(differences)
+        method += ", widened as they choose each other's trials" if overlap else ""
     else:
         method, spread = f"Welch's t over {len(x)} and {len(y)} seeds", max(np.ptp(x), np.ptp(y))
     if spread <= EQUAL:
         return Tested(f"{method}; no spread, so no interval")
+    if paired:
+        return Tested(method, *student(differences, 1 - alpha, overlap))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss")  # where one of them has no spread
-        test = stats.ttest_1samp(differences, 0.0) if paired else stats.ttest_ind(x, y, equal_var=False)
-    return Tested(method, *interval(test, 1 - alpha))
+        test = stats.ttest_ind(x, y, equal_var=False)
+    bounds = test.confidence_interval(1 - alpha)
+    return Tested(method, float(bounds.low), float(bounds.high), float(test.pvalue))
 
 
 def by_rank(x: pd.Series, y: pd.Series, paired: bool, alpha: float) -> Tested:
@@ -216,13 +236,19 @@ def signed_rank(differences: np.ndarray) -> tuple[float, float]:
     return min(1.0, float(p)), float(above - ranks.sum() / 2)
 
 
-def interval(test: Any, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """Interval and p of a t-test."""
-    bounds = test.confidence_interval(confidence)
-    return float(bounds.low), float(bounds.high), float(test.pvalue)
+def student(values: np.ndarray, confidence: float, overlap: float = 0.0) -> tuple[float, float, float]:
+    """Student's t: the interval of a mean, and p of it being 0.
+
+    Args:
+        overlap: how far the values depend on each other; see `crossfit`.
+    """
+    count, mean = len(values), float(np.mean(values))
+    error = float(np.std(values, ddof=1)) * math.sqrt(1 / count + overlap / (count - 1))
+    half = error * float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    return mean - half, mean + half, 2 * float(stats.t.sf(abs(mean) / error, count - 1))
 
 
-def mean_interval(values: pd.Series, metric: Metric) -> tuple[float, float]:
+def mean_interval(values: pd.Series, metric: Metric, overlap: float = 0.0) -> tuple[float, float]:
     """The 95% interval (Student's t) of a mean of test results; NaN where there is none.
 
     There is none where runs diverged, and where it would hold every value there can be.
@@ -230,7 +256,7 @@ def mean_interval(values: pd.Series, metric: Metric) -> tuple[float, float]:
     ended = values[np.isfinite(values)]
     if len(ended) < 2 or len(ended) < len(values) or np.ptp(ended) <= EQUAL:
         return math.nan, math.nan
-    low, high, _ = interval(stats.ttest_1samp(ended, 0.0))
+    low, high, _ = student(ended.to_numpy(), CONFIDENCE, overlap)
     if low <= metric.low and high >= metric.high:
         return math.nan, math.nan
     return max(low, metric.low), min(high, metric.high)
@@ -298,18 +324,23 @@ def reach(
     return Reach(times, pd.concat([nothing, curve]), *bounds)
 
 
-def best_of(scores: Sequence[float], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def best_of(scores: Sequence[float]) -> pd.DataFrame:
     """The best score to expect of 1, 2, ... trials drawn from these: `low`, `median`, `high` (quartiles).
 
-    A bootstrap over the trials. The median instead of the mean, as diverged trials (-inf) have no mean; where
-    it is -inf, no trial of half of the draws came to a result.
+    Exact, for draws with replacement: the best of k is at most the i-th smallest of n scores with probability
+    (i / n) ** k. The median instead of the mean, as diverged trials (-inf) have no mean; where it is -inf, no
+    trial of half of the draws came to a result.
     """
-    values = np.asarray(scores, float)
-    drawn = np.random.default_rng(seed).choice(values, (resamples, len(values)))
-    best = np.maximum.accumulate(drawn, axis=1)
-    quartiles = np.quantile(best, [0.25, 0.5, 0.75], axis=0, method="nearest")
-    table = pd.DataFrame(quartiles.T, columns=["low", "median", "high"])
-    return table.assign(trials=range(1, len(values) + 1))
+    values = np.sort(np.asarray(scores, float))
+    count = len(values)
+    draws = np.arange(1, count + 1)
+    quartiles = {"low": 0.25, "median": 0.5, "high": 0.75}
+    table = {
+        # Less a little: where a root is whole, it must not be rounded up.
+        name: values[np.ceil(count * share ** (1 / draws) - 1e-9).astype(int) - 1]
+        for name, share in quartiles.items()
+    }
+    return pd.DataFrame({**table, "trials": draws})
 
 
 def flat_region(profile: pd.Series, sign: int, share: float = 0.01) -> tuple[float, float]:

@@ -12,11 +12,18 @@ from fairsweep.compare import analysis
 from fairsweep.compare.figures import styles
 from fairsweep.compare.findings import Findings
 from fairsweep.compare.load import UNRECORDED, no_setting
+from fairsweep.compare.statistics import Comparison
 from fairsweep.metrics import Metric, metric_of
 from fairsweep.wording import duration, short, shown
 
 # What the test results of the chosen trials are of.
-OF = {"confirm": "fresh seeds", "untuned": "all seeds", "search": "search seeds", "": "no seeds"}
+OF = {
+    "confirm": "fresh seeds",
+    "untuned": "all seeds",
+    "crossfit": "chosen by the other seeds",
+    "search": "search seeds",
+    "": "no seeds",
+}
 
 
 class Cell(NamedTuple):
@@ -113,21 +120,27 @@ def pairs(found: Findings) -> Table:
     rows, metric = [], found.tables.tested
     for pair in found.comparisons:
         difference, low, high = (
-            metric.difference(value, units=False) for value in (pair.difference, pair.low, pair.high)
+            metric.difference(value, False, pair.mean_better)
+            for value in (pair.difference, pair.low, pair.high)
         )
-        difference = "" if math.isnan(pair.difference) else difference
-        interval = "" if math.isnan(pair.low) else f"{low} to {high}"
-        p = "" if math.isnan(pair.adjusted) else f"{pair.adjusted:.2g}"
+        difference = "none" if math.isnan(pair.difference) else difference
+        interval = "none" if math.isnan(pair.low) else f"{low} to {high}"
         means = f"{metric.text(pair.mean_better)}, {metric.text(pair.mean_worse)}"
-        numbers = [number(text) for text in (means, difference, interval, p, f"{pair.probability:.2f}")]
+        numbers = [number(text) for text in (means, difference, interval, pair.p_text, wins(found, pair))]
         end = [Cell("yes" if pair.claimed else "no"), Cell(pair.method, "wrap")]
         rows.append([Cell(f"{pair.better} over {pair.worse}"), *numbers, *end])
     pairs = len(found.comparisons)
     adjusted = f", adjusted for {pairs} pairs (Bonferroni)" if pairs > 1 else ""
     points = ", points" if metric.unit == "%" else ""
     heads = ["pair", "#means", f"#difference{points}", f"#95% interval{adjusted}", f"#p{adjusted}"]
-    heads += ["#probability to win", "shown", "method"]
+    heads += ["#pairs of runs won", "shown", "method"]
     return Table(heads, rows)
+
+
+def wins(found: Findings, pair: Comparison) -> str:
+    """How many pairs of a run of each arm the better one wins, a tie being half: `97.5 of 100`."""
+    count = math.prod(pair.seeds or len(found.results[arm]) for arm in (pair.better, pair.worse))
+    return f"{pair.probability * count:g} of {count}"
 
 
 def flat_regions(found: Findings) -> Table:
@@ -150,7 +163,7 @@ def times(found: Findings) -> Table:
         for reach in (found.reached[unit][arm] for unit in found.units):
             low, high = (f"{end:.4g}" if math.isfinite(end) else "open" for end in (reach.low, reach.high))
             row.append(number(f"{reach.median:.4g}" if math.isfinite(reach.median) else "median not reached"))
-            row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else ""))
+            row.append(number(f"{low} to {high}" if math.isfinite(reach.low) else "none"))
         rows.append(row)
     heads = ["#median steps", "#95% interval, steps", "#median seconds", "#95% interval, seconds"]
     return Table(["arm", "#reached", *heads[: 2 * len(found.units)]], rows)
