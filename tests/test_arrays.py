@@ -243,6 +243,13 @@ def test_columns_of_a_test_table_are_found_by_their_names(tmp_path: Path, compos
     assert data.test.inputs[3].tolist() == [3.0, 6.0]
 
 
+def test_an_index_that_was_saved_along_is_no_feature(tmp_path: Path, compose: Compose) -> None:
+    table = pd.DataFrame({"a": np.arange(30.0) ** 2, "price": np.arange(30.0) / 7})
+    table.to_csv(tmp_path / "rows.csv")
+    words = (f"data.file={tmp_path}/rows.csv", "data.target=price")
+    assert build.data(compose("data=arrays", *words)).feature_names == ("a",)
+
+
 def test_texts_in_a_table_are_classes_of_training_and_of_test(tmp_path: Path, compose: Compose) -> None:
     table = pd.DataFrame({"a": np.arange(30.0), "kind": ["oak", "ash", "elm"] * 10})
     table.to_csv(tmp_path / "train.csv", index=False)

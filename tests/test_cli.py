@@ -295,7 +295,10 @@ LATER: dict[str, tuple[str, ...]] = {
     "model._target_=fairsweep.models.NN": ("fairsweep.models has no NN; did you mean 'CNN'?",),
     "~model.norm": ("model (fairsweep.models.CNN): needs the argument norm; add +model.norm=",),
     "+loss.smoothing=1": ("loss.smoothing", "has no such argument", "did you mean 'label_smoothing'"),
-    "loss=mse_one_hot loss._target_=torch.nn.BCELoss": ("loss (torch.nn.BCELoss)", "do not fit"),
+    "loss=mse_one_hot loss._target_=torch.nn.BCELoss": (
+        "loss (torch.nn.BCELoss)",
+        "does not fit outputs of torch.float32",
+    ),
     "loss=mse_one_hot loss._target_=torch.nn.Los": ("loss._target_=torch.nn.Los: torch.nn has no Los",),
     "+optimizer.beta=0.9": ("optimizer.beta", "Adam has no such argument", "did you mean 'betas'"),
     f"{OTHER}.SparseAdam": ("optimizer._target_=torch.optim.SparseAdam: not supported", "use another"),

@@ -105,7 +105,7 @@ def test_figures_of_a_weighted_loss_are_those_of_the_whole_split(compose: Compos
 
 
 def test_weights_that_do_not_fit_the_classes_are_refused(compose: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"do not fit images.*weight tensor"):
+    with pytest.raises(ConfigError, match=r"loss \(torch.nn.CrossEntropyLoss\): does not fit.*weight tensor"):
         Lane(compose(*QUICK, "+loss.weight=[1,2]"))
 
 

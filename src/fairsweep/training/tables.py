@@ -192,7 +192,9 @@ def feature_columns(
     from pandas.api import types
 
     known = [str(name) for name in frame.columns]
-    names = listed(inputs) or [name for name in known if name not in targets]
+    # Columns without a name are an index that pandas saved along: it may tell the target.
+    named = [name for name in known if name not in targets and not name.startswith("Unnamed: ")]
+    names = listed(inputs) or named
     check_columns(where, key, names, known)
     if both := sorted({*names} & {*targets}):
         raise ConfigError(f"data.inputs={', '.join(both)}: is a target; what is learned cannot be a feature")

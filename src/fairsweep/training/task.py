@@ -2,8 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from fairsweep.training import build
 from fairsweep.training.dataset import Data
 from fairsweep.training.memory import is_out_of_memory
 from fairsweep.training.scores import Scores
-from fairsweep.training.source import Split
+from fairsweep.training.source import Split, described
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -28,6 +28,24 @@ def task(cfg: DictConfig, device: torch.device) -> "Task":
     """The task that the data of a configuration are for."""
     data = build.data(cfg, device)
     return (Regression if data.task == "regression" else Classification)(cfg, device, data)
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """An exception of a user's own code inside becomes one line that begins with `what`.
+
+    Raises:
+        ConfigError: that line.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        is_plain = isinstance(error, RuntimeError | ValueError | TypeError)
+        raise ConfigError(f"{what}: {'' if is_plain else f'{type(error).__name__}: '}{error}") from error
 
 
 class Task(ABC):
@@ -155,30 +173,23 @@ class Task(ABC):
         )
         targets = self.targets(targets)
         model_name, loss_name = self.cfg.model._target_, self.cfg.loss._target_
-        try:
-            with torch.no_grad():
-                outputs = copy.deepcopy(model)(self.normalise(inputs.to(torch.float32, copy=True)))
-                shape = getattr(outputs, "shape", None)
-                fits = shape == (size, wanted)
-                if fits:
-                    copy.deepcopy(self.loss)(outputs, targets)
-                    self.check_loss(loss_name)
-        except ConfigError:
-            raise
-        except Exception as error:  # of a user's own code
-            if is_out_of_memory(error):
-                raise
-            is_plain = isinstance(error, RuntimeError | ValueError | TypeError)
-            raise ConfigError(
-                f"model ({model_name}) and loss ({loss_name}) do not fit {self.data.noun} of shape "
-                f"{self.data.shape} in batches of {self.cfg.trainer.batch_size}: "
-                f"{'' if is_plain else f'{type(error).__name__}: '}{error}"
-            ) from error
-        if not fits:
+        does_not = f"model ({model_name}): does not fit {self.data.noun} of shape {self.data.shape}"
+        does_not += " in batches of 1" if size == 1 else ""
+        with fitting(does_not), torch.no_grad():
+            outputs = copy.deepcopy(model)(self.normalise(inputs.to(torch.float32, copy=True)))
+        shape = getattr(outputs, "shape", None)
+        if shape != (size, wanted):
             gives = tuple(shape) if shape is not None else type(outputs).__name__
             raise ConfigError(
                 f"model ({model_name}): gives {gives} for {size} {self.data.noun}, must give {self.needed()}"
             )
+        does_not = (
+            f"loss ({loss_name}): does not fit outputs of {described(outputs)} and targets of "
+            f"{described(targets)}"
+        )
+        with fitting(does_not), torch.no_grad():
+            copy.deepcopy(self.loss)(outputs, targets)
+            self.check_loss(loss_name)
 
     @abstractmethod
     def needed(self) -> str:
