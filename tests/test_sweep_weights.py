@@ -6,8 +6,13 @@ import pytest
 from test_sweep import ARMS, QUICK, Outputs, empty_store, outputs
 
 from fairsweep.config import ConfigError
+from fairsweep.metrics import criteria
 from fairsweep.runs import checkpoint, lookup
 from fairsweep.runs.folder import RunFolder
+from fairsweep.runs.status import Status
+from fairsweep.sweeps.folder import Row
+from fairsweep.sweeps.standing import Standing
+from fairsweep.sweeps.weights import choose
 
 __all__ = ["empty_store", "outputs"]  # fixtures
 
@@ -95,3 +100,23 @@ def test_a_sweep_that_grows_has_one_champion(outputs: Outputs) -> None:
     shutil.copy(first.path / "best.pt", other.path)
     outputs.sweep(*grid, "optimizer.lr=0.1,0.000001")
     assert [run.status().weights for run in (first, other)] == ["kept", "champion"]
+
+
+def test_without_a_verdict_the_champion_is_of_the_arm_that_is_ahead_on_fresh_seeds() -> None:
+    """A lucky search is not enough."""
+    standing = Standing(criteria({"objective": "val_accuracy"}))
+    figures = {
+        ("lucky", "search"): [0.99],
+        ("lucky", "confirm"): [0.90, 0.91],
+        ("steady", "search"): [0.95],
+        ("steady", "confirm"): [0.94, 0.96],
+    }
+    for (arm, phase), objectives in figures.items():
+        for seed, objective in enumerate(objectives):
+            signature = f"{arm} {phase} {seed}"
+            standing.rows.append(Row(signature, signature, arm, 0, phase, seed, {}))
+            standing.statuses[signature] = Status(name="finished", objective=objective)
+    assert choose(standing).champion == "steady confirm 1"
+    assert choose(standing, "lucky").champion == "lucky search 0"
+    standing.rows = [row for row in standing.rows if row.phase == "search"]
+    assert choose(standing).champion == "lucky search 0"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from filelock import Timeout
@@ -27,7 +28,7 @@ def choose(standing: Standing, best_arm: str | None = None) -> Choice:
     """Choose the best trial of each arm, and in one arm the champion, by validation.
 
     Args:
-        best_arm: the champion's arm, which the verdict names; None: the one with the best mean objective.
+        best_arm: the champion's arm, which the verdict names; None: the one that is ahead.
     """
     best: dict[str, list[str]] = {}
     for arm in standing.arms():
@@ -36,9 +37,8 @@ def choose(standing: Standing, best_arm: str | None = None) -> Choice:
             confirmed = [row.signature for row in rows if row.phase == "confirm"]
             searched = [row.signature for row in rows if row.trial == arm.best.trial]
             best[arm.name] = [*confirmed, *searched]
-    means = {arm.name: arm.objective for arm in standing.arms() if arm.objective is not None}
-    if best_arm is None and means:
-        best_arm = max(means, key=lambda name: standing.metric.sign * means[name])
+    if best_arm is None:
+        best_arm = ahead(standing)
     candidates = {
         signature: objective
         for signature in best.get(best_arm or "", ())
@@ -49,6 +49,19 @@ def choose(standing: Standing, best_arm: str | None = None) -> Choice:
         candidates, key=lambda signature: standing.metric.sign * candidates[signature], default=None
     )
     return Choice(frozenset(signature for each in best.values() for signature in each), champion)
+
+
+def ahead(standing: Standing) -> str | None:
+    """The arm with the best mean objective: over fresh seeds if all arms have some, else over the search."""
+    arms = standing.arms()
+    searched = {arm.name: arm.objective for arm in arms if arm.objective is not None}
+    fresh = {
+        arm.name: [value for status in arm.confirmed if (value := status.ranked_objective) is not None]
+        for arm in arms
+        if arm.name in searched
+    }
+    means = {name: fmean(values) for name, values in fresh.items()} if all(fresh.values()) else searched
+    return max(means, key=lambda name: standing.metric.sign * means[name], default=None)
 
 
 def settle(sweep: SweepFolder, standing: Standing, choice: Choice, is_complete: bool) -> Iterator[RunFolder]:

@@ -218,7 +218,7 @@ def data(cfg: DictConfig, device: torch.device | None = None) -> Data:
     """The data set of `cfg.data`, read and checked once per process, kept where `trainer.data_on` says."""
     node = plain(cfg.data)
     augment = node.pop("augment")
-    text, where = json.dumps(node, sort_keys=True), cfg.trainer.get("data_on", "auto")
+    text, where = json.dumps(node, sort_keys=True), OmegaConf.select(cfg, "trainer.data_on", default="auto")
     if device is None or device.type == "cpu" or where in ("host", "disk"):
         return resident(text, where == "disk").augmented(**augment)
     return on_device(text, device, where == "device").augmented(**augment)
