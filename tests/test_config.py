@@ -126,6 +126,7 @@ EXAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.threads": COUNT_OR_NULL,
     "trainer.deterministic": SWITCH,
     "trainer.cuda_graphs": SWITCH,
+    "trainer.data_on": (["auto", "device", "host", "disk"], ["cuda", "ram", None, True]),
     "trainer.clip_norm": ([None, 0.1, 5], [0, -1, NAN, "x", True]),
     "trainer.patience": COUNT_OR_NULL,
     "trainer.max_seconds": ([None, 0.5, 60], [0, -1, INF, "x", True]),
@@ -300,7 +301,7 @@ def test_a_run_is_named_by_all_that_can_change_its_result_and_by_nothing_else(
         *("rerun", "reuse", "data.root"),
         *("data.file", "data.targets_file", "data.test_file", "data.test_targets_file"),
         *("trainer.device", "trainer.threads", "trainer.log_every", "trainer.stop_epoch"),
-        "trainer.cuda_graphs",
+        *("trainer.cuda_graphs", "trainer.data_on"),
         *(key for key in leaves(resolved(base)) if key.split(".")[0] in ("record", "tracking")),
     ]
     assert set(NOT_IN_SIGNATURE) == {
