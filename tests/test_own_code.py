@@ -262,3 +262,12 @@ def test_a_module_that_a_star_import_brings_in_is_part_of_the_code(folder: Folde
         assert folder.train(*NETWORK).status == 0
         history = [*(folder.path / "outputs" / "runs" / ".history").glob("*")]
         assert len(history) == superseded
+
+
+def test_a_broken_module_behind_a_star_import_is_answered_in_one_line(folder: Folder) -> None:
+    folder.write("mine/layers.py", "def block(:\n")
+    folder.write("mine/net.py", NET.replace("from .layers import block", "from .layers import *"))
+    answer = folder.train(*NETWORK)
+    assert answer.status == 2
+    assert "mine/layers.py, line 1: " in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -165,7 +165,10 @@ def judged(
 def crossfitted(grid: Grid, noise: Noise, studies: int, seeds: int, rho: float) -> tuple[float, float]:
     """The shares of studies that claim a difference, and whose interval holds the true one."""
     random, shape = np.random.default_rng(0), (studies + 10_000, seeds)
-    loud: Noise = lambda random, count: grid.noise * noise(random, count)  # noqa: E731
+
+    def loud(random: Random, count: int) -> np.ndarray:
+        return grid.noise * noise(random, count)
+
     x, y = judged(grid.one, noise, random, shape, rho), judged(grid.other, loud, random, shape, rho)
     true, rows = float((x - y)[studies:].mean()), []
     for a, b in zip(x[:studies], y[:studies], strict=True):

@@ -21,7 +21,7 @@ NO_LEARNING = ("grid", "random", "RandomSampler", "qmc", "QMCSampler")
 
 
 class Impossible(ValueError):
-    """Why runs cannot be judged so, as the reader is told."""
+    """The reason why a grid has no cross-fitted verdict, as the report states it."""
 
 
 class Crossfit(NamedTuple):

@@ -85,7 +85,8 @@ def text(number: float) -> str:
 def command(found: Findings, needed: list[int]) -> str:
     """How to get the smallest of these numbers of seeds, and the time it takes; empty where all are there.
 
-    Only one of our sweeps can be repeated. Time is left out where the runs' seconds are not their own.
+    Only one of our sweeps can be repeated. Time is omitted below a second, and where runs' seconds are not
+    their own.
     """
     there = {arm: len(values) for arm, values in found.results.items()}
     more = [number for number in needed if number > max(there.values())]
@@ -98,5 +99,5 @@ def command(found: Findings, needed: list[int]) -> str:
     seconds = runs["seconds"].where(~runs["shared"]).groupby(runs["arm"]).mean()
     trials = runs.groupby("arm")["trial"].nunique()
     total = sum(seconds[arm] * trials[arm] * (number - count) for arm, count in there.items())
-    time = "" if math.isnan(total) else f", about {duration(total)} of training"
+    time = f", about {duration(total)} of training" if total >= 1 else ""
     return f"; repeat the sweep's command with {key}={number}{time}"

@@ -57,7 +57,7 @@ def mapped(shape: tuple[int, ...], kind: DTypeLike) -> Array:
 def copied(array: Array, kind: DTypeLike) -> Array:
     """A copy of this type; see `empty`."""
     made = empty(array.shape, kind)
-    with np.errstate(over="ignore"):  # what is too large is told as infinite
+    with np.errstate(over="ignore"):  # overflows become inf, which `Source.check` reports
         for start in range(0, len(array), PIECE):
             made[start : start + PIECE] = array[start : start + PIECE]
     return made

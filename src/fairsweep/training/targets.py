@@ -120,10 +120,7 @@ def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
         ConfigError: it is not valid Python, or imports relatively outside of a package.
     """
     package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
-    try:
-        tree = ast.parse(path.read_bytes())
-    except SyntaxError as error:
-        raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
+    tree = parsed(path)
     for node in ast.walk(tree) if deep else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -142,14 +139,25 @@ def imports(spec: ModuleSpec, path: Path, deep: bool = True) -> Iterator[str]:
             yield from (f"{base}.{name}" for name in (exported(base) if names == ["*"] else names))
 
 
+def parsed(path: Path) -> ast.Module:
+    """A source file as a tree.
+
+    Raises:
+        ConfigError: it is not valid Python.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
+
+
 def exported(module: str) -> list[str]:
-    """The names in a module's `__all__`, which may be modules of its package."""
+    """The names in the `__all__` of a user's module, which may be modules of its package."""
     spec = find(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    path = Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
+    if path is None or path.suffix != ".py" or is_installed(path):
         return []
-    assigned = [
-        node for node in ast.parse(Path(spec.origin).read_bytes()).body if "__all__" in ast.unparse(node)
-    ]
+    assigned = [node for node in parsed(path).body if "__all__" in ast.unparse(node)]
     constants = [one.value for node in assigned for one in ast.walk(node) if isinstance(one, ast.Constant)]
     return [value for value in constants if isinstance(value, str)]
 
